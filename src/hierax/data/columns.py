@@ -1,0 +1,102 @@
+"""Finding and cleaning the columns of a NONMEM-style table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hierax.data.problems import Problems
+
+RESERVED = (
+    "ID",
+    "TIME",
+    "DV",
+    "AMT",
+    "EVID",
+    "CMT",
+    "RATE",
+    "II",
+    "ADDL",
+    "MDV",
+    "DVID",
+    "SS",
+    "OCC",
+    "CENS",
+    "LIMIT",
+)
+NUMERIC = tuple(name for name in RESERVED if name not in ("ID", "DVID"))
+MISSING = (".", "", "NA", "NaN", "nan")
+
+
+def load_table(source: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """Read a delimited file, or copy a frame; add ``_row``, the row of the file (header = row 1)."""
+    if isinstance(source, pd.DataFrame):
+        frame = source.copy()
+    else:
+        frame = pd.read_csv(
+            source, sep=None, engine="python", na_values=list(MISSING), keep_default_na=False, skipinitialspace=True
+        )
+    frame = frame.reset_index(drop=True)
+    frame["_row"] = np.arange(len(frame)) + 2
+    return frame
+
+
+def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep: Iterable[str]) -> pd.DataFrame:
+    """Give the reserved columns their upper-case names: first by ``columns``, then by any-case match."""
+    given = dict(columns or {})
+    unknown = sorted(set(given) - set(RESERVED))
+    if unknown:
+        raise ValueError(f"columns= names {unknown}, which Hierax does not read. It reads {list(RESERVED)}.")
+    absent = {role: name for role, name in given.items() if name not in frame.columns}
+    if absent:
+        raise ValueError(f"columns={absent} are not in the table, which has {_listed(frame)}. Name one of those.")
+    renaming = {name: role for role, name in given.items()}
+    kept = set(keep)
+    for name in frame.columns:
+        role = str(name).upper()
+        if name not in renaming and role in RESERVED and role not in given and name not in kept:
+            renaming[name] = role
+    frame = frame.rename(columns=renaming)
+    twice = sorted(set(frame.columns[frame.columns.duplicated()]))
+    if twice:
+        raise ValueError(
+            f"More than one column is read as {twice}, because names match in any case. "
+            f"Say which with columns={{{twice[0]!r}: ...}}."
+        )
+    return frame
+
+
+def clean_numbers(frame: pd.DataFrame, names: Iterable[str], problems: Problems) -> None:
+    """Turn columns into floats in place; cells that are neither numbers nor missing become problems."""
+    for name in names:
+        text = frame[name]
+        if isinstance(text.dtype, pd.CategoricalDtype):
+            text = text.astype(object)
+        numbers = pd.to_numeric(text, errors="coerce").astype(float)
+        missing = text.isna() | text.astype(str).str.strip().isin(MISSING)
+        problems.add_rows(
+            "not_a_number",
+            frame,
+            numbers.isna() & ~missing,
+            name,
+            f"{name} must be a number.",
+            "write a number, or '.' where there is none.",
+        )
+        frame[name] = numbers
+
+
+def require(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Refuse a table that lacks a column."""
+    lacking = [name for name in names if name not in frame.columns]
+    if lacking:
+        raise ValueError(
+            f"The table has no column {lacking}, because none of {_listed(frame)} has that name in any case. "
+            f"Say which column it is with columns={{{lacking[0]!r}: 'your name'}}."
+        )
+
+
+def _listed(frame: pd.DataFrame) -> list[str]:
+    return [str(name) for name in frame.columns if not str(name).startswith("_")]

@@ -1,0 +1,266 @@
+"""The data of a population as padded arrays that go through ``jax.jit``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from hierax.data.events import Events
+from hierax.data.padding import bucket_size, pad_axis
+
+ARRAYS = (
+    "times",
+    "dv",
+    "mask",
+    "covariates",
+    "events",
+    "records",
+    "record_mask",
+    "subject_mask",
+    "occasion",
+    "occasion_mask",
+    "cens",
+    "limit",
+    "data",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Population:
+    """Records of all subjects, padded to common lengths: a pytree of arrays.
+
+    The time axis is the record axis: every record in file order, dose records included. Ids and category
+    labels are not part of the pytree, so that other ids and other values do not retrace a compiled function.
+
+    Attributes
+    ----------
+    times : array, (subject, time)
+        Time of every record; padding repeats the subject's last time.
+    dv : dict of arrays, (subject, time)
+        Observed values by endpoint; 0 where the record is no observation of it.
+    mask : dict of bool arrays, (subject, time)
+        Which records are data of the endpoint.
+    covariates : dict of arrays
+        ``(subject, 1)`` constant, ``(subject, time)`` varying, ``(subject, 1, k)`` a vector.
+    events : Events
+        The doses, ADDL expanded, ``(subject, dose)``.
+    records : dict of arrays, (subject, time)
+        The raw items of the records (evid, cmt, amt, ...), NaN in the padding.
+    record_mask, subject_mask : bool arrays, (subject, time) and (subject,)
+        Which records and which subjects are real.
+    occasion : array of int, (subject, time), or None
+        Index of the occasion (sorted levels of OCC) of every record.
+    occasion_mask : bool array, (subject, occasion), or None
+        Which subject has which occasion.
+    cens, limit : dict of arrays, (subject, time)
+        Censoring code (1 left, -1 right, 0 none) and the interval's other end, for endpoints with censored rows.
+    censoring : tuple of (endpoint, kind)
+        Kind is ``left``, ``right`` or ``interval``.
+    data : dict of arrays
+        Whatever :meth:`with_data` added; leading axis subject.
+    """
+
+    times: Any
+    dv: dict[str, Any]
+    mask: dict[str, Any]
+    covariates: dict[str, Any]
+    events: Events
+    records: dict[str, Any]
+    record_mask: Any
+    subject_mask: Any
+    occasion: Any = None
+    occasion_mask: Any = None
+    cens: dict[str, Any] = dataclasses.field(default_factory=dict)
+    limit: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    censoring: tuple[tuple[str, str], ...] = ()
+    labels: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    ids: tuple[Any, ...] | None = None
+
+    # -- sizes ---------------------------------------------------------------------------------------------------
+
+    @property
+    def n_subjects(self) -> int:
+        """Length of the subject axis of the arrays, padded subjects included."""
+        return self.times.shape[0]
+
+    @property
+    def n_records(self) -> int:
+        """Length of the record axis, padding included."""
+        return self.times.shape[1]
+
+    @property
+    def n_occasions(self) -> int:
+        """Number of occasions (levels of OCC); 1 without OCC."""
+        return 1 if self.occasion_mask is None else self.occasion_mask.shape[1]
+
+    def __len__(self) -> int:
+        """Return the number of real subjects; inside a compiled function, where that is a value, ``n_subjects``."""
+        if self.ids is not None:
+            return len(self.ids)
+        if isinstance(self.subject_mask, jax.core.Tracer):
+            return self.n_subjects
+        return int(np.sum(self.subject_mask))
+
+    @property
+    def n_observations(self) -> int:
+        """Number of observed values over all endpoints, censored ones included."""
+        return int(sum(np.sum(mask & self.subject_mask[:, None]) for mask in self.mask.values()))
+
+    def __repr__(self) -> str:
+        observed = ", ".join(f"{name}: {int(np.sum(mask))}" for name, mask in self.mask.items())
+        return (
+            f"Population({len(self)} subjects, {int(np.sum(self.record_mask))} records, "
+            f"{int(np.sum(self.events.mask))} doses, observations {{{observed}}}, covariates {list(self.covariates)})"
+        )
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, rows: Any) -> Population:
+        """Return the subjects at these positions (an int, slice, array, mask) or with these text ids.
+
+        Concrete rows are padded up to the bucket of their count, never beyond the parent's size, so that subsets
+        of about the same size share compiled functions. Traced rows give as many subjects as there are rows.
+        Integer ids: use ``pop.loc[ids]``.
+        """
+        if isinstance(rows, jax.core.Tracer):
+            return jax.tree.map(lambda leaf: leaf[rows], dataclasses.replace(self, ids=None, labels={}))
+        if isinstance(rows, str) or (isinstance(rows, list | tuple) and rows and isinstance(rows[0], str)):
+            return self.loc[rows]
+        picked = np.atleast_1d(np.arange(len(self))[rows])
+        taken = _map_subjects(self, lambda leaf: np.asarray(leaf)[picked])
+        ids = None if self.ids is None else tuple(self.ids[row] for row in picked)
+        part = dataclasses.replace(taken, ids=ids, labels=self.labels)
+        return part.pad(min(bucket_size(len(picked)), max(self.n_subjects, len(picked))))
+
+    @property
+    def loc(self) -> _ById:
+        """Subjects by id: ``pop.loc[101]``, ``pop.loc[[101, 105]]``."""
+        return _ById(self)
+
+    def pad(
+        self, n_subjects: int | None = None, n_records: int | None = None, n_doses: int | None = None
+    ) -> Population:
+        """Return the population padded to these axis lengths.
+
+        A padded subject repeats the first one's values, observes nothing and counts for nothing: it adds exactly
+        0 to every objective.
+        """
+        out = self
+        if n_records is not None and n_records > self.n_records:
+            out = pad_axis(out, 1, n_records)
+        if n_doses is not None and n_doses > out.events.time.shape[1]:
+            grown = jax.tree.map(lambda leaf: _grow_doses(leaf, n_doses), out.events)
+            out = dataclasses.replace(out, events=grown)
+        if n_subjects is not None and n_subjects > self.n_subjects:
+            out = pad_axis(out, 0, n_subjects)
+        return dataclasses.replace(out, ids=self.ids, labels=self.labels)
+
+    def bucket(self) -> Population:
+        """Return the population padded to the next bucket of every axis (buckets are at most 25 % apart)."""
+        doses = self.events.time.shape[1]
+        return self.pad(
+            bucket_size(self.n_subjects), bucket_size(self.n_records), bucket_size(doses) if doses else None
+        )
+
+    # -- more data -----------------------------------------------------------------------------------------------
+
+    def with_data(self, **arrays: Any) -> Population:
+        """Return the population with extra per-subject arrays, found in ``pop.data`` by the model.
+
+        Raises
+        ------
+        ValueError
+            An array whose leading axis is not the subject axis.
+        """
+        for name, array in arrays.items():
+            if np.ndim(array) < 1 or np.shape(array)[0] != self.n_subjects:
+                raise ValueError(
+                    f"with_data({name}=...) has shape {np.shape(array)}, but its leading axis must be the subject "
+                    f"axis of length {self.n_subjects}, because mini-batches take its rows. Put one entry a subject."
+                )
+        return dataclasses.replace(self, data={**self.data, **arrays})
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the records as a NONMEM-style table that :func:`hierax.read_nonmem` reads back."""
+        from hierax.data.frame import to_frame
+
+        return to_frame(self)
+
+
+def _flatten(pop: Population) -> tuple[tuple[Any, ...], Any]:
+    return tuple(getattr(pop, name) for name in ARRAYS), pop.censoring
+
+
+def _unflatten(censoring: Any, arrays: tuple[Any, ...]) -> Population:
+    return Population(**dict(zip(ARRAYS, arrays, strict=True)), censoring=censoring)
+
+
+jax.tree_util.register_pytree_node(Population, _flatten, _unflatten)
+
+
+def _map_subjects(pop: Population, function: Any) -> Population:
+    return jax.tree.map(function, pop)
+
+
+def _grow_doses(leaf: Any, size: int) -> Any:
+    widths = [(0, 0), (0, size - leaf.shape[1])]
+    return np.pad(leaf, widths, mode="edge" if leaf.shape[1] and leaf.dtype != bool else "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class _ById:
+    """Label indexing of a population, as in pandas."""
+
+    pop: Population
+
+    def __getitem__(self, ids: Any) -> Population:
+        if self.pop.ids is None:
+            raise ValueError("This population has lost its ids, because it came out of a compiled function. Use rows.")
+        wanted = [ids] if isinstance(ids, str) or np.ndim(ids) == 0 else list(ids)
+        rows: Mapping[Any, int] = {subject: row for row, subject in enumerate(self.pop.ids)}
+        unknown = [subject for subject in wanted if subject not in rows]
+        if unknown:
+            raise KeyError(f"No subject has ID {unknown}; the IDs are {list(self.pop.ids)[:20]}...")
+        return self.pop[np.array([rows[subject] for subject in wanted])]
+
+
+def sanitise(pop: Population) -> Population:
+    """Replace whatever stands in padded subjects and padded records by finite values, inside traced code.
+
+    Masks keep padding out of every sum, but a NaN in the padding would still poison derivatives before it is
+    masked; here it is replaced first, so that no value in the padding can move anything.
+    """
+    real = jnp.asarray(pop.subject_mask)
+    first = jnp.argmax(real)
+
+    def row(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        return jnp.where(real.reshape((-1,) + (1,) * (leaf.ndim - 1)), leaf, leaf[first])
+
+    clean = jax.tree.map(row, pop)
+    held = jnp.asarray(clean.record_mask)
+    last = jnp.max(jnp.where(held, clean.times, -jnp.inf), axis=1, keepdims=True)
+    mask = {name: leaf & held & real[:, None] for name, leaf in clean.mask.items()}
+
+    def hold(leaf: Any) -> Any:
+        varying = leaf.ndim >= 2 and leaf.shape[1] == held.shape[1] and leaf.shape[1] > 1
+        return jnp.where(held.reshape(held.shape + (1,) * (leaf.ndim - 2)), leaf, leaf[:, :1]) if varying else leaf
+
+    dose = jnp.asarray(clean.events.mask)
+    events = jax.tree.map(lambda leaf: jnp.where(dose, leaf, jnp.zeros_like(leaf)), clean.events)
+    return dataclasses.replace(
+        clean,
+        times=jnp.where(held, clean.times, last),
+        dv={name: jnp.where(mask[name], leaf, 0.0) for name, leaf in clean.dv.items()},
+        mask=mask,
+        covariates={name: hold(leaf) for name, leaf in clean.covariates.items()},
+        events=events,
+        subject_mask=real,
+    )

@@ -1,0 +1,5 @@
+"""The structural models of pharmacokinetics, as ``hx.pk``."""
+
+from hierax.dynamics.closed_form import one_compartment
+
+__all__ = ["one_compartment"]

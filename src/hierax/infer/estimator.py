@@ -1,0 +1,115 @@
+"""What an estimator is: an approximation of each subject's marginal likelihood."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from hierax.data.population import Population
+from hierax.errors import EstimatorError
+from hierax.infer.blocks import Blocks, Vectors, cholesky, solve_factored, value_and_gradient
+from hierax.infer.modes import Modes, Newton, find_modes
+from hierax.infer.optimise import QuasiNewton
+from hierax.program.density import Program
+
+Params = dict[str, Any]
+
+
+class Anchor(NamedTuple):
+    """Where an approximation is anchored: the modes, held fixed while population parameters are differentiated."""
+
+    eta: Vectors
+    hessian: Blocks
+    code: Int[Array, " subject"]
+    iterations: Int[Array, ""]
+
+
+class Estimator(abc.ABC):
+    """Base of the marginal-likelihood estimators."""
+
+    newton: Newton
+    optimiser: QuasiNewton
+
+    @property
+    @abc.abstractmethod
+    def label(self) -> str:
+        """Name of the approximation, printed with every objective."""
+
+    @property
+    def citation(self) -> str:
+        """Where the approximation is described."""
+        return ""
+
+    def refusals(self, program: Program) -> list[str]:
+        """Say why this estimator cannot treat a program; empty where it can."""
+        return []
+
+    @abc.abstractmethod
+    def anchor(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Anchor:
+        """Find the modes, from a warm start; not differentiated."""
+
+    @abc.abstractmethod
+    def negative_log_likelihood(
+        self, program: Program, pop: Population, params: Params, anchor: Anchor
+    ) -> Float[Array, " subject"]:
+        """Return −log of each subject's marginal likelihood; differentiable in ``params`` through the modes."""
+
+    def check(self, program: Program) -> None:
+        """Raise for a program that this estimator cannot treat."""
+        found = self.refusals(program)
+        if found:
+            raise EstimatorError("\n".join(found))
+
+
+class ModeEstimator(Estimator):
+    """Estimators that expand around each subject's mode."""
+
+    def joint(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Float[Array, " subject"]:
+        """Return −log density of data and random effects: what the modes minimise."""
+        return -program.log_joint(pop, params, eta)
+
+    def anchor(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Anchor:
+        """Find the modes by Newton iterations from the warm start or the reference point, whichever is better."""
+        starts = (eta, program.reference(pop, params))
+        modes: Modes = find_modes(lambda e: self.joint(program, pop, params, e), starts, self.newton)
+        return Anchor(modes.eta, modes.hessian, modes.code, modes.iterations)
+
+    def implicit_modes(self, program: Program, pop: Population, params: Params, anchor: Anchor) -> Vectors:
+        """Return the modes as functions of ``params``: one more Newton step, its Hessian held fixed.
+
+        At a mode the step is zero, and its derivative −H⁻¹ ∂²f/∂η∂θ is that of the mode (implicit function theorem).
+        """
+        _, gradient = value_and_gradient(lambda e: self.joint(program, pop, params, e), anchor.eta)
+        factor, definite = cholesky(anchor.hessian)
+        step = jnp.where(definite[:, None], solve_factored(factor, gradient), 0.0)
+        return anchor.eta - step
+
+
+def scores(
+    estimator: Estimator, program: Program, pop: Population, params_of: Any, flat: Array, anchor: Anchor
+) -> tuple[Float[Array, " subject"], Float[Array, "parameter subject"]]:
+    """Return −log L_i and its gradients, by forward passes over the parameters."""
+
+    def value(vector: Array) -> Array:
+        return estimator.negative_log_likelihood(program, pop, params_of(vector), anchor)
+
+    def push(seed: Array) -> tuple[Array, Array]:
+        return jax.jvp(value, (flat,), (seed,))
+
+    seeds = jnp.eye(flat.shape[0], dtype=flat.dtype)
+    size = pop.n_subjects * pop.n_records * max(anchor.eta.shape[-1], 1) * flat.shape[0]
+    if size <= FAT_LIMIT:
+        return jax.vmap(push, out_axes=(None, 0))(seeds)
+    values, tangents = jax.lax.map(push, seeds)
+    return values[0], tangents
+
+
+# Up to so many numbers an array all parameters go through in one fat pass; beyond, one pass a parameter keeps
+# memory proportional to the data.
+FAT_LIMIT = 200_000
+
+

@@ -1,0 +1,112 @@
+"""Compiled objectives: one function a (model, estimator), traced again only for other shapes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from hierax.data.population import Population, sanitise
+from hierax.infer.blocks import Blocks, Vectors
+from hierax.infer.estimator import Anchor, Estimator, scores
+from hierax.program.checks import check_program
+from hierax.program.density import Program
+from hierax.program.sites import read_sites
+from hierax.program.trace import Model
+
+_CACHE: weakref.WeakKeyDictionary[Any, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
+# Past this many parameters one reverse pass costs less than a forward pass each.
+FORWARD_PARAMETERS = 40
+
+
+def cached(model: Model, key: Hashable, build: Callable[[], Any]) -> Any:
+    """Return what was built for this model and key before, or build it."""
+    entries = _CACHE.setdefault(model, {})
+    if key not in entries:
+        entries[key] = build()
+    return entries[key]
+
+
+def structure(pop: Population) -> Hashable:
+    """Return what of a population a compiled function depends on: names, shapes and types, no values."""
+    leaves, tree = jax.tree.flatten(pop)
+    return tree, tuple((np.shape(leaf), np.result_type(leaf).name) for leaf in leaves)
+
+
+def read_program(model: Model, pop: Population, plate: str = "subject") -> Program:
+    """Parse and check a program for a shape of population; cached."""
+
+    def build() -> Program:
+        program = Program(model, read_sites(model, pop, plate), plate)
+        check_program(program, pop)
+        return program
+
+    return cached(model, ("program", plate, structure(pop), jax.config.read("jax_enable_x64")), build)
+
+
+class Evaluated(NamedTuple):
+    """The objective and all that was found on the way to it.
+
+    ``value`` −log L_i, (subject,); ``gradient`` of its sum, (parameter,); ``scores`` by subject,
+    (parameter, subject), None in reverse mode; ``eta`` modes, ``hessian`` of −log joint there, ``code`` results.
+    """
+
+    value: Float[Array, " subject"]
+    gradient: Float[Array, " parameter"]
+    scores: Float[Array, "parameter subject"] | None
+    eta: Vectors
+    hessian: Blocks
+    code: Int[Array, " subject"]
+    iterations: Int[Array, ""]
+
+
+def compiled_objective(
+    program: Program, estimator: Estimator, unravel: Callable[[Array], Any], size: int
+) -> Callable[[Array, Vectors, Population], Evaluated]:
+    """Return the compiled objective with its gradient, of (flat unconstrained parameters, warm start, population)."""
+
+    def params_of(flat: Array) -> Any:
+        return program.constrain(unravel(flat))
+
+    def evaluate(flat: Array, eta: Vectors, pop: Population) -> Evaluated:
+        clean = sanitise(pop)
+        found = estimator.anchor(program, clean, params_of(flat), eta)
+        anchor: Anchor = jax.lax.stop_gradient(found)
+        by_subject = None
+        if size <= FORWARD_PARAMETERS:
+            value, by_subject = scores(estimator, program, clean, params_of, flat, anchor)
+            gradient = by_subject.sum(-1)
+        else:
+            value, pull = jax.vjp(
+                lambda vector: estimator.negative_log_likelihood(program, clean, params_of(vector), anchor), flat
+            )
+            gradient = pull(jnp.ones_like(value))[0]
+        return Evaluated(value, gradient, by_subject, anchor.eta, anchor.hessian, anchor.code, anchor.iterations)
+
+    return _cached_jit(program, ("objective", estimator), evaluate)
+
+
+def compiled_value(
+    program: Program, estimator: Estimator, unravel: Callable[[Array], Any]
+) -> Callable[[Array, Vectors, Population], Evaluated]:
+    """Return the compiled objective without its gradient (whose place stays empty)."""
+
+    def evaluate(flat: Array, eta: Vectors, pop: Population) -> Evaluated:
+        clean = sanitise(pop)
+        params = program.constrain(unravel(flat))
+        anchor = estimator.anchor(program, clean, params, eta)
+        value = estimator.negative_log_likelihood(program, clean, params, anchor)
+        empty = jnp.zeros(0)
+        return Evaluated(value, empty, None, anchor.eta, anchor.hessian, anchor.code, anchor.iterations)
+
+    return _cached_jit(program, ("value", estimator), evaluate)
+
+
+def _cached_jit(program: Program, key: tuple[Any, ...], function: Callable[..., Any]) -> Callable[..., Any]:
+    # The program object is one a shape of population, so that it belongs to the key of what is compiled for it.
+    return cached(program.model, (*key, id(program)), lambda: jax.jit(function))

@@ -1,0 +1,220 @@
+"""The search over population parameters: quasi-Newton steps asked from optimistix, evaluations told to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hierax.infer.result import Result
+
+
+@dataclasses.dataclass(frozen=True)
+class QuasiNewton:
+    """BFGS with backtracking, in coordinates scaled by the subjects' scores.
+
+    Parameters
+    ----------
+    gtol : float
+        Converged when the standardised gradient sqrt(gᵀS⁻¹g), S the sum of the subjects' score outer products, is
+        below it: the distance to the optimum in standard errors, whatever the units of the parameters.
+    max_iter : int
+        Limit on evaluations.
+    """
+
+    gtol: float = 1e-4
+    max_iter: int = 500
+
+
+class Point(NamedTuple):
+    """The objective at one point, as the optimiser sees it (-log likelihood scale, free parameters only)."""
+
+    value: float
+    gradient: np.ndarray
+    scores: np.ndarray | None
+    state: Any
+
+
+class Search(NamedTuple):
+    """How a search ended, and its best point."""
+
+    x: np.ndarray
+    point: Point
+    result: Result
+    why: str
+    history: list[dict[str, float]]
+
+
+Evaluate = Callable[[np.ndarray, Any], Point]
+# A line search that has halved this often is not limited by the step but by the objective.
+_HALVINGS = 30
+_RESTARTS = 4
+_STILL = 4
+
+
+def minimise(
+    evaluate: Evaluate, x: np.ndarray, state: Any, options: QuasiNewton, report: Callable[[dict[str, float]], None]
+) -> Search:
+    """Minimise a smooth objective from ``x``.
+
+    ``evaluate(x, state)`` returns a :class:`Point`; its ``state`` (the modes) of the last accepted point is handed
+    to the next evaluation as a warm start. Interrupting (Ctrl-C) returns the best point so far.
+    """
+    run = _Run(evaluate, options, report)
+    try:
+        result, why = run.go(np.asarray(x, float), state)
+    except KeyboardInterrupt:
+        result, why = Result.interrupted, Result.interrupted.meaning
+        if run.best is None:
+            raise
+    assert run.best is not None
+    return Search(run.best_x, run.best, result, why, run.history)
+
+
+class _Run:
+    """One search: its best point, its history, and the rules by which it ends."""
+
+    def __init__(self, evaluate: Evaluate, options: QuasiNewton, report: Callable[[dict[str, float]], None]):
+        self.evaluate, self.options, self.report = evaluate, options, report
+        self.best: Point | None = None
+        self.best_x = np.zeros(0)
+        self.history: list[dict[str, float]] = []
+        self.started = time.perf_counter()
+
+    def go(self, x: np.ndarray, state: Any) -> tuple[Result, str]:
+        """Search, rescaling and starting BFGS anew where a line search finds no decrease."""
+        point = self.see(x, state, 0.0)
+        if not _finite(point):
+            return Result.non_finite, "the objective is not finite at the start values"
+        if x.size == 0:
+            return Result.converged, "nothing is free to vary"
+        for attempt in range(_RESTARTS + 1):
+            before = self.best.value if self.best is not None else np.inf
+            done = self.descend()
+            if done is not None:
+                return done
+            assert self.best is not None
+            if attempt and before - self.best.value <= 1e-9 * (1 + abs(before)):
+                break
+        assert self.best is not None
+        norm = standardised(self.best)
+        if norm < 100 * self.options.gtol:
+            return Result.converged, f"no step decreases the objective; standardised gradient {norm:.1e}"
+        return Result.no_progress, Result.no_progress.meaning
+
+    def descend(self) -> tuple[Result, str] | None:
+        """Run BFGS from the best point; None where the line search gave up."""
+        assert self.best is not None
+        if standardised(self.best) < self.options.gtol:
+            return Result.converged, "the standardised gradient is below gtol"
+        origin, scale = self.best_x, scaling(self.best)
+        bfgs = _AskTell(np.zeros_like(origin))
+        bfgs.tell(self.best.value, scale.T @ self.best.gradient)
+        refused, still = 0, 0
+        while len(self.history) < self.options.max_iter:
+            step = bfgs.ask()
+            previous = self.best.value
+            point = self.see(origin + scale @ step, self.best.state, float(np.linalg.norm(step)))
+            accepted = bfgs.tell(point.value, scale.T @ point.gradient)
+            if accepted:
+                if standardised(self.best) < self.options.gtol:
+                    return Result.converged, "the standardised gradient is below gtol"
+                still = still + 1 if previous - self.best.value <= 1e-11 * (1 + abs(previous)) else 0
+                if still >= _STILL:
+                    return Result.converged, "the objective no longer changes"
+            refused = 0 if accepted else refused + 1
+            if refused > _HALVINGS:
+                return None
+        return Result.max_iterations, Result.max_iterations.meaning
+
+    def see(self, x: np.ndarray, state: Any, step: float) -> Point:
+        """Evaluate, remember the best point, and report."""
+        point = self.evaluate(x, state)
+        if not _finite(point):
+            point = point._replace(value=np.inf, gradient=np.zeros_like(x))
+        if self.best is None or point.value < self.best.value:
+            self.best, self.best_x = point, x
+        row = {
+            "iteration": float(len(self.history)),
+            "value": point.value,
+            "gradient": standardised(point) if _finite(point) else np.nan,
+            "step": step,
+            "seconds": time.perf_counter() - self.started,
+        }
+        self.history.append(row)
+        self.report(row)
+        return point
+
+
+def _finite(point: Point) -> bool:
+    return bool(np.isfinite(point.value) and np.isfinite(point.gradient).all())
+
+
+def standardised(point: Point) -> float:
+    """Return sqrt(gᵀS⁻¹g), the gradient in units of its own sampling SD; without scores, its largest entry."""
+    if point.scores is None:
+        return float(np.abs(point.gradient).max(initial=0.0))
+    return float(np.linalg.norm(scaling(point).T @ point.gradient))
+
+
+def scaling(point: Point) -> np.ndarray:
+    """Return C with C Cᵀ ≈ S⁻¹ from the subjects' scores: in x = C⁻¹u, steps and curvatures are of order one."""
+    size = point.gradient.size
+    if point.scores is None:
+        return np.eye(size) / max(1.0, float(np.abs(point.gradient).max(initial=0.0)))
+    outer = point.scores @ point.scores.T
+    spread = np.sqrt(np.diag(outer))
+    spread = np.where(spread > 0, spread, 1.0)
+    correlation = outer / spread[:, None] / spread[None, :]
+    values, vectors = np.linalg.eigh(0.95 * correlation + 0.05 * np.eye(size))
+    return (vectors / np.sqrt(np.maximum(values, 1e-3)) @ vectors.T) / spread[:, None]
+
+
+class _AskTell:
+    """optimistix's BFGS, one step at a time: it asks for a point, and is told value and gradient there.
+
+    The model is evaluated outside, by the one compiled function that everything else uses too; what is compiled
+    here knows nothing of the model.
+    """
+
+    def __init__(self, x: np.ndarray):
+        import equinox
+        import jax
+        import jax.numpy as jnp
+        import optimistix
+
+        self.solver = optimistix.BFGS(rtol=1e-8, atol=1e-8)
+        self.step = equinox.filter_jit(_bfgs_step)
+        self.x = jnp.asarray(x)
+        scalar = jax.ShapeDtypeStruct((), self.x.dtype)
+        self.state = self.solver.init(_told, self.x, None, {}, scalar, None, frozenset())
+
+    def ask(self) -> np.ndarray:
+        """Return the point to evaluate next."""
+        return np.asarray(self.state.y_eval)
+
+    def tell(self, value: float, gradient: np.ndarray) -> bool:
+        """Take value and gradient at the asked point; return whether it was accepted."""
+        import jax.numpy as jnp
+
+        before = int(self.state.num_accepted_steps)
+        told = (jnp.asarray(value, self.x.dtype), jnp.asarray(gradient, self.x.dtype))
+        self.x, self.state = self.step(self.solver, self.x, told, self.state)
+        return int(self.state.num_accepted_steps) > before
+
+
+def _told(y: Any, told: Any) -> Any:
+    """Return a function with the told value and gradient at ``y``."""
+    import jax
+    import jax.numpy as jnp
+
+    value, gradient = told
+    return value + jnp.vdot(gradient, y - jax.lax.stop_gradient(y)), None
+
+
+def _bfgs_step(solver: Any, x: Any, told: Any, state: Any) -> Any:
+    x, state, _ = solver.step(_told, x, told, {}, state, frozenset())
+    return x, state

@@ -1,0 +1,2 @@
+def check_program(program, pop):
+    pass

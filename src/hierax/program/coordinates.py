@@ -1,0 +1,169 @@
+"""The coordinates in which estimators move a random effect."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import biject_to
+
+from hierax.errors import ModelError
+
+_REAL = (constraints.real, constraints.real_vector)
+
+
+@dataclasses.dataclass(frozen=True)
+class Coordinate:
+    """A random effect seen from the unconstrained space it is worked in.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the coordinate: batch shape of the site, then the event shape of the working space.
+    event_dim : int
+        How many trailing axes of ``shape`` are event axes.
+    forward : callable
+        Coordinate → value of the site.
+    log_prob : callable
+        Log density of the coordinate, of the site's batch shape.
+    location, scale : callable
+        The reference point ("η = 0") and the prior SD in this coordinate, both of ``shape``.
+    mask : bool array of the site's batch shape, or None
+        Where False, the program masks the effect out.
+    label : str
+        The coordinate in words.
+    """
+
+    shape: tuple[int, ...]
+    event_dim: int
+    forward: Callable[[Array], Array]
+    log_prob: Callable[[Array], Array]
+    location: Callable[[], Array]
+    scale: Callable[[], Array]
+    mask: Any
+    label: str
+    gaussian: bool
+
+
+def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
+    """Return the working coordinate of a random-effect site.
+
+    Real supports are worked as they are, a transformed distribution (log-normal, flow) in its base space, and
+    any other continuous distribution in the unconstrained space of its support.
+
+    Raises
+    ------
+    ModelError
+        A discrete distribution.
+    """
+    if fn.is_discrete:
+        raise ModelError(
+            f"Random effect '{name}' is discrete ({type(fn).__name__}), and marginal estimators integrate over "
+            f"continuous effects. Write the mixture with MixtureSameFamily, which sums over the classes."
+        )
+    mask, inner = _strip(fn)
+    base, transforms = _unfold(inner)
+    shape = tuple(fn.batch_shape) + tuple(base.event_shape)
+    if _is_real(base.support):
+        bijector, label = None, "identity" if not transforms else "base space"
+    else:
+        bijector, label = biject_to(base.support), "unconstrained"
+
+    def forward(z: Array) -> Array:
+        value = z if bijector is None else bijector(z)
+        for transform in transforms:
+            value = transform(value)
+        return value
+
+    def log_prob(z: Array) -> Array:
+        value = z if bijector is None else bijector(z)
+        density = base.log_prob(value)
+        if bijector is not None:
+            log_det = bijector.log_abs_det_jacobian(z, value)
+            density = density + log_det.sum(tuple(range(jnp.ndim(density) - jnp.ndim(log_det), 0)))
+        return jnp.broadcast_to(density, fn.batch_shape)
+
+    def place(value: Any) -> Array:
+        return jnp.broadcast_to(value, shape)
+
+    return Coordinate(
+        shape=shape,
+        event_dim=len(base.event_shape),
+        forward=forward,
+        log_prob=log_prob,
+        location=lambda: place(_location(base, bijector)),
+        scale=lambda: place(_scale(base, bijector)),
+        mask=mask,
+        label=label,
+        gaussian=bijector is None and isinstance(_core(base), dist.Normal | dist.MultivariateNormal),
+    )
+
+
+def median(fn: dist.Distribution) -> Array:
+    """Return the median of a prior, or the median of fixed draws where it has no quantile function."""
+    try:
+        value = fn.icdf(0.5)
+    except (NotImplementedError, AttributeError, TypeError):
+        value = jnp.median(fn.sample(jax.random.key(0), (101,)), axis=0)
+    return jnp.broadcast_to(value, fn.shape())
+
+
+def _strip(fn: dist.Distribution) -> tuple[Any, dist.Distribution]:
+    """Take masks off; the plates' expansion too, for it only repeats the same distribution."""
+    mask = None
+    while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution):
+        if isinstance(fn, dist.MaskedDistribution):
+            mask = fn._mask if mask is None else mask & fn._mask
+        fn = fn.base_dist
+    return mask, fn
+
+
+def _unfold(fn: dist.Distribution) -> tuple[dist.Distribution, list[Any]]:
+    """Return the base distribution and the transforms that lead from it to the effect."""
+    if isinstance(fn, dist.Independent):
+        base, transforms = _unfold(fn.base_dist)
+        return (base.to_event(fn.reinterpreted_batch_ndims), transforms) if transforms else (fn, [])
+    if isinstance(fn, dist.TransformedDistribution):
+        base, before = _unfold(fn.base_dist)
+        return base, [*before, *fn.transforms]
+    if isinstance(fn, dist.ExpandedDistribution):
+        base, transforms = _unfold(fn.base_dist)
+        return (base.expand(fn.batch_shape), transforms) if transforms else (fn, [])
+    return fn, []
+
+
+def _core(fn: dist.Distribution) -> dist.Distribution:
+    """Return the distribution under all wrappers."""
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def _is_real(support: Any) -> bool:
+    if isinstance(support, constraints.independent):
+        return _is_real(support.base_constraint)
+    return any(support is real for real in _REAL)
+
+
+def _location(base: dist.Distribution, bijector: Any) -> Array:
+    core = _core(base)
+    if bijector is None and hasattr(core, "loc"):
+        return core.loc
+    value = median(base)
+    return value if bijector is None else bijector.inv(value)
+
+
+def _scale(base: dist.Distribution, bijector: Any) -> Array:
+    core = _core(base)
+    if bijector is None and isinstance(core, dist.Normal):
+        return core.scale
+    if bijector is None and isinstance(core, dist.MultivariateNormal):
+        return jnp.sqrt(jnp.sum(core.scale_tril**2, axis=-1))
+    draws = base.sample(jax.random.key(0), (4000,))
+    return jnp.std(draws if bijector is None else bijector.inv(draws), axis=0)

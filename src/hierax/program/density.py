@@ -1,0 +1,207 @@
+"""The program as functions of population parameters and random effects, one number a subject."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from hierax.data.population import Population
+from hierax.program.families import Family, find_family
+from hierax.program.sites import Sites
+from hierax.program.trace import Model, Run, per_subject, run_program, site_log_prob
+
+Params = Mapping[str, Any]
+Effects = Float[Array, "subject coordinate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """An observed site ready for information formulas: family, parameters of full shape, mask, place of subjects."""
+
+    family: Family
+    parameters: tuple[Array, ...]
+    mask: Any
+    axis: int
+    value: Array
+    scale: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """A parsed NumPyro program; what ``hx.program(model, pop)`` returns.
+
+    Attributes
+    ----------
+    sites : Sites
+        The sites by class, with shapes, constraints, priors and starts.
+    effect_names : tuple of str
+        Names of the random-effect coordinates, in the order of the last axis of ``eta``.
+    """
+
+    model: Model
+    sites: Sites
+    plate: str = "subject"
+
+    @property
+    def effect_names(self) -> tuple[str, ...]:
+        """Names of the random-effect coordinates."""
+        return self.sites.effect_names
+
+    # -- population parameters -----------------------------------------------------------------------------------
+
+    def start(self) -> dict[str, Any]:
+        """Return the program's own start values, constrained."""
+        return {name: site.start for name, site in self.sites.population.items()}
+
+    def unconstrain(self, params: Params) -> dict[str, Any]:
+        """Map constrained population parameters to unconstrained space."""
+        return {
+            name: params[name] if site.kind == "weights" else site.transform.inv(jnp.asarray(params[name], float))
+            for name, site in self.sites.population.items()
+        }
+
+    def constrain(self, free: Params) -> dict[str, Any]:
+        """Map unconstrained population parameters back."""
+        return {
+            name: free[name] if site.kind == "weights" else site.transform(free[name])
+            for name, site in self.sites.population.items()
+        }
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def run(self, pop: Population, params: Params, eta: Effects | None, stop: bool = False) -> Run:
+        """Run the program; ``eta`` of shape (subject, coordinate), or None for the reference point."""
+        effects = None if eta is None else self.split(eta)
+        stop_after = self.sites.last_effect if stop else None
+        return run_program(self.model, pop, params, effects, plate=self.plate, stop_after=stop_after)
+
+    def split(self, eta: Effects) -> dict[str, Array]:
+        """Split flat coordinates into those of each site."""
+        out, start = {}, 0
+        for name, site in self.sites.effects.items():
+            out[name] = site.unflatten(eta[:, start : start + site.size])
+            start += site.size
+        return out
+
+    def reference(self, pop: Population, params: Params) -> Effects:
+        """Return the reference point of the random effects, (subject, coordinate)."""
+        return self._flat(self.run(pop, params, None, stop=True), lambda c: c.location(), pop)
+
+    def prior_scale(self, pop: Population, params: Params, eta: Effects) -> Effects:
+        """Return the prior SD of every coordinate, (subject, coordinate)."""
+        return self._flat(self.run(pop, params, eta, stop=True), lambda c: c.scale(), pop)
+
+    def _flat(self, run: Run, read: Any, pop: Population) -> Effects:
+        parts = [site.flatten(read(run.coordinates[name])) for name, site in self.sites.effects.items()]
+        return jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((pop.n_subjects, 0))
+
+    # -- densities -----------------------------------------------------------------------------------------------
+
+    def log_prior(self, pop: Population, params: Params, eta: Effects, run: Run | None = None) -> Array:
+        """Log density of the random effects in their working coordinates, (subject,).
+
+        Coordinates that the program masks out, and all of a padded subject's, count as standard normal: they
+        integrate to one and say nothing.
+        """
+        run = self.run(pop, params, eta, stop=True) if run is None else run
+        total = jnp.zeros(pop.n_subjects)
+        real = jnp.asarray(pop.subject_mask)
+        for name, site in self.sites.effects.items():
+            coordinate, z = run.coordinates[name], run.z[name]
+            density = coordinate.log_prob(z)
+            dim = site.axis - (len(site.shape) - coordinate.event_dim)
+            keep = real.reshape((-1,) + (1,) * (-dim - 1))
+            if coordinate.mask is not None:
+                keep = keep & coordinate.mask
+            keep = jnp.broadcast_to(keep, density.shape)
+            free = keep.reshape(keep.shape + (1,) * coordinate.event_dim)
+            idle = jnp.where(free, 0.0, -0.5 * z**2 - 0.5 * np.log(2 * np.pi))
+            idle = idle.sum(tuple(range(-coordinate.event_dim, 0))) if coordinate.event_dim else idle
+            scaled = site_log_prob(run.messages[name], density)
+            total = total + per_subject(jnp.where(keep, scaled, idle), dim, pop.n_subjects)
+        return total
+
+    def log_data(self, pop: Population, run: Run, frozen: Mapping[str, Array] | None = None) -> Array:
+        """Log density of the data given the random effects, (subject,); ``frozen`` scales replace the program's."""
+        total = jnp.zeros(pop.n_subjects)
+        for name, site in self.sites.data.items():
+            msg = run.messages[name]
+            density = None
+            if frozen is not None:
+                seen = self.observed(run, name)
+                assert seen is not None and seen.family.log_prob is not None
+                density = seen.family.log_prob((seen.parameters[0], frozen[name]), seen.value)
+                density = density if seen.mask is None else jnp.where(seen.mask, density, 0.0)
+            total = total + per_subject(site_log_prob(msg, density), site.dim, pop.n_subjects)
+        return jnp.where(jnp.asarray(pop.subject_mask), total, 0.0)
+
+    def log_joint(
+        self, pop: Population, params: Params, eta: Effects, frozen: Mapping[str, Array] | None = None
+    ) -> Array:
+        """Log density of data and random effects, (subject,), the latter in their working coordinates."""
+        run = self.run(pop, params, eta)
+        return self.log_prior(pop, params, eta, run) + self.log_data(pop, run, frozen)
+
+    def log_density(self, pop: Population, params: Params, eta: Effects) -> Array:
+        """Per-subject log density of data and random effects, (subject,).
+
+        Parameters
+        ----------
+        pop : Population
+        params : dict
+            Population parameters, constrained.
+        eta : array, (subject, coordinate)
+            Random effects in their working coordinates, named by ``effect_names``.
+        """
+        return self.log_joint(pop, params, eta)
+
+    # -- information ---------------------------------------------------------------------------------------------
+
+    def observed(self, run: Run, name: str) -> Observed | None:
+        """Return an observed site's family and parameters, or None where it has no information formula."""
+        msg, site = run.messages[name], self.sites.data[name]
+        mask, fn = unwrap(msg["fn"])
+        family = None if site.factor else find_family(fn)
+        if family is None:
+            return None
+        full = tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape)
+        values = []
+        for value, event in zip(family.parameters(fn), family.event, strict=True):
+            batch = full[: len(full) - min(event, 1)]
+            value = jnp.asarray(value)
+            values.append(jnp.broadcast_to(value, batch + value.shape[value.ndim - event :]))
+        if mask is not None:
+            elements = full[: len(full) - min(max(family.event), 1)]
+            mask = jnp.broadcast_to(_expand_right(mask, len(elements)), elements)
+        axis = len(msg["fn"].batch_shape) + site.dim
+        return Observed(family, tuple(values), mask, axis, msg["value"], msg["scale"])
+
+
+def unwrap(fn: Any) -> tuple[Any, Any]:
+    """Take masks, expansions and event marks off an observed distribution."""
+    mask = None
+    while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+        if isinstance(fn, dist.MaskedDistribution) and fn._mask is not True:
+            mask = fn._mask if mask is None else mask & fn._mask
+        fn = fn.base_dist
+    return mask, fn
+
+
+def _expand_right(mask: Any, ndim: int) -> Array:
+    mask = jnp.asarray(mask)
+    return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
+
+
+def ravel(free: Params) -> tuple[np.ndarray, Any]:
+    """Flatten unconstrained parameters into one vector; also return the way back."""
+    flat, back = jax.flatten_util.ravel_pytree(dict(free))
+    return np.asarray(flat), back
+

@@ -1,0 +1,125 @@
+"""``hx.observe``: the observed site of an endpoint, safe where there is no observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array
+from numpyro import handlers
+
+from hierax.data.population import Population
+
+
+def observe(name: str, distribution: dist.Distribution, pop: Population) -> Array:
+    """Observe an endpoint: open the ``time`` plate and condition on the data of the population.
+
+    Parameters
+    ----------
+    name : str
+        The endpoint: a key of ``pop.dv``; also the name of the site.
+    distribution : numpyro Distribution
+        Batch shape broadcastable to ``(subject, time)``, no event axes.
+    pop : Population
+        Data and masks. Endpoints with censored records are observed through NumPyro's censored distributions:
+        left (CENS = 1: below DV), right (CENS = -1: above DV), or interval (LIMIT given, or both kinds).
+
+    Returns
+    -------
+    array, (subject, time)
+        The data, or draws where a handler asks for them.
+
+    Notes
+    -----
+    At entries that are no data of the endpoint, the *parameters* of the distribution are replaced by constants
+    before any log density, so predictions that are 0, infinite or NaN there change neither values nor derivatives.
+    """
+    if name not in pop.dv:
+        raise ValueError(
+            f"observe('{name}', ...) finds no such endpoint, because the population has {list(pop.dv)}. "
+            f"Use one of these names, or name the endpoints in read_nonmem(endpoints=...)."
+        )
+    shape = (pop.n_subjects, pop.n_records)
+    if distribution.event_shape:
+        raise ValueError(
+            f"observe('{name}', ...) got a distribution with event shape {tuple(distribution.event_shape)}, but the "
+            f"records are the batch axis 'time'. Leave `.to_event` away, or write numpyro.sample with obs= yourself."
+        )
+    try:
+        jnp.broadcast_shapes(tuple(distribution.batch_shape), shape)
+    except ValueError:
+        raise ValueError(
+            f"observe('{name}', ...) got batch shape {tuple(distribution.batch_shape)}, which does not broadcast to "
+            f"(subject, time) = {shape}. Individual parameters are (subject, 1), predictions (subject, time)."
+        ) from None
+    mask = jnp.asarray(pop.mask[name])
+    safe = _mask_parameters(distribution, mask)
+    value = _safe_value(safe, jnp.asarray(pop.dv[name]), mask)
+    if name in pop.cens:
+        safe, value = _censor(safe, value, dict(pop.censoring)[name], pop.cens[name], pop.limit[name], mask)
+    with numpyro.plate("time", pop.n_records, dim=-1), handlers.mask(mask=mask):
+        return numpyro.sample(name, safe, obs=value)
+
+
+def _mask_parameters(fn: Any, mask: Array) -> Any:
+    """Replace the parameters at masked entries, whatever the distribution is made of."""
+    names = _constructor_parameters(fn)
+    if names is None:
+        return _mask_leaves(fn, mask).expand(mask.shape)
+    values = {}
+    for name, constraint in names.items():
+        value = jnp.asarray(getattr(fn, name))
+        hold = mask.reshape(mask.shape + (1,) * constraint.event_dim)
+        value = jnp.broadcast_to(value, mask.shape + value.shape[value.ndim - constraint.event_dim :])
+        values[name] = jnp.where(hold, value, constraint.feasible_like(value))
+    return type(fn)(**values)
+
+
+def _constructor_parameters(fn: Any) -> dict[str, Any] | None:
+    """Return the parameters that rebuild a distribution, or None where that is not known."""
+    if isinstance(fn, dist.MultivariateNormal | dist.ExpandedDistribution | dist.MaskedDistribution):
+        return None
+    wanted = {name: constraint for name, constraint in type(fn).arg_constraints.items() if hasattr(fn, name)}
+    known = all(hasattr(constraint, "feasible_like") for constraint in wanted.values())
+    return wanted if wanted and known and len(wanted) == len(type(fn).arg_constraints) else None
+
+
+def _mask_leaves(fn: Any, mask: Array) -> Any:
+    """Mask a composed distribution leaf by leaf with 0.5, which every scalar parameter may be."""
+
+    def replace(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        fits = leaf.ndim >= 2 and leaf.shape[:2] == mask.shape
+        if not fits:
+            return leaf
+        return jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - 2)), leaf, 0.5)
+
+    return jax.tree.map(replace, fn)
+
+
+def _safe_value(fn: Any, value: Array, mask: Array) -> Array:
+    try:
+        feasible = fn.support.feasible_like(value)
+    except (NotImplementedError, AttributeError):
+        return value
+    return jnp.where(mask, value, feasible)
+
+
+def _censor(fn: Any, value: Array, kind: str, cens: Any, limit: Any, mask: Array) -> tuple[Any, Array]:
+    """Wrap a distribution for its censored records."""
+    cens = jnp.where(mask, jnp.asarray(cens), 0)
+    if kind == "left":
+        return dist.LeftCensoredDistribution(fn, cens == 1), value
+    if kind == "right":
+        return dist.RightCensoredDistribution(fn, cens == -1), value
+    limit = jnp.asarray(limit)
+    lower = jnp.where(cens == 1, limit, value)
+    upper = jnp.where(cens == -1, limit, value)
+    left = (cens == 1) & ~jnp.isfinite(limit)
+    right = (cens == -1) & ~jnp.isfinite(limit)
+    return dist.IntervalCensoredDistribution(fn, left, right), jnp.stack([lower, upper], axis=-1)

@@ -1,0 +1,188 @@
+"""What the engine makes of each site of a program."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpyro.distributions import biject_to, constraints
+
+from hierax.data.population import Population
+from hierax.errors import ModelError
+from hierax.program.trace import Model, Run, cast_weights, run_program, subject_axis
+
+
+@dataclasses.dataclass(frozen=True)
+class PopulationSite:
+    """A population parameter: a ``param`` or latent ``sample`` site in no plate, or a network's weights.
+
+    ``transform`` leads from unconstrained to constrained space; ``start`` is the constrained start value.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    transform: Any
+    constraint: str
+    prior: Any
+    start: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class EffectSite:
+    """A random effect; ``names`` are those of its coordinates, in the order of the flat vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    axis: int
+    names: tuple[str, ...]
+    distribution: str
+    label: str
+    gaussian: bool
+    plates: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Coordinates a subject."""
+        return len(self.names)
+
+    def unflatten(self, flat: Array) -> Array:
+        """``(subject, size)`` → the shape of the coordinate."""
+        rest = [length for axis, length in enumerate(self.shape) if axis != self.axis]
+        return jnp.moveaxis(flat.reshape(flat.shape[0], *rest), 0, self.axis)
+
+    def flatten(self, z: Array) -> Array:
+        """Shape of the coordinate → ``(subject, size)``."""
+        return jnp.moveaxis(z, self.axis, 0).reshape(self.shape[self.axis], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSite:
+    """An observed site in the subject plate, or a ``factor`` in it."""
+
+    name: str
+    dim: int
+    distribution: str
+    factor: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Sites:
+    """All sites of a program by their class, for one shape of population."""
+
+    population: dict[str, PopulationSite]
+    effects: dict[str, EffectSite]
+    data: dict[str, DataSite]
+    individual: dict[str, tuple[int, ...]]
+    messages: dict[str, dict[str, Any]]
+    last_effect: str | None
+
+    @property
+    def effect_names(self) -> tuple[str, ...]:
+        """Names of all random-effect coordinates, ``eta[0]``, ``eta[1]``, ..."""
+        return tuple(name for site in self.effects.values() for name in site.names)
+
+
+def read_sites(model: Model, pop: Population, plate: str) -> Sites:
+    """Run the program abstractly and sort its sites into classes; start values are computed once."""
+    runs: list[Run] = []
+
+    def starts(pop: Population) -> dict[str, Any]:
+        run = run_program(model, pop, {}, plate=plate)
+        runs.append(run)
+        return {name: cast_weights(msg["value"]) for name, msg in run.messages.items() if _is_population(msg, plate)}
+
+    values = jax.tree.map(np.asarray, jax.jit(starts)(pop))
+    run = runs[-1]
+    population, data, individual = {}, {}, {}
+    for name, msg in run.messages.items():
+        dim = subject_axis(msg, plate) if "cond_indep_stack" in msg else None
+        if _is_population(msg, plate):
+            population[name] = _population_site(name, msg, values[name])
+        elif msg["type"] == "sample" and msg["is_observed"] and dim is not None:
+            factor = bool(msg["infer"].get("is_auxiliary"))
+            data[name] = DataSite(name, dim, "factor" if factor else _describe(msg["fn"]), factor)
+        elif msg["type"] == "deterministic" and _in_plate(msg, run, pop):
+            individual[name] = tuple(jnp.shape(msg["value"]))
+    effects = {name: _effect_site(name, run, plate, pop) for name in run.coordinates}
+    last = list(run.coordinates)[-1] if run.coordinates else None
+    return Sites(population, effects, data, individual, run.messages, last)
+
+
+def _is_population(msg: dict[str, Any], plate: str) -> bool:
+    if msg["type"] == "param":
+        return not _empty(msg["value"])
+    return msg["type"] == "sample" and not msg["is_observed"] and not msg["cond_indep_stack"]
+
+
+def _empty(value: Any) -> bool:
+    """Whether a network's site holds no weights of its own (random_flax_module leaves such a shell)."""
+    return not any(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in jax.tree.leaves(value))
+
+
+def _in_plate(msg: dict[str, Any], run: Run, pop: Population) -> bool:
+    """Whether a deterministic belongs to subjects: NumPyro keeps no plates for it, so its shape decides."""
+    shape = jnp.shape(msg["value"])
+    return len(shape) >= 1 and pop.n_subjects in shape[:2] and bool(run.coordinates or pop.n_subjects > 1)
+
+
+def _population_site(name: str, msg: dict[str, Any], start: Any) -> PopulationSite:
+    if msg["type"] == "sample":
+        constraint, prior, kind = msg["fn"].support, msg["fn"], "sample"
+    else:
+        constraint, prior = msg["kwargs"].get("constraint", constraints.real), None
+        kind = "weights" if isinstance(msg["value"], dict | list) else "param"
+    return PopulationSite(
+        name=name,
+        kind=kind,
+        shape=() if kind == "weights" else tuple(np.shape(start)),
+        transform=biject_to(constraint),
+        constraint=_constraint_name(constraint),
+        prior=prior,
+        start=start,
+    )
+
+
+def _constraint_name(constraint: Any) -> str:
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    return type(constraint).__name__.lstrip("_").removesuffix("Constraint") or "Real"
+
+
+def _effect_site(name: str, run: Run, plate: str, pop: Population) -> EffectSite:
+    msg, coordinate = run.messages[name], run.coordinates[name]
+    dim = subject_axis(msg, plate)
+    assert dim is not None
+    axis = len(coordinate.shape) - coordinate.event_dim + dim
+    if coordinate.shape[axis] != pop.n_subjects:
+        raise ModelError(
+            f"Random effect '{name}' has size {coordinate.shape[axis]} on the axis of plate '{plate}', but the "
+            f"population has {pop.n_subjects} subjects. Open the plate with `numpyro.plate('{plate}', pop.n_subjects)`."
+        )
+    rest = [length for position, length in enumerate(coordinate.shape) if position != axis]
+    while rest and rest[0] == 1:
+        rest = rest[1:]
+    count = int(np.prod(rest)) if rest else 1
+    names = (
+        (name,)
+        if count == 1 and not rest
+        else tuple(f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*rest))
+    )
+    others = tuple(frame.name for frame in msg["cond_indep_stack"] if frame.name != plate)
+    return EffectSite(
+        name, coordinate.shape, axis, names, _describe(msg["fn"]), coordinate.label, coordinate.gaussian, others
+    )
+
+
+def _describe(fn: Any) -> str:
+    while hasattr(fn, "base_dist") and type(fn).__name__ in (
+        "ExpandedDistribution",
+        "Independent",
+        "MaskedDistribution",
+    ):
+        fn = fn.base_dist
+    return type(fn).__name__

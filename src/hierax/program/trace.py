@@ -1,0 +1,145 @@
+"""Running a NumPyro program with given population parameters and random effects."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from numpyro import handlers
+from numpyro.primitives import Messenger
+
+from hierax.data.population import Population
+from hierax.program.coordinates import Coordinate, median, working_coordinate
+
+Model = Callable[[Population], Any]
+
+
+class _Stop(Exception):
+    """Ends a run of the program once everything that was asked for is known."""
+
+
+@dataclasses.dataclass
+class Run:
+    """What one run of the program showed.
+
+    Attributes
+    ----------
+    messages : dict
+        Site name → the NumPyro message after the site was processed.
+    coordinates : dict
+        Random effect → its working coordinate.
+    z : dict
+        Random effect → value of the coordinate that was used.
+    """
+
+    messages: dict[str, dict[str, Any]]
+    coordinates: dict[str, Coordinate]
+    z: dict[str, Array]
+
+
+class _Bind(Messenger):
+    """Gives sites their values: parameters as they are, random effects through their coordinates."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        plate: str,
+        params: Mapping[str, Any],
+        effects: Mapping[str, Array] | None,
+        stop_after: str | None,
+    ):
+        super().__init__(fn)
+        self.plate, self.params, self.effects, self.stop_after = plate, params, effects, stop_after
+        self.run = Run({}, {}, {})
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "param" and msg["name"] in self.params:
+            msg["value"] = self.params[msg["name"]]
+        elif msg["type"] == "sample" and not msg["is_observed"] and msg["value"] is None:
+            if msg["name"] in self.params:
+                msg["value"] = self.params[msg["name"]]
+            elif self.plate in (frame.name for frame in msg["cond_indep_stack"]):
+                msg["value"] = self._effect(msg["name"], msg["fn"])
+            else:
+                msg["value"] = median(msg["fn"])
+
+    def _effect(self, name: str, fn: Any) -> Array:
+        coordinate = working_coordinate(name, fn)
+        given = None if self.effects is None else self.effects.get(name)
+        z = coordinate.location() if given is None else given
+        self.run.coordinates[name], self.run.z[name] = coordinate, z
+        return coordinate.forward(z)
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] in ("sample", "param", "deterministic", "plate", "mutable") and msg["name"] is not None:
+            self.run.messages[msg["name"]] = msg
+        if msg["name"] == self.stop_after:
+            raise _Stop
+
+
+def run_program(
+    model: Model,
+    pop: Population,
+    params: Mapping[str, Any],
+    effects: Mapping[str, Array] | None = None,
+    *,
+    plate: str = "subject",
+    stop_after: str | None = None,
+) -> Run:
+    """Run the program once.
+
+    Parameters
+    ----------
+    params : mapping
+        Site → constrained value, for ``param`` sites and population-level ``sample`` sites. Sites left out take
+        their own start (a ``param``'s value, a prior's median).
+    effects : mapping, optional
+        Random effect → value of its working coordinate; those left out sit at their reference point.
+    stop_after : str, optional
+        Name of the site after which nothing of the program needs to run.
+    """
+    bound = _Bind(handlers.seed(model, rng_seed=0), plate, params, effects, stop_after)
+    try:
+        bound(pop)
+    except _Stop:
+        pass
+    return bound.run
+
+
+def subject_axis(msg: Mapping[str, Any], plate: str) -> int | None:
+    """Return the batch dim (negative) of the subject plate at a site, or None outside it."""
+    for frame in msg["cond_indep_stack"]:
+        if frame.name == plate:
+            return frame.dim
+    return None
+
+
+def per_subject(values: Array, dim: int, n_subjects: int) -> Array:
+    """Sum a batch-shaped array over every axis but the subject's: ``(subject,)``."""
+    values = jnp.asarray(values)
+    if values.ndim < -dim:
+        values = values.reshape((1,) * (-dim - values.ndim) + values.shape)
+    moved = jnp.moveaxis(values, values.ndim + dim, 0)
+    return jnp.broadcast_to(moved.reshape(moved.shape[0], -1).sum(-1), (n_subjects,))
+
+
+def site_log_prob(msg: Mapping[str, Any], density: Array | None = None) -> Array:
+    """Return the log density of a site, of its batch shape, with the program's scale and mask."""
+    if density is None:
+        density = msg["fn"].log_prob(msg["value"])
+    return density if msg["scale"] is None else density * msg["scale"]
+
+
+def cast_weights(tree: Any) -> Any:
+    """Cast floating leaves to the working precision (a plain Dense layer is float32 even under x64)."""
+    dtype = jnp.result_type(float)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, tree
+    )
+
+
+__all__ = ["Model", "Run", "cast_weights", "per_subject", "run_program", "site_log_prob", "subject_axis"]
