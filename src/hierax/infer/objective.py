@@ -110,3 +110,21 @@ def compiled_value(
 def _cached_jit(program: Program, key: tuple[Any, ...], function: Callable[..., Any]) -> Callable[..., Any]:
     # The program object is one a shape of population, so that it belongs to the key of what is compiled for it.
     return cached(program.model, (*key, id(program)), lambda: jax.jit(function))
+
+
+def compiled_scores(
+    program: Program, estimator: Estimator, unravel: Callable[[Array], Any], active: tuple[int, ...]
+) -> Callable[[Array, Vectors, Population], Float[Array, "parameter subject"]]:
+    """Return the compiled scores by subject of some parameters alone, where there are too many for all."""
+
+    def evaluate(flat: Array, eta: Vectors, pop: Population) -> Array:
+        clean = sanitise(pop)
+        anchor = estimator.anchor(program, clean, program.constrain(unravel(flat)), eta)
+        chosen = jnp.asarray(active)
+
+        def params_of(part: Array) -> Any:
+            return program.constrain(unravel(flat.at[chosen].set(part)))
+
+        return scores(estimator, program, clean, params_of, flat[chosen], jax.lax.stop_gradient(anchor))[1]
+
+    return _cached_jit(program, ("scores", estimator, active), evaluate)

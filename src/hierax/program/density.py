@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.flatten_util
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -199,9 +198,4 @@ def _expand_right(mask: Any, ndim: int) -> Array:
     mask = jnp.asarray(mask)
     return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
 
-
-def ravel(free: Params) -> tuple[np.ndarray, Any]:
-    """Flatten unconstrained parameters into one vector; also return the way back."""
-    flat, back = jax.flatten_util.ravel_pytree(dict(free))
-    return np.asarray(flat), back
 

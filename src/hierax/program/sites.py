@@ -106,7 +106,7 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
         elif msg["type"] == "sample" and msg["is_observed"] and dim is not None:
             factor = bool(msg["infer"].get("is_auxiliary"))
             data[name] = DataSite(name, dim, "factor" if factor else _describe(msg["fn"]), factor)
-        elif msg["type"] == "deterministic" and _in_plate(msg, run, pop):
+        elif msg["type"] == "deterministic" and dim is not None:
             individual[name] = tuple(jnp.shape(msg["value"]))
     effects = {name: _effect_site(name, run, plate, pop) for name in run.coordinates}
     last = list(run.coordinates)[-1] if run.coordinates else None
@@ -116,18 +116,13 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
 def _is_population(msg: dict[str, Any], plate: str) -> bool:
     if msg["type"] == "param":
         return not _empty(msg["value"])
-    return msg["type"] == "sample" and not msg["is_observed"] and not msg["cond_indep_stack"]
+    latent = msg["type"] == "sample" and not msg["is_observed"]
+    return latent and plate not in (frame.name for frame in msg["cond_indep_stack"])
 
 
 def _empty(value: Any) -> bool:
     """Whether a network's site holds no weights of its own (random_flax_module leaves such a shell)."""
     return not any(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in jax.tree.leaves(value))
-
-
-def _in_plate(msg: dict[str, Any], run: Run, pop: Population) -> bool:
-    """Whether a deterministic belongs to subjects: NumPyro keeps no plates for it, so its shape decides."""
-    shape = jnp.shape(msg["value"])
-    return len(shape) >= 1 and pop.n_subjects in shape[:2] and bool(run.coordinates or pop.n_subjects > 1)
 
 
 def _population_site(name: str, msg: dict[str, Any], start: Any) -> PopulationSite:
@@ -141,13 +136,14 @@ def _population_site(name: str, msg: dict[str, Any], start: Any) -> PopulationSi
         kind=kind,
         shape=() if kind == "weights" else tuple(np.shape(start)),
         transform=biject_to(constraint),
-        constraint=_constraint_name(constraint),
+        constraint=constraint_name(constraint),
         prior=prior,
         start=start,
     )
 
 
-def _constraint_name(constraint: Any) -> str:
+def constraint_name(constraint: Any) -> str:
+    """Return a constraint in a word: Real, Positive, PositiveDefinite, ..."""
     while hasattr(constraint, "base_constraint"):
         constraint = constraint.base_constraint
     return type(constraint).__name__.lstrip("_").removesuffix("Constraint") or "Real"

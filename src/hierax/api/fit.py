@@ -1,0 +1,253 @@
+"""``hx.fit``, ``hx.evaluate`` and ``hx.ebe``: from a model, a population and an estimator to results."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hierax.data.population import Population
+from hierax.errors import FitError, HieraxWarning
+from hierax.infer.estimator import Estimator
+from hierax.infer.laplace import Laplace
+from hierax.infer.objective import Evaluated, compiled_value, read_program
+from hierax.infer.optimise import Search
+from hierax.infer.result import Result
+from hierax.infer.session import Session, gaussian_count, inert_entries
+from hierax.program.parameters import Fixed, Layout, layout
+from hierax.program.priors import UsePriors, collect_priors, counting
+from hierax.program.trace import Model
+from hierax.results.fit import Evaluation, Fit
+from hierax.api.progress import Progress
+
+_warned_float32 = False
+
+
+def fit(
+    model: Model,
+    pop: Population,
+    estimator: Estimator,
+    *,
+    init: Mapping[str, Any] | None = None,
+    fixed: Fixed = None,
+    priors: Mapping[str, Any] | None = None,
+    use_priors: UsePriors = "auto",
+    starts: int = 1,
+    seed: int = 0,
+    progress: bool = True,
+    throw: bool = False,
+    plate: str = "subject",
+) -> Fit:
+    """Fit the population parameters of a program by maximum marginal likelihood.
+
+    Parameters
+    ----------
+    model : callable
+        NumPyro program: a function of the population.
+    pop : Population
+        The data.
+    estimator : FO, FOCE, Laplace, AGQ or NaivePooled
+        The approximation of the marginal likelihood, with its options.
+    init : mapping, optional
+        Site → constrained start value. Else a ``param``'s own value, else the prior's median.
+    fixed : sequence of str or mapping, optional
+        Sites to hold at their start; or site → elementwise mask of what to hold.
+    priors : mapping, optional
+        Site → NumPyro distribution; adds to the program's priors or replaces them.
+    use_priors : {"auto", True, False}
+        Whose priors count as a penalty: those of network weights alone (auto), all, or none.
+    starts : int
+        Number of starts: the first at ``init``, the others at unconstrained distances uniform in [-1, 1] from it.
+    seed : int
+        Seed of the further starts.
+    progress : bool
+        Whether to show iteration, objective, gradient norm and time.
+    throw : bool
+        Whether a fit that does not converge raises :class:`FitError`.
+    plate : str
+        Name of the subject plate.
+
+    Returns
+    -------
+    Fit
+        Also after Ctrl-C, with what there was by then.
+
+    Raises
+    ------
+    ModelError, EstimatorError, ValueError
+        Before anything is compiled, saying what is wrong and what to do.
+    """
+    began = time.perf_counter()
+    _warn_float32()
+    program = read_program(model, pop, plate)
+    places = layout(program)
+    all_priors = collect_priors(program, priors)
+    counted = counting(program, all_priors, use_priors)
+    session = Session(program, estimator, pop, places, counted)
+    flat, free = places.start(init), places.free(fixed)
+    held = inert_entries(session, flat, free)
+    free = free & ~held
+    with Progress(progress, estimator.label, _constant(session, flat)) as bar:
+        search, history, flat = _multi_start(session, flat, free, max(starts, 1), seed, bar)
+    final = _finish(session, flat, search)
+    names = places.names()
+    out = Fit(
+        **_evaluation(session, flat, final),
+        penalty=session.penalty(flat)[0],
+        free=free,
+        gradient=_full(search, free),
+        result=search.result,
+        why=search.why,
+        history=history,
+        held=[names[index] for index in np.flatnonzero(held)],
+        ignored_priors=[name for name in all_priors if name not in counted],
+        seed=seed,
+        timing={
+            "compile": session.compile_seconds,
+            "search": float(history["seconds"].sum()) if len(history) else 0.0,
+            "evaluations": session.evaluations,
+            "total": time.perf_counter() - began,
+        },
+    )
+    _tell(out, throw)
+    return out
+
+
+def _multi_start(
+    session: Session, flat: np.ndarray, free: np.ndarray, starts: int, seed: int, bar: Progress
+) -> tuple[Search, pd.DataFrame, np.ndarray]:
+    """Search from every start; return the best search, all histories, and the flat vector it ended at."""
+    rng = np.random.default_rng(seed)
+    best: Search | None = None
+    frames = []
+    for number in range(starts):
+        begin = flat.copy()
+        if number:
+            begin[free] += rng.uniform(-1, 1, int(free.sum()))
+        search = session.search(begin, free, lambda row, number=number: bar.show(number, row))
+        frames.append(pd.DataFrame(search.history).assign(start=number))
+        if best is None or _rank(search) < _rank(best):
+            best = search
+        if search.result is Result.interrupted:
+            break
+    assert best is not None
+    if search.result is Result.interrupted:
+        best = best._replace(result=Result.interrupted, why=Result.interrupted.meaning)
+    history = pd.concat(frames, ignore_index=True)
+    constant = _constant(session, flat)
+    history["ofv"] = 2 * history["value"] - constant
+    history["seconds"] = history.groupby("start")["seconds"].diff().fillna(history["seconds"])
+    at = flat.copy()
+    at[free] = best.x
+    order = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
+    return best, history.astype({"iteration": int})[order], at
+
+
+def _rank(search: Search) -> tuple[bool, float]:
+    value = search.point.value
+    return (not np.isfinite(value), value)
+
+
+def _finish(session: Session, flat: np.ndarray, search: Search) -> Evaluated:
+    """Evaluate once more at the end, so that modes and values belong to the returned parameters."""
+    final = session.evaluate(flat, search.point.state)
+    if type(session.estimator).__name__ == "FO":
+        modes = _modes(session, flat)
+        final = final._replace(eta=modes.eta, hessian=modes.hessian, code=modes.code)
+    return final
+
+
+def _modes(session: Session, flat: np.ndarray) -> Evaluated:
+    """Return post-hoc modes of the joint density, for an estimator that has none of its own."""
+    laplace = Laplace(newton=session.estimator.newton)
+    return compiled_value(session.program, laplace, session.layout.unravel)(flat, session.cold(), session.pop)
+
+
+def _full(search: Search, free: np.ndarray) -> np.ndarray:
+    gradient = np.zeros(free.size)
+    gradient[free] = search.point.gradient
+    return gradient
+
+
+def _evaluation(session: Session, flat: np.ndarray, out: Evaluated) -> dict[str, Any]:
+    params = session.layout.params(flat)
+    return dict(
+        session=session,
+        params=params,
+        flat=np.asarray(flat),
+        eta=np.asarray(out.eta),
+        value=np.asarray(out.value),
+        hessian=np.asarray(out.hessian),
+        codes=np.asarray(out.code),
+        n_gaussian=gaussian_count(session.program, session.pop, params),
+    )
+
+
+def _constant(session: Session, flat: np.ndarray) -> float:
+    count = gaussian_count(session.program, session.pop, session.layout.params(flat))
+    return count * float(np.log(2 * np.pi))
+
+
+def evaluate(
+    model: Model, pop: Population, params: Mapping[str, Any], estimator: Estimator, *, plate: str = "subject"
+) -> Evaluation:
+    """Return the objective, per-subject values and EBEs at fixed parameters (NONMEM's MAXEVAL=0).
+
+    Parameters
+    ----------
+    model, pop, estimator, plate
+        As for :func:`fit`.
+    params : mapping
+        Site → constrained value; sites left out take their start.
+    """
+    _warn_float32()
+    session = _session(model, pop, estimator, plate)
+    flat = session.layout.start(params)
+    out = session.value(flat)
+    if type(estimator).__name__ == "FO":
+        modes = _modes(session, flat)
+        out = out._replace(eta=modes.eta, hessian=modes.hessian, code=modes.code)
+    return Evaluation(**_evaluation(session, flat, out))
+
+
+def ebe(model: Model, pop: Population, params: Mapping[str, Any], *, plate: str = "subject") -> xr.Dataset:
+    """Return the empirical Bayes estimates at fixed parameters: modes, their SDs, individual parameters."""
+    return evaluate(model, pop, params, Laplace(), plate=plate).ebe
+
+
+def _session(model: Model, pop: Population, estimator: Estimator, plate: str) -> Session:
+    program = read_program(model, pop, plate)
+    places: Layout = layout(program)
+    return Session(program, estimator, pop, places)
+
+
+def _tell(out: Fit, throw: bool) -> None:
+    """Warn once, or raise, where a fit did not converge."""
+    if out.result is Result.converged:
+        return
+    from hierax.results.trouble import explain_non_finite
+
+    text = f"The fit did not converge ({out.result.name}): {out.why}."
+    if out.result is Result.non_finite:
+        text += explain_non_finite(out)
+    if throw:
+        raise FitError(text)
+    warnings.warn(text, HieraxWarning, stacklevel=3)
+
+
+def _warn_float32() -> None:
+    global _warned_float32
+    if not jax.config.read("jax_enable_x64") and not _warned_float32:
+        _warned_float32 = True
+        warnings.warn(
+            "JAX is in float32, and marginal likelihoods need float64: expect noise in the objective. "
+            "Call numpyro.enable_x64() before anything else.",
+            HieraxWarning,
+            stacklevel=3,
+        )

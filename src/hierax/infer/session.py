@@ -1,0 +1,138 @@
+"""One fit in progress: a program, an estimator and a population, with the compiled functions between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hierax.data.population import Population
+from hierax.infer.estimator import Estimator
+from hierax.infer.objective import Evaluated, cached, compiled_objective, compiled_value
+from hierax.infer.optimise import Point, Search, minimise
+from hierax.infer.result import Result
+from hierax.program.density import Program, unwrap
+from hierax.program.families import find_family
+from hierax.program.parameters import Layout
+from hierax.program.priors import penalty
+
+Report = Callable[[dict[str, float]], None]
+
+
+@dataclasses.dataclass
+class Session:
+    """The objective of a fit as a function of the flat vector.
+
+    Attributes
+    ----------
+    priors : mapping
+        The priors that count, as a penalty.
+    evaluations, compile_seconds : int, float
+        How often the objective was evaluated, and how long its first evaluation took.
+    """
+
+    program: Program
+    estimator: Estimator
+    pop: Population
+    layout: Layout
+    priors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evaluations: int = 0
+    compile_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.estimator.check(self.program)
+        self._objective = compiled_objective(self.program, self.estimator, self.layout.unravel, self.layout.size)
+        self._value = compiled_value(self.program, self.estimator, self.layout.unravel)
+        self._penalty = jax.jit(jax.value_and_grad(lambda flat: penalty(self.layout, self.priors, flat)))
+
+    def cold(self) -> np.ndarray:
+        """Return a warm start for when there is none: zeros, (subject, coordinate)."""
+        return np.zeros((self.pop.n_subjects, len(self.program.effect_names)))
+
+    def evaluate(self, flat: Any, eta: Any = None) -> Evaluated:
+        """Return objective, gradient and modes at a point."""
+        start = time.perf_counter()
+        out = self._objective(jnp.asarray(flat, float), self.cold() if eta is None else eta, self.pop)
+        out = jax.block_until_ready(out)
+        if not self.evaluations:
+            self.compile_seconds = time.perf_counter() - start
+        self.evaluations += 1
+        return out
+
+    def value(self, flat: Any, eta: Any = None) -> Evaluated:
+        """Return objective and modes, without the gradient."""
+        return self._value(jnp.asarray(flat, float), self.cold() if eta is None else eta, self.pop)
+
+    def penalty(self, flat: Any) -> tuple[float, np.ndarray]:
+        """Return −log prior of the parameters whose priors count, and its gradient."""
+        if not self.priors:
+            return 0.0, np.zeros(self.layout.size)
+        value, gradient = self._penalty(jnp.asarray(flat, float))
+        return float(value), np.asarray(gradient)
+
+    def search(self, flat: np.ndarray, free: np.ndarray, report: Report) -> Search:
+        """Minimise over the free entries from ``flat``; the modes travel along as the warm start."""
+
+        def evaluate(x: np.ndarray, eta: Any) -> Point:
+            at = flat.copy()
+            at[free] = x
+            out = self.evaluate(at, eta)
+            extra, slope = self.penalty(at)
+            scores = None if out.scores is None else np.asarray(out.scores)[free]
+            value = float(np.asarray(out.value).sum()) + extra
+            return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta)
+
+        return minimise(evaluate, flat[free], None, self.estimator.optimiser, report)
+
+
+def inert_entries(session: Session, flat: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Return which free entries the objective does not contain at all: their scores are zero for every subject."""
+    out = session.evaluate(flat)
+    scores = np.asarray(out.gradient)[:, None] if out.scores is None else np.asarray(out.scores)
+    if not np.isfinite(scores).all():
+        return np.zeros_like(free)
+    slope = session.penalty(flat)[1]
+    return free & (np.abs(scores).max(-1) == 0) & (slope == 0)
+
+
+def subject_results(codes: Any) -> list[Result]:
+    """Return each subject's result from its code."""
+    return [Result(int(code)) for code in np.asarray(codes)]
+
+
+def gaussian_count(program: Program, pop: Population, params: Mapping[str, Any]) -> int:
+    """Return N of the OFV: unmasked, uncensored scalar observations of Normal, LogNormal and MVN sites."""
+
+    def count(pop: Population) -> Any:
+        run = program.run(pop, params, None)
+        total = jnp.zeros((), int)
+        for name, site in program.sites.data.items():
+            if site.factor:
+                continue
+            msg = run.messages[name]
+            mask, fn = unwrap(msg["fn"])
+            shape = tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape)
+            exact = jnp.ones((), bool)
+            if hasattr(fn, "censored"):
+                exact, fn = ~fn.censored, unwrap(fn.base_dist)[1]
+            elif hasattr(fn, "left_censored"):
+                exact = jnp.isclose(msg["value"][..., 0], msg["value"][..., 1]) & ~fn.left_censored & ~fn.right_censored
+                fn, shape = unwrap(fn.base_dist)[1], shape[:-1]
+            family = find_family(fn)
+            if family is None or family.log_prob is None:
+                continue
+            seen = exact if mask is None else exact & mask
+            rest = (1,) * (len(shape) - seen.ndim) if seen.ndim else ()
+            real = jnp.asarray(pop.subject_mask)
+            event = len(msg["fn"].event_shape) if len(shape) == len(msg["fn"].shape()) else 0
+            axis = len(shape) - event + site.dim
+            keep = real.reshape((-1,) + (1,) * (len(shape) - axis - 1))
+            total = total + jnp.sum(jnp.broadcast_to(seen.reshape(seen.shape + rest) & keep, shape))
+        return total
+
+    return int(cached(program.model, ("count", id(program)), lambda: jax.jit(count))(pop))

@@ -1,0 +1,158 @@
+"""Population parameters as one flat vector: its layout, its names, and what of it is free."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from hierax.program.density import Program
+from hierax.program.sites import PopulationSite
+
+Fixed = Sequence[str] | Mapping[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where every site lies in the flat unconstrained vector.
+
+    Attributes
+    ----------
+    slices : dict
+        Site → its slice.
+    unravel : callable
+        Flat vector → dict of unconstrained values.
+    size : int
+        Length of the vector.
+    """
+
+    program: Program
+    slices: dict[str, slice]
+    unravel: Callable[[Array], dict[str, Any]]
+    size: int
+
+    def params(self, flat: Any) -> dict[str, Any]:
+        """Return constrained parameters as NumPy values."""
+        return jax.tree.map(np.asarray, self.program.constrain(self.unravel(jnp.asarray(flat))))
+
+    def flat(self, params: Mapping[str, Any]) -> np.ndarray:
+        """Return the flat unconstrained vector of constrained parameters."""
+        return np.asarray(jax.flatten_util.ravel_pytree(self.program.unconstrain(params))[0])
+
+    def weights(self) -> np.ndarray:
+        """Return which entries are network weights, (parameter,)."""
+        out = np.zeros(self.size, bool)
+        for name, site in self.program.sites.population.items():
+            if is_weight(self.program, site):
+                out[self.slices[name]] = True
+        return out
+
+    def free(self, fixed: Fixed) -> np.ndarray:
+        """Return which entries may vary, (parameter,), given sites or elementwise masks to hold.
+
+        Raises
+        ------
+        ValueError
+            An unknown site, a mask of another shape, or a mask on a matrix that cannot be held in part.
+        """
+        masks = dict(fixed) if isinstance(fixed, Mapping) else {name: True for name in fixed or ()}
+        free = np.ones(self.size, bool)
+        for name, mask in masks.items():
+            site = self._site(name, "fixed")
+            width = self.slices[name].stop - self.slices[name].start
+            mask = np.asarray(mask, bool)
+            if mask.ndim and (mask.shape != site.shape or not elementwise(site)):
+                reason = f"the site has shape {site.shape}" if elementwise(site) else "its elements are tied"
+                raise ValueError(
+                    f"fixed={{'{name}': mask of shape {mask.shape}}} is refused, because {reason}. "
+                    f"Give a mask of the site's shape, or fix the whole site."
+                )
+            free[self.slices[name]] &= ~np.broadcast_to(mask.ravel() if mask.ndim else mask, (width,))
+        return free
+
+    def start(self, init: Mapping[str, Any] | None) -> np.ndarray:
+        """Return the flat start: ``init``, else a param's own value, else the prior's median.
+
+        Raises
+        ------
+        ValueError
+            An unknown site, another shape, or a value outside the constraint.
+        """
+        start = self.program.start()
+        for name, value in (init or {}).items():
+            site = self._site(name, "init")
+            if site.kind != "weights":
+                value = np.asarray(value, float)
+                if value.shape != site.shape:
+                    raise ValueError(
+                        f"init['{name}'] has shape {value.shape}, but the site has shape {site.shape}. "
+                        f"Give a value of that shape."
+                    )
+            start[name] = value
+        flat = self.flat(start)
+        for name, site in self.program.sites.population.items():
+            if not np.isfinite(flat[self.slices[name]]).all():
+                raise ValueError(
+                    f"The start of '{name}', {start[name]}, is outside its constraint ({site.constraint}), so that it "
+                    f"has no place in unconstrained space. Start inside the constraint, e.g. above 0."
+                )
+        return flat
+
+    def names(self) -> list[str]:
+        """Return names of the unconstrained entries: those of the elements where a site is elementwise."""
+        out = []
+        for name in self.slices:
+            site = self.program.sites.population[name]
+            width = self.slices[name].stop - self.slices[name].start
+            if elementwise(site) and site.kind != "weights":
+                out += element_names(name, site.shape)
+            else:
+                out += [f"{name}~{index}" for index in range(width)]
+        return out
+
+    def _site(self, name: str, argument: str) -> PopulationSite:
+        if name not in self.program.sites.population:
+            raise ValueError(
+                f"{argument} names the site '{name}', which the program does not have. Its population parameters are "
+                f"{list(self.program.sites.population)}."
+            )
+        return self.program.sites.population[name]
+
+
+def layout(program: Program) -> Layout:
+    """Return the layout of a program's population parameters."""
+    free = program.unconstrain(program.start())
+    flat, unravel = jax.flatten_util.ravel_pytree(free)
+    slices, start = {}, 0
+    for name in sorted(free):
+        width = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(free[name]))
+        slices[name] = slice(start, start + width)
+        start += width
+    return Layout(program, slices, unravel, int(flat.size))
+
+
+def elementwise(site: PopulationSite) -> bool:
+    """Whether each constrained element depends on one unconstrained entry alone."""
+    transform = site.transform
+    while hasattr(transform, "base_transform"):
+        transform = transform.base_transform
+    return site.kind == "weights" or (transform.domain.event_dim == 0 and transform.codomain.event_dim == 0)
+
+
+def is_weight(program: Program, site: PopulationSite) -> bool:
+    """Whether a site holds network weights: ``name$params``, or a tensor that random_flax_module sampled."""
+    module = site.name.split("/")[0]
+    return site.kind == "weights" or ("/" in site.name and f"{module}$params" in program.sites.messages)
+
+
+def element_names(name: str, shape: tuple[int, ...]) -> list[str]:
+    """Return ``name``, or ``name[0]``, ``name[1]``, ... in row-major order."""
+    if not shape:
+        return [name]
+    return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]

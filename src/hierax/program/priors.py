@@ -1,0 +1,87 @@
+"""Priors on population parameters: which there are, which count, and the penalty they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array
+
+from hierax.program.density import Program
+from hierax.program.parameters import Layout, is_weight
+from hierax.program.sites import PopulationSite, constraint_name
+
+UsePriors = Literal["auto"] | bool
+
+
+def collect_priors(program: Program, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return site → prior: the program's own, added to or replaced by those given.
+
+    Raises
+    ------
+    ValueError
+        A prior for an unknown site, or with another support than the site's constraint.
+    """
+    priors = {name: site.prior for name, site in program.sites.population.items() if site.prior is not None}
+    for name, prior in (given or {}).items():
+        if name not in program.sites.population:
+            raise ValueError(
+                f"priors names the site '{name}', which the program does not have. Its population parameters are "
+                f"{list(program.sites.population)}."
+            )
+        site = program.sites.population[name]
+        priors[name] = prior if site.kind == "weights" else _expanded(site, prior)
+    return priors
+
+
+def counting(program: Program, priors: Mapping[str, Any], use_priors: UsePriors) -> dict[str, Any]:
+    """Return the priors that count in a maximum-likelihood fit: those of weights always, the others if asked."""
+    if use_priors not in ("auto", True, False):
+        raise ValueError(f"use_priors={use_priors!r} is not known. Use 'auto', True or False.")
+    if use_priors is True:
+        return dict(priors)
+    if use_priors is False:
+        return {}
+    return {name: prior for name, prior in priors.items() if is_weight(program, program.sites.population[name])}
+
+
+def penalty(layout: Layout, priors: Mapping[str, Any], flat: Array) -> Array:
+    """Return −log prior density of the constrained parameters, a scalar."""
+    params = layout.program.constrain(layout.unravel(flat))
+    total = jnp.zeros(())
+    for name, prior in priors.items():
+        for fn, value in _pairs(name, prior, params[name]):
+            total = total - jnp.sum(fn.log_prob(value))
+    return total
+
+
+def _expanded(site: PopulationSite, prior: Any) -> Any:
+    if not isinstance(prior, dist.Distribution):
+        raise ValueError(f"priors['{site.name}'] is no NumPyro distribution, but {type(prior).__name__}. Give one.")
+    if tuple(prior.event_shape) != site.shape:
+        prior = prior.expand(site.shape).to_event(len(site.shape))
+    whole_line = constraint_name(prior.support) == "Real" and site.constraint != "Real"
+    if whole_line or not bool(np.all(prior.support(jnp.asarray(site.start)))):
+        raise ValueError(
+            f"priors['{site.name}'] has support {constraint_name(prior.support)}, but the site is constrained to "
+            f"{site.constraint}. Use a prior on that support (LogNormal or HalfNormal for positive parameters)."
+        )
+    return prior
+
+
+def _pairs(name: str, prior: Any, value: Any) -> list[tuple[Any, Any]]:
+    """Return (distribution, tensor) for every tensor of a site."""
+    if not isinstance(value, dict):
+        return [(prior, value)]
+    pairs = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
+        dotted = ".".join(str(getattr(key, "key", key)) for key in path)
+        fn = prior(dotted, leaf.shape) if not isinstance(prior, dist.Distribution | dict) else prior
+        fn = fn.get(dotted) if isinstance(fn, dict) else fn
+        if fn is not None:
+            pairs.append((fn, leaf))
+    return pairs

@@ -1,0 +1,173 @@
+"""Uncertainty of the estimates: Hessian, score and sandwich covariance, and what the data do not identify."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from hierax.infer.blocks import Vectors
+from hierax.infer.objective import compiled_scores
+from hierax.program.parameters import element_names, elementwise
+
+if TYPE_CHECKING:
+    from hierax.results.fit import Fit, Kind
+
+# Steps of the differences of the exact gradient, in standard errors: the error left is about step⁴ of the third
+# order, far below what an SE is read to, and the gradient's roundoff divided by the step is smaller still.
+_STEP = 1e-2
+# Eigenvalues of the correlation-scaled Hessian below this mark a direction that the data do not identify.
+_FLAT = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Covariance:
+    """Covariance of the free population parameters, network weights excepted (it is given the weights).
+
+    Attributes
+    ----------
+    kind : str
+        ``hessian``, ``sandwich`` or ``score``.
+    unconstrained : pandas.DataFrame
+        Covariance in unconstrained space, (parameter, parameter).
+    natural : pandas.DataFrame
+        Covariance of the constrained elements, by the delta method.
+    condition_number : float
+        Largest over smallest eigenvalue of the correlation matrix of the estimates; infinite where not defined.
+    unidentified : list of str
+        Parameters with a large part in a direction that the data do not identify.
+    ok : bool
+        Whether the Hessian (or score matrix) is positive definite, so that the numbers mean anything.
+    """
+
+    kind: str
+    unconstrained: pd.DataFrame
+    natural: pd.DataFrame
+    condition_number: float
+    unidentified: list[str]
+    ok: bool
+
+    @property
+    def correlation(self) -> pd.DataFrame:
+        """Correlation matrix of the estimates, unconstrained."""
+        spread = np.sqrt(np.diag(self.unconstrained))
+        return self.unconstrained / spread[:, None] / spread[None, :]
+
+    @property
+    def se(self) -> pd.Series:
+        """Standard errors on the natural scale."""
+        return pd.Series(np.sqrt(np.diag(self.natural)), index=self.natural.index, name="SE")
+
+
+def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
+    """Return the covariance of a fit's estimates; see :meth:`hierax.Fit.covariance`."""
+    if kind not in ("hessian", "sandwich", "score"):
+        raise ValueError(f"covariance(kind={kind!r}) is not known. Use 'hessian', 'sandwich' or 'score'.")
+    active = np.flatnonzero(fit.free & ~fit.layout.weights())
+    names = [fit.layout.names()[index] for index in active]
+    scores = subject_scores(fit, active)
+    meat = scores @ scores.T
+    if kind == "score":
+        information = meat
+    else:
+        information = hessian(lambda flat, eta: _gradient(fit, flat, eta, active), fit, active, meat)
+    inverse, flat_ones, ok = _invert(information, names)
+    covariance = inverse @ meat @ inverse if kind == "sandwich" else inverse
+    table = pd.DataFrame(covariance, index=names, columns=names)
+    spread = np.sqrt(np.abs(np.diag(covariance)))
+    values = np.linalg.eigvalsh(covariance / np.outer(spread, spread)) if ok and len(names) else np.ones(1)
+    condition = float(values.max() / values.min()) if values.min() > 0 else np.inf
+    return Covariance(kind, table, _natural(fit, covariance, active), condition if ok else np.inf, flat_ones, ok)
+
+
+def subject_scores(fit: Fit, active: np.ndarray) -> np.ndarray:
+    """Return the gradients of −log L_i, (parameter, subject), real subjects only."""
+    out = fit.session.evaluate(fit.flat, fit.eta)
+    if out.scores is not None:
+        return np.asarray(out.scores)[active][:, fit.rows]
+    # Reverse mode gives the sum alone: with so many parameters, take one forward pass for each that is wanted.
+    wanted = tuple(int(index) for index in active)
+    function = compiled_scores(fit.program, fit.estimator, fit.layout.unravel, wanted)
+    return np.asarray(function(jnp.asarray(fit.flat), fit.eta, fit.pop))[:, fit.rows]
+
+
+def _gradient(fit: Fit, flat: np.ndarray, eta: Vectors, active: np.ndarray) -> np.ndarray:
+    slope = fit.session.penalty(flat)[1]
+    return (np.asarray(fit.session.evaluate(flat, eta).gradient) + slope)[active]
+
+
+def hessian(
+    gradient: Callable[[np.ndarray, Vectors], np.ndarray], fit: Fit, active: np.ndarray, meat: np.ndarray
+) -> np.ndarray:
+    """Return the Hessian of −log L by fourth-order differences of its exact gradient, modes found anew each time."""
+    scale = np.sqrt(np.diag(meat))
+    scale = np.where(scale > 1e-8, scale, 1.0)
+    out = np.zeros((len(active), len(active)))
+    for column, index in enumerate(active):
+        step = min(_STEP / scale[column], 0.05)
+
+        def at(shift: float, index: int = int(index)) -> np.ndarray:
+            moved = fit.flat.copy()
+            moved[index] += shift
+            return gradient(moved, fit.eta)
+
+        out[:, column] = (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step)
+    return 0.5 * (out + out.T)
+
+
+def _invert(information: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str], bool]:
+    """Return the inverse, the parameters in flat directions, and whether the matrix is positive definite."""
+    if not len(information):
+        return information, [], True
+    if not np.isfinite(information).all():
+        return np.full_like(information, np.nan), [], False
+    spread = np.sqrt(np.abs(np.diag(information)))
+    dead = spread == 0
+    spread = np.where(dead, 1.0, spread)
+    values, vectors = np.linalg.eigh(information / np.outer(spread, spread))
+    flat = values < _FLAT
+    parts = (np.abs(vectors[:, flat]) > 0.3).any(-1) | dead
+    unidentified = [name for name, part in zip(names, parts, strict=True) if part]
+    if flat.any():
+        return np.full_like(information, np.nan), unidentified, False
+    inverse = (vectors / values) @ vectors.T / np.outer(spread, spread)
+    return inverse, unidentified, True
+
+
+def _natural(fit: Fit, covariance: np.ndarray, active: np.ndarray) -> pd.DataFrame:
+    """Map a covariance to the constrained elements, by the delta method."""
+    names, pick = natural_elements(fit)
+
+    def elements(part: jnp.ndarray) -> jnp.ndarray:
+        flat = jnp.asarray(fit.flat).at[active].set(part)
+        params = fit.program.constrain(fit.layout.unravel(flat))
+        return jnp.concatenate([jnp.ravel(jnp.asarray(params[name]))[index] for name, index in pick])
+
+    if not names:
+        return pd.DataFrame()
+    slope = np.asarray(jax.jit(jax.jacfwd(elements))(jnp.asarray(fit.flat[active])))
+    return pd.DataFrame(slope @ covariance @ slope.T, index=names, columns=names)
+
+
+def natural_elements(fit: Fit) -> tuple[list[str], list[tuple[str, np.ndarray]]]:
+    """Return names and places of the constrained elements with a free entry; of a symmetric matrix, its lower half."""
+    names, pick = [], []
+    weights = fit.layout.weights()
+    for name, place in fit.layout.slices.items():
+        site = fit.program.sites.population[name]
+        if weights[place].any() or not fit.free[place].any():
+            continue
+        keep = np.ones(site.shape, bool).ravel()
+        if not elementwise(site) and len(site.shape) == 2:
+            keep = np.tril(np.ones(site.shape, bool)).ravel()
+        elif elementwise(site):
+            keep = fit.free[place]
+        index = np.flatnonzero(keep)
+        names += [element_names(name, site.shape)[i] for i in index]
+        pick.append((name, index))
+    return names, pick

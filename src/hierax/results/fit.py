@@ -1,0 +1,231 @@
+"""The result of a fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hierax.data.population import Population
+from hierax.infer.estimator import Estimator
+from hierax.infer.result import Result
+from hierax.infer.session import Session, subject_results
+from hierax.program.density import Program
+from hierax.program.parameters import Layout
+
+if TYPE_CHECKING:
+    from hierax.results.covariance import Covariance
+
+Kind = Literal["hessian", "sandwich", "score"]
+
+
+@dataclasses.dataclass(eq=False)
+class Evaluation:
+    """The objective at fixed parameters (NONMEM's MAXEVAL=0); also the base of :class:`Fit`.
+
+    Attributes
+    ----------
+    params : dict
+        Population parameters, constrained.
+    flat : array, (parameter,)
+        The same, unconstrained, in one vector.
+    eta : array, (subject, coordinate)
+        Modes of the random effects in their working coordinates, padded subjects included.
+    value : array, (subject,)
+        −log of each subject's marginal likelihood, with all constants.
+    hessian : array, (subject, coordinate, coordinate)
+        Hessian of −log joint density at the mode.
+    codes : array of int, (subject,)
+        How the search for each subject's mode ended, see :class:`Result`.
+    n_gaussian : int
+        N of the OFV.
+    """
+
+    session: Session
+    params: dict[str, Any]
+    flat: np.ndarray
+    eta: np.ndarray
+    value: np.ndarray
+    hessian: np.ndarray
+    codes: np.ndarray
+    n_gaussian: int
+    penalty: float = 0.0
+
+    @property
+    def program(self) -> Program:
+        """The parsed program."""
+        return self.session.program
+
+    @property
+    def pop(self) -> Population:
+        """The population."""
+        return self.session.pop
+
+    @property
+    def estimator(self) -> Estimator:
+        """The estimator."""
+        return self.session.estimator
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of the flat vector."""
+        return self.session.layout
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the real subjects."""
+        return np.flatnonzero(np.asarray(self.pop.subject_mask))
+
+    @property
+    def log_likelihood(self) -> float:
+        """Log of the marginal likelihood by this approximation, with all constants."""
+        return -float(self.value[self.rows].sum())
+
+    @property
+    def ofv(self) -> float:
+        """−2 log L − N·log 2π, N the number of Gaussian observations: NONMEM's constant."""
+        return -2 * self.log_likelihood - self.n_gaussian * float(np.log(2 * np.pi))
+
+    @property
+    def objective_label(self) -> str:
+        """What the objective is: the approximation, the constant, and the coordinate where it matters."""
+        kinds = {site.label for site in self.program.sites.effects.values()} - {"identity"}
+        where = f", random effects in {', '.join(sorted(kinds))} coordinates" if kinds else ""
+        return f"{self.estimator.label}{where}; OFV = -2 log L - {self.n_gaussian}·log(2π)"
+
+    @functools.cached_property
+    def subject_results(self) -> pd.Series:
+        """How each real subject's mode ended, by id."""
+        results = subject_results(self.codes[self.rows])
+        return pd.Series([result.name for result in results], index=pd.Index(self.pop.ids, name="subject"))
+
+    @functools.cached_property
+    def ebe(self) -> xr.Dataset:
+        """Empirical Bayes estimates: modes ``eta`` and their SDs, and the individual parameters there.
+
+        Dims: ``subject`` (real ids), ``eta`` (coordinate names). The SD is that of the Gaussian with the joint
+        density's curvature.
+        """
+        from hierax.results.individual import ebe_dataset
+
+        return ebe_dataset(self)
+
+    @property
+    def subject_objective(self) -> pd.Series:
+        """−2 log L of each real subject, by id, with all constants."""
+        return pd.Series(2 * self.value[self.rows], index=pd.Index(self.pop.ids, name="subject"), name="-2 log L")
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a record: ID, TIME, endpoint, DV, PRED, IPRED, IRES, IWRES, etas, individual parameters.
+
+        PRED and IPRED are the mean of the observation's distribution at the reference point and at the mode
+        (log-normal: exp(loc), with residuals on the log scale); IWRES divides by its SD.
+        """
+        from hierax.results.individual import record_table
+
+        return record_table(self)
+
+
+@dataclasses.dataclass(eq=False)
+class Fit(Evaluation):
+    """A fitted model.
+
+    Attributes
+    ----------
+    free : array of bool, (parameter,)
+        Which entries of the flat vector were estimated.
+    gradient : array, (parameter,)
+        Gradient of −log L (and penalty) at the end, unconstrained.
+    result : Result
+        How the search ended; ``why`` in words.
+    history : pandas.DataFrame
+        One row an evaluation: start, iteration, ofv, standardised gradient, step length, seconds.
+    timing : dict
+        Seconds of compilation and search, and the number of evaluations.
+    held : list of str
+        Parameters that the objective does not contain, held at their start.
+    ignored_priors : list of str
+        Sites whose priors did not count.
+    """
+
+    free: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
+    gradient: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    result: Result = Result.converged
+    why: str = ""
+    history: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    timing: dict[str, float] = dataclasses.field(default_factory=dict)
+    held: list[str] = dataclasses.field(default_factory=list)
+    ignored_priors: list[str] = dataclasses.field(default_factory=list)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._covariances: dict[str, Covariance] = {}
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of estimated parameters."""
+        return int(self.free.sum())
+
+    @property
+    def aic(self) -> float:
+        """−2 log L + 2 p, with all constants."""
+        return -2 * self.log_likelihood + 2 * self.n_parameters
+
+    def bic(self, n: Literal["subjects", "observations"] = "subjects") -> float:
+        """Return −2 log L + p·log N, N the number of subjects or of observations.
+
+        Tools differ in N; say which one when comparing.
+        """
+        counts = {"subjects": len(self.pop), "observations": self.pop.n_observations}
+        if n not in counts:
+            raise ValueError(f"bic(n={n!r}) is not known. Use one of {list(counts)}.")
+        return -2 * self.log_likelihood + self.n_parameters * float(np.log(counts[n]))
+
+    def covariance(self, kind: Kind = "hessian") -> Covariance:
+        """Return the covariance of the estimates.
+
+        Parameters
+        ----------
+        kind : {"hessian", "sandwich", "score"}
+            R⁻¹ (inverse Hessian of −log L), R⁻¹SR⁻¹, or S⁻¹ (S the subjects' score outer products).
+
+        Returns
+        -------
+        Covariance
+            Of the free population parameters except network weights, given the weights.
+        """
+        from hierax.results.covariance import compute_covariance
+
+        if kind not in self._covariances:
+            self._covariances[kind] = compute_covariance(self, kind)
+        return self._covariances[kind]
+
+    def summary(self, kind: Kind = "hessian") -> pd.DataFrame:
+        """Return estimates with SE, RSE and 95 % intervals; printing it shows the whole result.
+
+        Intervals are Wald intervals in unconstrained space, mapped back; SEs are on the natural scale, by the
+        delta method.
+        """
+        from hierax.results.summary import summarise
+
+        return summarise(self, kind)
+
+    def to_arviz(self, draws: int = 500, seed: int = 0) -> Any:
+        """Return ArviZ data: draws of the estimates' asymptotic distribution, EBEs, pointwise log likelihoods."""
+        from hierax.results.arviz import to_arviz
+
+        return to_arviz(self, draws, seed)
+
+    def save(self, path: str | Path) -> None:
+        """Save to one file, without pickles; :func:`hierax.load_fit` reads it."""
+        from hierax.results.storage import save_fit
+
+        save_fit(self, path)
+
+    def __repr__(self) -> str:
+        return f"Fit({self.objective_label}; {self.result.name}; OFV {self.ofv:.4f})"

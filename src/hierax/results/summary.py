@@ -1,0 +1,189 @@
+"""The summary of a fit: one table, with a first line that says how it ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+
+from hierax.infer.objective import cached
+from hierax.infer.result import Result
+from hierax.program.density import unwrap
+from hierax.program.parameters import elementwise
+from hierax.results.individual import shrinkage
+
+if TYPE_CHECKING:
+    from hierax.results.covariance import Covariance
+    from hierax.results.fit import Fit, Kind
+
+_Z = 1.959963984540054
+
+
+class Summary(pd.DataFrame):
+    """A table of estimates that prints with the lines around it."""
+
+    _metadata = ["above", "below"]
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        table = pd.DataFrame(self).to_string(float_format=lambda value: f"{value:.5g}", na_rep="")
+        return "\n".join([*self.above, "", table, "", *self.below])
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        table = pd.DataFrame(self).to_html(float_format=lambda value: f"{value:.5g}", na_rep="")
+        return f"<pre>{chr(10).join(self.above)}</pre>{table}<pre>{chr(10).join(self.below)}</pre>"
+
+
+def summarise(fit: Fit, kind: Kind) -> Summary:
+    """Return the summary of a fit; see :meth:`hierax.Fit.summary`."""
+    covariance = fit.covariance(kind)
+    out = Summary(estimates(fit, covariance))
+    out.above = headlines(fit)
+    out.below = footnotes(fit, covariance)
+    return out
+
+
+def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
+    """Return estimate, SE, RSE and interval of every element of every population parameter but weights."""
+    rows: dict[str, dict[str, Any]] = {}
+    weights = fit.layout.weights()
+    entry = fit.layout.names()
+    spread = pd.Series(np.sqrt(np.diag(covariance.unconstrained)), index=covariance.unconstrained.index)
+    natural = covariance.se
+    for name, site in fit.program.sites.population.items():
+        place = fit.layout.slices[name]
+        if weights[place].any():
+            continue
+        value = np.asarray(fit.params[name])
+        free = np.atleast_1d(fit.free[place])
+        from hierax.program.parameters import element_names
+
+        lower_half = np.tril(np.ones(site.shape, bool)).ravel() if not elementwise(site) and value.ndim == 2 else None
+        for index, (element, estimate) in enumerate(zip(element_names(name, site.shape), value.ravel(), strict=True)):
+            if lower_half is not None and not lower_half[index]:
+                continue
+            varies = bool(free[index]) if elementwise(site) else bool(free.any())
+            row = {"estimate": float(estimate), "SE": np.nan, "RSE %": np.nan, "2.5 %": np.nan, "97.5 %": np.nan}
+            if varies and element in natural.index:
+                row["SE"] = float(natural[element])
+                row["RSE %"] = 100 * row["SE"] / abs(float(estimate)) if estimate else np.nan
+                if elementwise(site):
+                    centre = fit.flat[place][index]
+                    ends = centre + np.array([-_Z, _Z]) * spread[entry[place.start + index]]
+                    row["2.5 %"], row["97.5 %"] = sorted(_back(site, end, value, index) for end in ends)
+                else:
+                    row["2.5 %"], row["97.5 %"] = _matrix_interval(float(estimate), row["SE"], site, index)
+            row["note"] = _note(fit, name, element, varies, covariance)
+            rows[element] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _back(site: Any, end: float, value: np.ndarray, index: int) -> float:
+    return float(np.asarray(site.transform(end)))
+
+
+def _matrix_interval(estimate: float, se: float, site: Any, index: int) -> tuple[float, float]:
+    """Wald on the log scale for the diagonal of a covariance, on the natural scale for the rest."""
+    row, column = np.unravel_index(index, site.shape) if len(site.shape) == 2 else (0, 1)
+    if row == column and estimate > 0:
+        width = _Z * se / estimate
+        return estimate * float(np.exp(-width)), estimate * float(np.exp(width))
+    return estimate - _Z * se, estimate + _Z * se
+
+
+def _note(fit: Fit, site: str, element: str, varies: bool, covariance: Covariance) -> str:
+    if element in fit.held or site in fit.held:
+        return "not in this objective; held"
+    if not varies:
+        return "fixed"
+    if element in covariance.unidentified:
+        return "not identified"
+    return ""
+
+
+def headlines(fit: Fit) -> list[str]:
+    """Return the first lines: the result, the objective, the sizes."""
+    state = "Converged" if fit.result is Result.converged else f"NOT CONVERGED ({fit.result.name})"
+    lines = [f"{state}: {fit.why}."]
+    bad = fit.subject_results[fit.subject_results != "converged"]
+    if len(bad):
+        lines.append(f"Modes of {len(bad)} subjects did not converge: {bad.value_counts().to_dict()}; first {bad.index[0]}.")
+    lines.append(f"{fit.objective_label}.")
+    lines.append(
+        f"OFV {fit.ofv:.5f}   -2 log L {-2 * fit.log_likelihood:.5f}   AIC {fit.aic:.3f}   "
+        f"BIC {fit.bic('subjects'):.3f} (N = {len(fit.pop)} subjects), {fit.bic('observations'):.3f} "
+        f"(N = {fit.pop.n_observations} observations)"
+    )
+    if fit.penalty:
+        lines.append(f"Penalty (-log prior, not in the objective above): {fit.penalty:.5f}.")
+    return lines
+
+
+def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
+    """Return the lines below the table: random effects, covariance, what was ignored."""
+    lines = [f"SE by the {covariance.kind} covariance; condition number {covariance.condition_number:.3g}."]
+    if not covariance.ok:
+        what = f": {', '.join(covariance.unidentified)}" if covariance.unidentified else ""
+        lines = [f"No SE: the {covariance.kind} matrix is not positive definite. Not identified by the data{what}."]
+    if fit.layout.weights().any():
+        lines.append("SEs are given the network weights, which are not in the covariance.")
+    if fit.ignored_priors:
+        lines.append(f"Priors ignored by this estimator: {', '.join(fit.ignored_priors)} (use_priors=True counts them).")
+    if len(fit.program.effect_names):
+        lines += ["", "Random effects", random_effects(fit).to_string(float_format=lambda value: f"{value:.4g}")]
+        correlations = effect_correlations(fit)
+        if correlations is not None:
+            lines += ["", "Correlations of random effects", correlations.to_string(float_format=lambda v: f"{v:.4g}")]
+    return lines
+
+
+def random_effects(fit: Fit) -> pd.DataFrame:
+    """Return by coordinate the prior SD, its CV % = √(exp ω² − 1) if it acts on a log scale, and the shrinkages."""
+    table = shrinkage(fit)
+    table.insert(1, "CV % (if log-normal)", 100 * np.sqrt(np.expm1(table["omega (SD)"] ** 2)))
+    return table
+
+
+def effect_covariance(fit: Fit) -> dict[str, np.ndarray]:
+    """Return the prior covariance of every multivariate-normal random effect, of the first subject."""
+    sites = fit.program.sites.effects
+
+    def read(pop: Any, params: Any) -> Any:
+        run = fit.program.run(pop, params, None, stop=True)
+        out = {}
+        for name, site in sites.items():
+            fn = unwrap(run.messages[name]["fn"])[1]
+            while isinstance(fn, dist.TransformedDistribution):
+                fn = unwrap(fn.base_dist)[1]
+            if isinstance(fn, dist.MultivariateNormal):
+                full = fn.covariance_matrix
+                out[name] = full.reshape(-1, *full.shape[-2:])[0]
+        return out
+
+    function = cached(fit.program.model, ("covariance", id(fit.program)), lambda: jax.jit(read))
+    return {name: np.asarray(value) for name, value in function(fit.pop, fit.params).items()}
+
+
+def effect_correlations(fit: Fit) -> pd.DataFrame | None:
+    """Return the correlations of correlated random effects, SDs on the diagonal; None where there are none."""
+    blocks = effect_covariance(fit)
+    if not blocks:
+        return None
+    names = [name for site in blocks for name in fit.program.sites.effects[site].names[: len(blocks[site])]]
+    out = pd.DataFrame(np.full((len(names), len(names)), np.nan), index=names, columns=names)
+    start = 0
+    for block in blocks.values():
+        spread = np.sqrt(np.diag(block))
+        values = block / np.outer(spread, spread)
+        np.fill_diagonal(values, spread)
+        out.iloc[start : start + len(block), start : start + len(block)] = values
+        start += len(block)
+    return out

@@ -1,0 +1,48 @@
+"""Saying where a program is not finite: subject, time, endpoint, and the usual remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from hierax.data.population import sanitise
+from hierax.infer.objective import cached
+from hierax.program.trace import site_log_prob
+
+if TYPE_CHECKING:
+    from hierax.results.fit import Evaluation
+
+_REMEDY = (
+    "usually a prediction of 0 under a proportional or log-normal error, a negative scale, or starts far from the "
+    "data. Add an additive error term, bound the prediction away from 0, or change init="
+)
+
+
+def explain_non_finite(result: Evaluation) -> str:
+    """Return a sentence that names the first data entry without a finite log density, at η = reference and mode."""
+    program = result.program
+
+    def densities(pop: object, params: object, eta: object) -> dict[str, object]:
+        run = program.run(sanitise(pop), params, eta)  # type: ignore[arg-type]
+        return {name: site_log_prob(run.messages[name]) for name in program.sites.data}
+
+    for eta in (result.eta, None):
+        function = cached(program.model, ("trouble", id(program), eta is None), lambda: jax.jit(densities))
+        for name, density in function(result.pop, result.params, eta).items():
+            bad = ~np.isfinite(np.asarray(density))
+            if bad.any():
+                return f" Site '{name}' {_place(result, np.argwhere(bad)[0], bad)}: {_REMEDY}."
+    return ""
+
+
+def _place(result: Evaluation, index: np.ndarray, bad: np.ndarray) -> str:
+    """Name the subject and, where the site has records, the time."""
+    pop = result.pop
+    row = int(index[0])
+    subject = pop.ids[row] if pop.ids is not None and row < len(pop.ids) else row
+    text = f"has no finite log density at subject {subject}"
+    if bad.shape == np.shape(pop.times):
+        text += f", time {float(np.asarray(pop.times)[tuple(index)]):g}"
+    return f"{text} ({int(bad.sum())} entries in all)"
