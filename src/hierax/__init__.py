@@ -1,15 +1,44 @@
-"""Hierax: nonlinear mixed-effects models as NumPyro programs."""
+"""Hierax: nonlinear mixed-effects models as NumPyro programs.
+
+A model is a plain NumPyro function with a subject plate; every estimator, simulation and diagnostic reads that same
+function. Start with ``hx.read_nonmem``, ``hx.check`` and ``hx.fit``.
+"""
+
+import importlib.metadata as _metadata
 
 from hierax.api.fit import ebe as ebe
 from hierax.api.fit import evaluate as evaluate
 from hierax.api.fit import fit as fit
+from hierax.api.program import check as check
+from hierax.api.program import program as program
+from hierax.api.simulate import predict as predict
+from hierax.api.simulate import simulate as simulate
 from hierax.data import datasets as datasets
+from hierax.data.events import Events as Events
 from hierax.data.population import Population as Population
 from hierax.data.read import read_nonmem as read_nonmem
+from hierax.diagnose import plot as plot
+from hierax.diagnose.report import report as report
+from hierax.diagnose.vpc import VPC as VPC
+from hierax.diagnose.vpc import vpc as vpc
 from hierax.dynamics import pk as pk
+from hierax.errors import DataError as DataError
+from hierax.errors import EstimatorError as EstimatorError
+from hierax.errors import FitError as FitError
+from hierax.errors import HieraxWarning as HieraxWarning
+from hierax.errors import ModelError as ModelError
 from hierax.infer.first_order import FO as FO
 from hierax.infer.first_order import NaivePooled as NaivePooled
 from hierax.infer.laplace import FOCE as FOCE
 from hierax.infer.laplace import Laplace as Laplace
+from hierax.infer.modes import Newton as Newton
+from hierax.infer.optimise import QuasiNewton as QuasiNewton
 from hierax.infer.quadrature import AGQ as AGQ
+from hierax.infer.result import Result as Result
 from hierax.program.observe import observe as observe
+from hierax.results.compare import loo as loo
+from hierax.results.fit import Evaluation as Evaluation
+from hierax.results.fit import Fit as Fit
+from hierax.results.storage import load_fit as load_fit
+
+__version__ = _metadata.version("hierax")

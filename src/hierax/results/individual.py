@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,11 @@ from jaxtyping import Array
 
 from hierax.data.population import Population, sanitise
 from hierax.infer.objective import cached
+from hierax.infer.simulation import every_record
 from hierax.program.density import Program, unwrap
 
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation
-
-
-def every_record(pop: Population) -> Population:
-    """Return the population with every real record open to every endpoint, and no censoring.
-
-    ``observe`` puts constants in place of predictions where there is no datum; predictions and simulations want
-    them at all records.
-    """
-    held = jnp.asarray(pop.record_mask)
-    return dataclasses.replace(pop, mask={name: held for name in pop.mask}, cens={}, limit={}, censoring=())
 
 
 def predictions(

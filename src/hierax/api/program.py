@@ -1,0 +1,133 @@
+"""``hx.program`` and ``hx.check``: the parsed program, for people who bring their own algorithm or want to look."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float
+
+from hierax.data.population import Population, sanitise
+from hierax.infer.objective import read_program
+from hierax.program.density import Program
+from hierax.program.sites import Sites
+from hierax.program.trace import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class ParsedProgram:
+    """A program bound to a population.
+
+    Attributes
+    ----------
+    sites : Sites
+        Population parameters, random effects, data and individual parameters, by class.
+    effect_names : tuple of str
+        Names of the random-effect coordinates: the last axis of ``eta``.
+    start : dict
+        Start values, constrained.
+    """
+
+    program: Program
+    pop: Population
+
+    @property
+    def sites(self) -> Sites:
+        """The sites by class."""
+        return self.program.sites
+
+    @property
+    def effect_names(self) -> tuple[str, ...]:
+        """Names of the random-effect coordinates."""
+        return self.program.effect_names
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """Start values, constrained."""
+        return self.program.start()
+
+    def log_density(self, params: Mapping[str, Any], eta: Float[Array, "subject coordinate"]) -> Array:
+        """Return log p(y_i, η_i | θ) of every subject, (subject,); for jit, grad and vmap.
+
+        Parameters
+        ----------
+        params : mapping
+            Population parameters, constrained; without their priors.
+        eta : array, (subject, coordinate)
+            Random effects in their working coordinates (real supports: as they are; log-normal: the log).
+        """
+        return self.program.log_density(sanitise(self.pop), params, eta)
+
+    def constrain(self, free: Mapping[str, Any]) -> dict[str, Any]:
+        """Map unconstrained population parameters to constrained ones."""
+        return self.program.constrain(free)
+
+    def unconstrain(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Map constrained population parameters to unconstrained ones."""
+        return self.program.unconstrain(params)
+
+
+def program(model: Model, pop: Population, *, plate: str = "subject") -> ParsedProgram:
+    """Parse and check a NumPyro program against a population.
+
+    Raises
+    ------
+    ModelError
+        The program breaks the contract; the message names the site and the remedy.
+    """
+    return ParsedProgram(read_program(model, pop, plate), pop)
+
+
+def check(model: Model, pop: Population, *, plate: str = "subject", show: bool = True) -> pd.DataFrame:
+    """Check a program against a population, and print what the engine makes of each site.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a site: class, distribution or constraint, shape, prior, start.
+
+    Raises
+    ------
+    ModelError
+        As :func:`program`.
+    """
+    table = site_table(read_program(model, pop, plate))
+    if show:
+        print(f"{len(pop)} subjects, {pop.n_observations} observations\n{table.to_string()}")
+    return table
+
+
+def site_table(parsed: Program) -> pd.DataFrame:
+    """Return the table of sites of a parsed program."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, site in parsed.sites.population.items():
+        weights = site.kind == "weights"
+        rows[name] = {
+            "class": "network weights" if weights else "population parameter",
+            "distribution or constraint": site.constraint,
+            "shape": f"{_count(site.start)} numbers" if weights else site.shape,
+            "prior": type(site.prior).__name__ if site.prior is not None else "",
+            "start": "" if weights else np.array2string(np.asarray(site.start), precision=4, threshold=6),
+        }
+    for name, effect in parsed.sites.effects.items():
+        rows[name] = {
+            "class": "random effect",
+            "distribution or constraint": f"{effect.distribution} ({effect.label})",
+            "shape": effect.shape,
+        }
+    for name, data in parsed.sites.data.items():
+        shape = np.shape(parsed.sites.messages[name]["value"])
+        rows[name] = {"class": "factor" if data.factor else "data", "distribution or constraint": data.distribution}
+        rows[name]["shape"] = shape
+    for name, shape in parsed.sites.individual.items():
+        rows[name] = {"class": "individual parameter", "shape": shape}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def _count(tree: Any) -> int:
+    import jax
+
+    return int(sum(np.size(leaf) for leaf in jax.tree.leaves(tree)))

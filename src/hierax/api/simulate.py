@@ -1,0 +1,121 @@
+"""``hx.simulate`` and ``hx.predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from hierax.data.population import Population
+from hierax.infer.objective import read_program
+from hierax.infer.simulation import draw
+from hierax.program.density import Program
+from hierax.program.trace import Model
+from hierax.results.fit import Evaluation
+from hierax.results.individual import predictions
+
+
+def simulate(
+    model: Model | Evaluation,
+    pop: Population | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
+    n: int = 1,
+    seed: int = 0,
+    plate: str = "subject",
+) -> xr.Dataset:
+    """Simulate new data at the design of a population: new random effects, new residual errors.
+
+    Parameters
+    ----------
+    model : callable or Fit
+        NumPyro program, or a fit (its program, parameters and, unless ``pop`` is given, its population).
+    pop : Population, optional
+        The design: times, doses, covariates.
+    params : mapping, optional
+        Constrained population parameters; those left out take the fit's values, or their start.
+    n : int
+        Number of replicates of the population.
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    xarray.Dataset
+        Endpoints ``(draw, subject, time)`` at every record of the design (padding is NaN), individual parameters
+        ``(draw, subject)``, random effects; ``TIME`` ``(subject, time)``.
+    """
+    program, design, values = _resolve(model, pop, params, plate)
+    drawn = draw(program, design, values, n, seed)
+    rows = np.flatnonzero(np.asarray(design.subject_mask))
+    held = np.asarray(design.record_mask)[rows]
+    out = _labelled(design, rows)
+    for name, value in drawn.items():
+        if name in program.sites.data and value.shape[1:] == np.shape(design.times):
+            out[name] = (("draw", "subject", "time"), np.where(held, value[:, rows], np.nan))
+        elif value.ndim > 1 and value.shape[1] == design.n_subjects:
+            value = value[:, rows]
+            value = value[:, :, 0] if value.ndim > 2 and value.shape[2] == 1 else value
+            rest = tuple(f"{name}_dim_{axis}" for axis in range(2, value.ndim))
+            out[name] = (("draw", "subject", *rest), value)
+    return out
+
+
+def predict(
+    model: Model | Evaluation,
+    pop: Population | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
+    plate: str = "subject",
+) -> xr.Dataset:
+    """Predict at every record of a population: PRED, and with a fit of that population IPRED.
+
+    Parameters
+    ----------
+    model : callable or Fit
+        NumPyro program, or a fit. With a fit and no ``pop``, individual predictions at the fit's EBEs are added.
+    pop, params, plate
+        As for :func:`simulate`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``PRED_<endpoint>`` and ``IPRED_<endpoint>``, ``(subject, time)``: means of the observation's distribution
+        at the reference point of the random effects, and at the EBEs.
+    """
+    program, design, values = _resolve(model, pop, params, plate)
+    rows = np.flatnonzero(np.asarray(design.subject_mask))
+    held = np.asarray(design.record_mask)[rows]
+    out = _labelled(design, rows)
+    own = isinstance(model, Evaluation) and pop is None
+    for label, eta in (("PRED", None), *((("IPRED", model.eta),) if own else ())):
+        for name, (mean, _, _) in predictions(program, design, values, eta)[0].items():
+            if np.shape(mean) == np.shape(design.times):
+                out[f"{label}_{name}"] = (("subject", "time"), np.where(held, np.asarray(mean)[rows], np.nan))
+    return out
+
+
+def _resolve(
+    model: Model | Evaluation, pop: Population | None, params: Mapping[str, Any] | None, plate: str
+) -> tuple[Program, Population, dict[str, Any]]:
+    """Return program, design and complete population parameters."""
+    given = dict(params or {})
+    if isinstance(model, Evaluation):
+        design = model.pop if pop is None else pop
+        program = model.program if pop is None else read_program(model.program.model, design, model.program.plate)
+        return program, design, {**model.params, **given}
+    if pop is None:
+        raise ValueError("simulate and predict need a population with a model function. Give pop=, or pass a fit.")
+    program = read_program(model, pop, plate)
+    unknown = sorted(set(given) - set(program.sites.population))
+    if unknown:
+        raise ValueError(f"params names {unknown}; the program has {list(program.sites.population)}.")
+    return program, pop, {**program.start(), **given}
+
+
+def _labelled(design: Population, rows: np.ndarray) -> xr.Dataset:
+    times = np.where(np.asarray(design.record_mask)[rows], np.asarray(design.times)[rows], np.nan)
+    ids = list(design.ids) if design.ids is not None else list(range(len(rows)))
+    return xr.Dataset({"TIME": (("subject", "time"), times)}, coords={"subject": ids})

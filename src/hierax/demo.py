@@ -1,0 +1,32 @@
+"""The demonstration: Theophylline, one compartment with first-order absorption, by FOCE."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+import hierax as hx
+
+POSITIVE = dist.constraints.positive
+
+
+def model(pop: hx.Population) -> None:
+    """Absorption, clearance and volume log-normal over subjects, additive error (mg, L, h)."""
+    ka = numpyro.param("ka", 1.0, constraint=POSITIVE)
+    cl = numpyro.param("cl", 3.0, constraint=POSITIVE)
+    v = numpyro.param("v", 30.0, constraint=POSITIVE)
+    omega = numpyro.param("omega", jnp.array([0.5, 0.3, 0.3]), constraint=POSITIVE)
+    sigma = numpyro.param("sigma", 1.0, constraint=POSITIVE)
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        eta = numpyro.sample("eta", dist.Normal(0.0, omega).to_event(1))
+        ka_i = numpyro.deterministic("KA", ka * jnp.exp(eta[..., 0]))
+        cl_i = numpyro.deterministic("CL", cl * jnp.exp(eta[..., 1]))
+        v_i = numpyro.deterministic("V", v * jnp.exp(eta[..., 2]))
+        conc = hx.pk.one_compartment(pop, CL=cl_i, V=v_i, ka=ka_i)
+        hx.observe("dv", dist.Normal(conc, sigma), pop)
+
+
+def population() -> hx.Population:
+    """Return the data: 12 subjects, 132 concentrations."""
+    return hx.read_nonmem(hx.datasets.load("theophylline"), covariates=["WT"])

@@ -1,0 +1,87 @@
+"""Predictions on a fine time grid, for smooth curves of every subject."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hierax.data.population import Population
+from hierax.infer.objective import read_program
+from hierax.results.fit import Evaluation
+from hierax.results.individual import predictions
+
+POINTS = 100
+
+
+class Curve(NamedTuple):
+    """One subject's data and curves."""
+
+    subject: Any
+    times: np.ndarray
+    observed: np.ndarray
+    grid: np.ndarray
+    individual: np.ndarray
+    population: np.ndarray
+
+
+def on_grid(pop: Population, points: int) -> Population:
+    """Return the population with its records replaced by an even time grid over each subject's records.
+
+    Doses stay as they are; the grid's points at the time of a dose see it. Covariates that vary by record take
+    their last value before each point. Occasions likewise.
+    """
+    times, held = np.asarray(pop.times), np.asarray(pop.record_mask)
+    first, last = times[:, 0], np.where(held, times, -np.inf).max(1)
+    share = np.linspace(0, 1, points)
+    grid = first[:, None] + (last - first)[:, None] * share
+    # Index of the last real record at or before each grid point.
+    before = (np.where(held, times, np.inf)[:, None, :] <= grid[:, :, None]).sum(-1) - 1
+    before = np.maximum(before, 0)
+    rows = np.arange(len(times))[:, None]
+
+    def carry(leaf: Any) -> Any:
+        leaf = np.asarray(leaf)
+        varying = leaf.ndim == 2 and leaf.shape[1] == times.shape[1] and leaf.shape[1] > 1
+        return leaf[rows, before] if varying else leaf
+
+    no = np.zeros(grid.shape, bool)
+    return dataclasses.replace(
+        pop,
+        times=grid,
+        dv={name: np.zeros(grid.shape) for name in pop.dv},
+        mask={name: no for name in pop.mask},
+        covariates={name: carry(leaf) for name, leaf in pop.covariates.items()},
+        events=dataclasses.replace(pop.events, record=np.zeros_like(pop.events.record)),
+        records={},
+        record_mask=np.ones(grid.shape, bool),
+        occasion=None if pop.occasion is None else carry(pop.occasion),
+        cens={},
+        limit={},
+        censoring=(),
+    )
+
+
+def fine_predictions(fit: Evaluation, endpoint: str, most: int) -> list[Curve]:
+    """Return the curves of the first ``most`` real subjects."""
+    rows = fit.rows[:most]
+    fine = on_grid(fit.pop, POINTS)
+    program = read_program(fit.program.model, fine, fit.program.plate)
+    individual = np.asarray(predictions(program, fine, fit.params, fit.eta)[0][endpoint][0])
+    population = np.asarray(predictions(program, fine, fit.params, None)[0][endpoint][0])
+    out = []
+    for row in rows:
+        seen = np.asarray(fit.pop.mask[endpoint])[row]
+        subject = fit.pop.ids[row] if fit.pop.ids is not None else row
+        out.append(
+            Curve(
+                subject,
+                np.asarray(fit.pop.times)[row][seen],
+                np.asarray(fit.pop.dv[endpoint])[row][seen],
+                np.asarray(fine.times)[row],
+                individual[row],
+                population[row],
+            )
+        )
+    return out

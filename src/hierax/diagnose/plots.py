@@ -1,0 +1,121 @@
+"""Plots of a fit; every function returns a matplotlib figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hierax.diagnose.vpc import VPC
+from hierax.diagnose.vpc import vpc as compute_vpc
+from hierax.results.fit import Evaluation, Fit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, BLUE, RED, GREY = "#222222", "#2b6cb0", "#c05621", "#8a8a8a"
+
+
+def _figure(rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.6, **kwargs: Any) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Figures are made without pyplot: no global state, no window, nothing to close.
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def convergence(fit: Fit) -> Figure:
+    """Draw OFV and standardised gradient over the evaluations of every start."""
+    figure, axes = _figure(1, 2)
+    for start, rows in fit.history.groupby("start"):
+        gap = rows["ofv"] - fit.history["ofv"].min()
+        axes[0, 0].plot(rows["iteration"], gap.clip(lower=1e-9), color=BLUE, lw=1.2, alpha=0.8)
+        axes[0, 1].plot(rows["iteration"], rows["gradient"], color=BLUE, lw=1.2, alpha=0.8, label=f"start {start}")
+    for axis, label in zip(axes[0], ("OFV above the best", "standardised gradient"), strict=True):
+        axis.set(yscale="log", xlabel="evaluation", ylabel=label)
+    return figure
+
+
+def observed_predicted(fit: Evaluation) -> Figure:
+    """Draw observations against population and individual predictions, a row an endpoint."""
+    table = fit.table().dropna(subset=["DV"])
+    names = list(dict.fromkeys(table["ENDPOINT"]))
+    figure, axes = _figure(len(names), 2)
+    for row, name in enumerate(names):
+        part = table[table["ENDPOINT"] == name]
+        for axis, column, label in zip(axes[row], ("PRED", "IPRED"), ("population", "individual"), strict=True):
+            axis.scatter(part[column], part["DV"], s=14, color=BLUE, alpha=0.7, lw=0)
+            low = min(part[column].min(), part["DV"].min())
+            high = max(part[column].max(), part["DV"].max())
+            axis.plot([low, high], [low, high], color=INK, lw=1)
+            axis.set(xlabel=f"{label} prediction", ylabel=f"observed {name}")
+    return figure
+
+
+def residuals(fit: Evaluation) -> Figure:
+    """Draw individual weighted residuals against time and against predictions."""
+    table = fit.table().dropna(subset=["IWRES"])
+    figure, axes = _figure(1, 2)
+    for axis, column, label in zip(axes[0], ("TIME", "IPRED"), ("time", "individual prediction"), strict=True):
+        axis.scatter(table[column], table["IWRES"], s=14, color=BLUE, alpha=0.7, lw=0)
+        axis.axhline(0, color=INK, lw=1)
+        for line in (-1.96, 1.96):
+            axis.axhline(line, color=GREY, lw=0.8, ls="--")
+        axis.set(xlabel=label, ylabel="IWRES")
+    return figure
+
+
+def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int = 24) -> Figure:
+    """Draw data, individual curves and population curves of the first subjects, each on a fine time grid."""
+    from hierax.diagnose.curves import fine_predictions
+
+    names = list(dict.fromkeys(fit.pop.dv)) if endpoint is None else [endpoint]
+    name = names[0]
+    curves = fine_predictions(fit, name, most)
+    columns = 4
+    rows = -(-len(curves) // columns)
+    figure, axes = _figure(rows, columns, 2.8, 2.2, sharex=True, sharey=True)
+    for axis, curve in zip(axes.ravel(), curves, strict=False):
+        axis.plot(curve.grid, curve.population, color=GREY, lw=1, ls="--", label="population")
+        axis.plot(curve.grid, curve.individual, color=BLUE, lw=1.3, label="individual")
+        axis.scatter(curve.times, curve.observed, s=12, color=RED, zorder=3, label="observed")
+        axis.set_title(str(curve.subject), fontsize=9)
+    for axis in axes.ravel()[len(curves) :]:
+        axis.set_visible(False)
+    axes[0, 0].legend(fontsize=7, frameon=False)
+    figure.supxlabel("time", fontsize=10)
+    figure.supylabel(name, fontsize=10)
+    return figure
+
+
+def vpc(fit: Evaluation | VPC, **options: Any) -> Figure:
+    """Draw a visual predictive check: observed quantiles (lines) over the simulated quantiles' intervals (bands)."""
+    check = fit if isinstance(fit, VPC) else compute_vpc(fit, **options)
+    figure, axes = _figure(1, 1, 6.4, 4.2)
+    _draw_vpc(axes[0, 0], check)
+    return figure
+
+
+def _draw_vpc(axis: Axes, check: VPC) -> None:
+    middle = np.median(check.table["quantile"])
+    axis.scatter(check.observed["time"], check.observed["dv"], s=8, color=GREY, alpha=0.5, lw=0, label="observed")
+    for quantile, rows in check.table.groupby("quantile"):
+        centre = quantile == middle
+        colour = RED if centre else BLUE
+        axis.fill_between(rows["time"], rows["lower"], rows["upper"], color=colour, alpha=0.22, lw=0)
+        axis.plot(
+            rows["time"],
+            rows["observed"],
+            color=colour,
+            lw=1.6,
+            ls="-" if centre else "--",
+            label=f"observed {100 * float(quantile):g} %",
+        )
+    axis.set(xlabel="time", ylabel=check.endpoint)
+    axis.set_title(
+        f"{check.n} simulated data sets; bands: {100 * check.level:g} % intervals of their quantiles", fontsize=9
+    )
+    axis.legend(fontsize=8, frameon=False)

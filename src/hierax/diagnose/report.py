@@ -1,0 +1,118 @@
+"""A report of a fit in one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import importlib.metadata
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hierax.diagnose import plots
+from hierax.results.fit import Fit
+from hierax.results.individual import shrinkage
+from hierax.results.summary import effect_correlations, estimates, footnotes, headlines
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1000px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #eee}th:first-child{text-align:left}
+img{max-width:100%;height:auto}.bad{color:#b00;font-weight:600}p.note{color:#555;font-size:.9rem}
+"""
+
+
+def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int = 0) -> Path:
+    """Write parameters, convergence, fits and a VPC to one self-contained HTML file.
+
+    Parameters
+    ----------
+    fit : Fit
+        The fit.
+    path : path
+        The file to write.
+    title : str
+        Heading of the report.
+    seed : int
+        Seed of the simulations of the VPC.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    parts = [f"<h1>{html.escape(title)}</h1>", _head(fit), "<h2>Parameters</h2>", _parameters(fit)]
+    parts += ["<h2>Random effects</h2>", _effects(fit)]
+    sections: list[tuple[str, str, Callable[[], Any]]] = [
+        ("Convergence", "", lambda: plots.convergence(fit)),
+        ("Observed against predicted", "", lambda: plots.observed_predicted(fit)),
+        ("Individual weighted residuals", "", lambda: plots.residuals(fit)),
+        ("Individual fits", "The first 24 subjects.", lambda: plots.individual_fits(fit)),
+    ]
+    for name in fit.pop.dv:
+        sections.append((f"Visual predictive check: {name}", "", lambda name=name: plots.vpc(fit, endpoint=name, seed=seed)))
+    for heading, note, draw in sections:
+        parts += [f"<h2>{html.escape(heading)}</h2>", _note(note), _image(draw(), heading)]
+    parts += ["<h2>How it was computed</h2>", _provenance(fit)]
+    path = Path(path)
+    head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
+    path.write_text(f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n", "utf-8")
+    return path
+
+
+def _head(fit: Fit) -> str:
+    first, *rest = headlines(fit)
+    kind = "note" if first.startswith("Converged") else "bad"
+    return f"<p class='{kind}'>{html.escape(first)}</p>" + "".join(f"<p>{html.escape(line)}</p>" for line in rest)
+
+
+def _parameters(fit: Fit) -> str:
+    covariance = fit.covariance("hessian")
+    notes = footnotes(fit, covariance)
+    lines = notes[: notes.index("")] if "" in notes else notes
+    return _table(estimates(fit, covariance)) + "".join(_note(line) for line in lines)
+
+
+def _effects(fit: Fit) -> str:
+    if not fit.program.effect_names:
+        return _note("The program has no random effects.")
+    correlations = effect_correlations(fit)
+    out = _table(shrinkage(fit))
+    if correlations is not None:
+        out += _note("Correlations, SDs on the diagonal:") + _table(correlations)
+    return out
+
+
+def _table(frame: pd.DataFrame) -> str:
+    return frame.to_html(float_format=lambda value: f"{value:.4g}", na_rep="", border=0)
+
+
+def _note(text: str) -> str:
+    return f"<p class='note'>{html.escape(text)}</p>" if text else ""
+
+
+def _image(figure: Any, alternative: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"<img alt='{html.escape(alternative)}' src='data:image/png;base64,{data}'>"
+
+
+def _provenance(fit: Fit) -> str:
+    versions = {name: importlib.metadata.version(name) for name in ("hierax", "jax", "numpyro", "optimistix")}
+    rows = {
+        "objective": fit.objective_label,
+        "reference": fit.estimator.citation,
+        "search": str(fit.estimator.optimiser),
+        "evaluations": str(int(fit.timing["evaluations"])),
+        "seconds": f"{fit.timing['total']:.2f}, of which the first evaluation (compilation) {fit.timing['compile']:.2f}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    return "<table>" + "".join(
+        f"<tr><th>{html.escape(key)}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+        for key, value in rows.items()
+    ) + "</table>"

@@ -1,0 +1,48 @@
+"""Draws of the estimates' asymptotic distribution."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from hierax.results.fit import Fit
+
+# Independent draws are shown to ArviZ as this many chains, which its diagnostics ask for.
+CHAINS = 4
+
+
+def as_chains(values: np.ndarray) -> np.ndarray:
+    """Return (draw, ...) as (chain, draw, ...)."""
+    return values.reshape(CHAINS, -1, *values.shape[1:])
+
+
+def chain_coords(count: int) -> dict[str, np.ndarray]:
+    """Return the coordinates of ``count`` draws in chains."""
+    return {"chain": np.arange(CHAINS), "draw": np.arange(count // CHAINS)}
+
+
+def asymptotic_draws(fit: Fit, draws: int, seed: int) -> np.ndarray:
+    """Return draws of the flat unconstrained vector, (draw, parameter), rounded up to full chains: normal with the Hessian covariance.
+
+    Fixed entries and network weights stay at their values.
+
+    Raises
+    ------
+    ValueError
+        The covariance does not exist.
+    """
+    covariance = fit.covariance("hessian")
+    if not covariance.ok:
+        raise ValueError(
+            "There is no covariance to draw from, because the Hessian is not positive definite at the estimates "
+            f"(not identified: {covariance.unidentified or 'a combination of parameters'}). Fix a parameter and refit."
+        )
+    draws = -(-draws // CHAINS) * CHAINS
+    active = np.flatnonzero(fit.free & ~fit.layout.weights())
+    out = np.repeat(fit.flat[None], draws, axis=0)
+    if len(active):
+        normal = np.random.default_rng(seed).standard_normal((draws, len(active)))
+        out[:, active] += normal @ np.linalg.cholesky(covariance.unconstrained.to_numpy()).T
+    return out

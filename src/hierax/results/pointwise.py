@@ -1,0 +1,82 @@
+"""Log likelihoods by subject and by observation, over draws of the estimates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from hierax.data.population import Population, sanitise
+from hierax.infer.blocks import cholesky
+from hierax.infer.objective import cached
+from hierax.infer.laplace import Laplace
+from hierax.program.trace import site_log_prob
+from hierax.results.draws import as_chains, chain_coords
+
+if TYPE_CHECKING:
+    from hierax.results.fit import Fit
+
+
+def pointwise_log_likelihood(fit: Fit, flats: np.ndarray, seed: int) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
+    """Return marginal log likelihoods (chain, draw, subject) and conditional ones (chain, draw, obs) by endpoint.
+
+    The conditional ones are given one draw of each subject's random effects from the Gaussian at its mode.
+    """
+    program, estimator, unravel = fit.program, fit.estimator, fit.layout.unravel
+
+    def once(flat: Any, key: Any, eta: Any, pop: Population) -> Any:
+        clean = sanitise(pop)
+        params = program.constrain(unravel(flat))
+        anchor = estimator.anchor(program, clean, params, eta)
+        marginal = -estimator.negative_log_likelihood(program, clean, params, anchor)
+        modes = anchor if hasattr(estimator, "joint") else Laplace().anchor(program, clean, params, eta)
+        factor, _ = cholesky(modes.hessian)
+        normal = jax.random.normal(key, modes.eta.shape)[..., None]
+        drawn = modes.eta + jax.scipy.linalg.solve_triangular(factor, normal, lower=True, trans=1)[..., 0]
+        run = program.run(clean, params, drawn)
+        sites = {n: site_log_prob(run.messages[n]) for n, site in program.sites.data.items() if not site.factor}
+        return marginal, sites
+
+    def over_draws(flats: Any, keys: Any, eta: Any, pop: Population) -> Any:
+        return jax.lax.map(lambda pair: once(*pair, eta, pop), (flats, keys))
+
+    function = cached(program.model, ("pointwise", id(program), estimator), lambda: jax.jit(over_draws))
+    keys = jax.random.split(jax.random.key(seed), len(flats))
+    marginal, sites = function(jnp.asarray(flats), keys, fit.eta, fit.pop)
+    ids = list(fit.pop.ids or range(len(fit.rows)))
+    by_subject = xr.DataArray(
+        as_chains(np.asarray(marginal)[:, fit.rows]),
+        dims=("chain", "draw", "subject"),
+        coords={**chain_coords(len(flats)), "subject": ids},
+    )
+    return by_subject, {name: _flatten(fit, name, np.asarray(value)) for name, value in sites.items()}
+
+
+def _flatten(fit: Fit, name: str, values: np.ndarray) -> xr.DataArray:
+    """Return one endpoint's values over its observations, no padding, with subject and time as coordinates."""
+    base = chain_coords(len(values))
+    if name not in fit.pop.mask or values.shape[1:] != np.shape(fit.pop.times):
+        rows = values.reshape(len(values), values.shape[1], -1)[:, fit.rows]
+        return xr.DataArray(as_chains(rows.reshape(len(values), -1)), dims=("chain", "draw", f"obs_{name}"), coords=base)
+    seen, coords = observation_coords(fit, name)
+    dim = observation_dim(fit, name)
+    labels = {f"{key}_{name}" if dim != "obs" else key: (dim, value) for key, (_, value) in coords.items()}
+    return xr.DataArray(as_chains(values[:, seen]), dims=("chain", "draw", dim), coords={**base, **labels})
+
+
+def observation_coords(fit: Fit, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return where an endpoint is observed, and the coordinates of its observations."""
+    pop = fit.pop
+    seen = np.asarray(pop.mask[name]) & np.asarray(pop.subject_mask)[:, None]
+    row = np.nonzero(seen)[0]
+    ids = np.array(list(pop.ids or range(pop.n_subjects)))
+    index = (np.cumsum(np.asarray(pop.subject_mask)) - 1)[row]
+    return seen, {"subject": ("obs", ids[index]), "time": ("obs", np.asarray(pop.times)[seen])}
+
+
+def observation_dim(fit: Fit, name: str) -> str:
+    """Return ``obs``, or ``obs_<endpoint>`` where there are several of different lengths."""
+    return "obs" if len([n for n in fit.pop.dv if n in fit.program.sites.data]) == 1 else f"obs_{name}"

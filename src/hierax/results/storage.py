@@ -1,0 +1,130 @@
+"""Saving and loading fits: one zip of arrays and JSON, no pickles."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from hierax.data.population import Population
+from hierax.infer.estimator import Estimator
+from hierax.infer.first_order import FO, NaivePooled
+from hierax.infer.laplace import FOCE, Laplace
+from hierax.infer.modes import Newton
+from hierax.infer.objective import read_program
+from hierax.infer.optimise import QuasiNewton
+from hierax.infer.quadrature import AGQ
+from hierax.infer.result import Result
+from hierax.infer.session import Session
+from hierax.program.parameters import layout
+from hierax.program.priors import collect_priors, counting
+from hierax.program.trace import Model
+
+if TYPE_CHECKING:
+    from hierax.results.fit import Fit
+
+FORMAT = 1
+ARRAYS = ("flat", "eta", "value", "hessian", "codes", "free", "gradient")
+_ESTIMATORS = {kind.__name__: kind for kind in (FO, FOCE, Laplace, AGQ, NaivePooled)}
+_PACKAGES = ("hierax", "jax", "numpyro", "optimistix", "numpy")
+
+
+def save_fit(fit: Fit, path: str | Path) -> None:
+    """Write a fit to one file; see :meth:`hierax.Fit.save`."""
+    meta = {
+        "format": FORMAT,
+        "estimator": {"name": type(fit.estimator).__name__, **dataclasses.asdict(fit.estimator)},  # type: ignore[call-overload]
+        "parameters": fit.layout.names(),
+        "result": fit.result.name,
+        "why": fit.why,
+        "n_gaussian": fit.n_gaussian,
+        "penalty": fit.penalty,
+        "timing": fit.timing,
+        "held": fit.held,
+        "ignored_priors": fit.ignored_priors,
+        "seed": fit.seed,
+        "plate": fit.program.plate,
+        "history": fit.history.to_dict(orient="list"),
+        "data": data_hash(fit.pop),
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.asarray(getattr(fit, name)) for name in ARRAYS})
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("fit.json", json.dumps(meta, indent=1))
+        file.writestr("arrays.npz", buffer.getvalue())
+    part.replace(path)
+
+
+def load_fit(path: str | Path, model: Model, pop: Population) -> Fit:
+    """Read a fit that :meth:`hierax.Fit.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    model, pop
+        The program and the data it was fitted to; they are not in the file.
+
+    Raises
+    ------
+    ValueError
+        The program has other parameters, or the population other data, than the fit had.
+    """
+    from hierax.results.fit import Fit
+
+    with zipfile.ZipFile(path) as file:
+        meta = json.loads(file.read("fit.json"))
+        with np.load(io.BytesIO(file.read("arrays.npz")), allow_pickle=False) as arrays:
+            values = {name: arrays[name] for name in ARRAYS}
+    if meta["format"] != FORMAT:
+        raise ValueError(f"{path} has format {meta['format']}, and this version reads {FORMAT}. Refit, or upgrade.")
+    if meta["data"] != data_hash(pop):
+        raise ValueError(f"The population is not the one that {path} was fitted to (its data differ). Pass that one.")
+    program = read_program(model, pop, meta["plate"])
+    places = layout(program)
+    if places.names() != meta["parameters"]:
+        raise ValueError(
+            f"The program's parameters are {places.names()}, but the fit in {path} has {meta['parameters']}. "
+            f"Pass the model that was fitted."
+        )
+    session = Session(program, _estimator(meta["estimator"]), pop, places, counting(program, collect_priors(program, None), "auto"))
+    kept = ("why", "n_gaussian", "penalty", "timing", "held", "ignored_priors", "seed")
+    history = pd.DataFrame(meta["history"]).reset_index(drop=True)
+    return Fit(
+        session=session,
+        params=places.params(values["flat"]),
+        result=Result[meta["result"]],
+        history=history,
+        **values,
+        **{name: meta[name] for name in kept},
+    )
+
+
+def data_hash(pop: Population) -> str:
+    """Return a fingerprint of a population's arrays."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(pop):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _estimator(spec: dict[str, Any]) -> Estimator:
+    """Return the estimator of a saved description."""
+    fields = dict(spec)
+    kind = _ESTIMATORS[fields.pop("name")]
+    parts = {"newton": Newton, "optimiser": QuasiNewton}
+    return kind(**{name: parts[name](**value) if name in parts else value for name, value in fields.items()})
