@@ -104,7 +104,10 @@ def _resolve(
     given = dict(params or {})
     if isinstance(model, Evaluation):
         design = model.pop if pop is None else pop
-        program = model.program if pop is None else read_program(model.program.model, design, model.program.plate)
+        if pop is not None:
+            program = read_program(model.program.model, design, model.program.plate, checked=False)
+        else:
+            program = model.program
         return program, design, {**model.params, **given}
     if pop is None:
         raise ValueError("simulate and predict need a population with a model function. Give pop=, or pass a fit.")

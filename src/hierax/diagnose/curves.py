@@ -67,7 +67,7 @@ def fine_predictions(fit: Evaluation, endpoint: str, most: int) -> list[Curve]:
     """Return the curves of the first ``most`` real subjects."""
     rows = fit.rows[:most]
     fine = on_grid(fit.pop, POINTS)
-    program = read_program(fit.program.model, fine, fit.program.plate)
+    program = read_program(fit.program.model, fine, fit.program.plate, checked=False)
     individual = np.asarray(predictions(program, fine, fit.params, fit.eta)[0][endpoint][0])
     population = np.asarray(predictions(program, fine, fit.params, None)[0][endpoint][0])
     out = []

@@ -38,15 +38,16 @@ def structure(pop: Population) -> Hashable:
     return tree, tuple((np.shape(leaf), np.result_type(leaf).name) for leaf in leaves)
 
 
-def read_program(model: Model, pop: Population, plate: str = "subject") -> Program:
-    """Parse and check a program for a shape of population; cached."""
+def read_program(model: Model, pop: Population, plate: str = "subject", *, checked: bool = True) -> Program:
+    """Parse and check a program for a shape of population; cached.
 
-    def build() -> Program:
-        program = Program(model, read_sites(model, pop, plate), plate)
-        check_program(program, pop)
-        return program
-
-    return cached(model, ("program", plate, structure(pop), jax.config.read("jax_enable_x64")), build)
+    ``checked=False`` is for other designs of a population that the program was checked with.
+    """
+    key = (plate, structure(pop), jax.config.read("jax_enable_x64"))
+    program = cached(model, ("program", *key), lambda: Program(model, read_sites(model, pop, plate), plate))
+    if checked:
+        cached(model, ("checked", *key), lambda: check_program(program, pop))
+    return program
 
 
 class Evaluated(NamedTuple):

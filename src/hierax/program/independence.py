@@ -45,15 +45,13 @@ def check_independence(program: Program, pop: Population) -> None:
 
 def _inputs(program: Program, pop: Population) -> tuple[dict[str, Any], list[str]]:
     """Return everything by which subjects could tie: random effects, float arrays of the population, odd params."""
-    keys = iter(jax.random.split(jax.random.key(1), 1 + len(program.sites.effects)))
-    start = jax.jit(program.reference)(pop, program.start())
-    effects = {
-        name: z + 0.1 * jax.random.normal(next(keys), jnp.shape(z)) for name, z in program.split(start).items()
-    }
+    rng = np.random.default_rng(1)
+    start = jax.jit(lambda pop, params: program.split(program.reference(pop, params)))(pop, program.start())
+    effects = {name: np.asarray(z) + 0.1 * rng.standard_normal(z.shape) for name, z in start.items()}
     leaves = jax.tree.leaves(pop)
-    data = {str(i): jnp.asarray(leaf) for i, leaf in enumerate(leaves) if _float(leaf)}
+    data = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves) if _float(leaf)}
     params = {
-        name: jnp.asarray(site.start)
+        name: np.asarray(site.start)
         for name, site in program.sites.population.items()
         if site.shape and site.shape[0] == pop.n_subjects
     }
@@ -62,7 +60,7 @@ def _inputs(program: Program, pop: Population) -> tuple[dict[str, Any], list[str
 
 
 def _float(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and np.ndim(leaf) > 0
+    return np.issubdtype(np.result_type(leaf), np.floating) and np.ndim(leaf) > 0
 
 
 def _moved(
@@ -84,29 +82,29 @@ def _moved(
         ]
         return jnp.stack([*rows, program.log_prior(at, params, eta, run)])
 
-    def tangent(name: str, rows: Array) -> dict[str, Any]:
+    def tangent(name: str, rows: np.ndarray) -> dict[str, Any]:
         group, key = ("data", None) if name == "data" else ("effects", name)
         if name.startswith("param:"):
             group, key = "params", name.removeprefix("param:")
         axes = {effect: site.axis for effect, site in program.sites.effects.items()}
 
-        def seed(which: str, path: str, leaf: Array) -> Array:
+        def seed(which: str, path: str, leaf: np.ndarray) -> np.ndarray:
             if which != group or (key is not None and path != key):
-                return jnp.zeros_like(leaf)
+                return np.zeros_like(leaf)
             axis = axes[path] if which == "effects" else 0
             shape = [1] * leaf.ndim
             shape[axis] = -1
-            return jnp.broadcast_to(rows.reshape(shape), leaf.shape).astype(leaf.dtype)
+            return np.broadcast_to(rows.reshape(shape), leaf.shape).astype(leaf.dtype)
 
         return {
             which: {path: seed(which, path, leaf) for path, leaf in group_inputs.items()}
             for which, group_inputs in inputs.items()
         }
 
-    parity = jnp.arange(pop.n_subjects) % 2
+    parity = np.arange(pop.n_subjects) % 2
     halves = [parity == 0, parity == 1]
     seeds = [tangent(name, half) for name in names for half in halves]
-    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *seeds)
+    stacked = jax.tree.map(lambda *parts: np.stack(parts), *seeds)
     push = jax.jit(lambda inputs, seeds: jax.vmap(lambda seed: jax.jvp(densities, (inputs,), (seed,))[1])(seeds))
     changes = np.nan_to_num(np.asarray(push(inputs, stacked)))[..., real] != 0
     even = real % 2 == 0

@@ -12,7 +12,7 @@ import pandas as pd
 from hierax.infer.objective import cached
 from hierax.infer.result import Result
 from hierax.program.density import unwrap
-from hierax.program.parameters import elementwise
+from hierax.program.parameters import element_names, elementwise
 from hierax.results.individual import shrinkage
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hierax.results.fit import Fit, Kind
 
 _Z = 1.959963984540054
+# An SE of this size in unconstrained (log, logit) space: the estimate has run to the end of its range.
+_UNBOUNDED = 10.0
 
 
 class Summary(pd.DataFrame):
@@ -64,8 +66,6 @@ def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
             continue
         value = np.asarray(fit.params[name])
         free = np.atleast_1d(fit.free[place])
-        from hierax.program.parameters import element_names
-
         lower_half = np.tril(np.ones(site.shape, bool)).ravel() if not elementwise(site) and value.ndim == 2 else None
         for index, (element, estimate) in enumerate(zip(element_names(name, site.shape), value.ravel(), strict=True)):
             if lower_half is not None and not lower_half[index]:
@@ -81,7 +81,8 @@ def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
                     row["2.5 %"], row["97.5 %"] = sorted(_back(site, end, value, index) for end in ends)
                 else:
                     row["2.5 %"], row["97.5 %"] = _matrix_interval(float(estimate), row["SE"], site, index)
-            row["note"] = _note(fit, name, element, varies, covariance)
+            wide = elementwise(site) and varies and spread.get(entry[place.start + index], 0.0) > _UNBOUNDED
+            row["note"] = _note(fit, name, element, varies, covariance) or ("at the boundary" if wide else "")
             rows[element] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

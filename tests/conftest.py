@@ -1,0 +1,30 @@
+import warnings
+
+import numpyro
+import pytest
+
+numpyro.enable_x64()
+
+# ArviZ 0.23 announces its successor when it is imported; do that once, outside the tests that raise on warnings.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import arviz  # noqa: F401
+
+import zoo  # noqa: E402
+
+import hierax as hx  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def theo_pop():
+    return zoo.theophylline_population()
+
+
+@pytest.fixture(scope="session")
+def theo_fit(theo_pop):
+    return hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), progress=False)
+
+
+@pytest.fixture(scope="session")
+def sleep_pop():
+    return hx.read_nonmem(hx.datasets.load("sleepstudy"))

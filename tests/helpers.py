@@ -1,0 +1,18 @@
+"""Tolerances by kind, each with its reason."""
+
+# Two float64 computations of one number by different formulas.
+EXACT = 1e-10
+# Exact gradients against fourth-order differences with steps near eps^(1/5): truncation and roundoff both about
+# 1e-11 of the gradient, modes converged to 1e-10 included.
+GRADIENT = 1e-6
+
+
+def central_difference(function, x, index, step):
+    """Fourth-order central difference of a scalar function along one entry."""
+
+    def at(shift):
+        moved = x.copy()
+        moved[index] += shift * step
+        return function(moved)
+
+    return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * step)
