@@ -44,7 +44,7 @@ class Estimator(abc.ABC):
         """Where the approximation is described."""
         return ""
 
-    def refusals(self, program: Program) -> list[str]:
+    def refusals(self, program: Program, pop: Population) -> list[str]:
         """Say why this estimator cannot treat a program; empty where it can."""
         return []
 
@@ -58,9 +58,9 @@ class Estimator(abc.ABC):
     ) -> Float[Array, " subject"]:
         """Return −log of each subject's marginal likelihood; differentiable in ``params`` through the modes."""
 
-    def check(self, program: Program) -> None:
+    def check(self, program: Program, pop: Population) -> None:
         """Raise for a program that this estimator cannot treat."""
-        found = self.refusals(program)
+        found = self.refusals(program, pop)
         if found:
             raise EstimatorError("\n".join(found))
 

@@ -56,9 +56,9 @@ class FO(_AtReference):
         """Where it is described."""
         return "Sheiner & Beal (1980), J Pharmacokinet Biopharm 8:553"
 
-    def refusals(self, program: Program) -> list[str]:
+    def refusals(self, program: Program, pop: Population) -> list[str]:
         """Ask for Gaussian data and random effects."""
-        return need_gaussian_data(program, "FO") + need_gaussian_effects(program, "FO")
+        return need_gaussian_data(program, pop, "FO") + need_gaussian_effects(program, "FO")
 
     def negative_log_likelihood(
         self, program: Program, pop: Population, params: Params, anchor: Anchor

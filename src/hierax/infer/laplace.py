@@ -92,11 +92,11 @@ class FOCE(_Expansion):
         """Where it is described."""
         return "Lindstrom & Bates (1990), Biometrics 46:673; Wang (2007), J Pharmacokinet Pharmacodyn 34:575"
 
-    def refusals(self, program: Program) -> list[str]:
+    def refusals(self, program: Program, pop: Population) -> list[str]:
         """Say which sites have no information formula."""
         if self.interaction:
-            return need_families(program, "FOCE")
-        return need_gaussian_data(program, "FOCE(interaction=False)")
+            return need_families(program, pop, "FOCE")
+        return need_gaussian_data(program, pop, "FOCE(interaction=False)")
 
     def joint(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Float[Array, " subject"]:
         """Return −log joint density, with frozen residual scales where there is no interaction."""

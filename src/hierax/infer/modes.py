@@ -26,7 +26,7 @@ class Newton:
         Limit on iterations; a subject that reaches it says so and disturbs no other.
     """
 
-    tol: float = 1e-16
+    tol: float = 1e-20
     max_iter: int = 100
 
 
@@ -78,8 +78,12 @@ def find_modes(function: PerSubject, starts: tuple[Vectors, ...], newton: Newton
         room = slack * (1 + jnp.abs(state.value))
         better = finite & ((value <= state.value + room) | ~jnp.isfinite(state.value))
         accept = moving & better
+        # Less damping only where the quadratic model foretold the decrease: else acceptance and refusal alternate.
+        foretold = 0.5 * jnp.maximum(state.decrement, 0.0)
+        faithful = state.value - value >= 0.5 * foretold - room
         lower = jnp.where(state.damping < 1e-6, 0.0, state.damping * 0.1)
-        damping = jnp.where(accept, lower, jnp.maximum(state.damping * 8.0, 1e-3))
+        kept = jnp.where(faithful, lower, state.damping)
+        damping = jnp.where(accept, kept, jnp.maximum(state.damping * 8.0, 1e-3))
         return settle(
             state._replace(
                 eta=jnp.where(accept[:, None], trial, state.eta),

@@ -65,7 +65,9 @@ def minimise(
     """
     run = _Run(evaluate, options, report)
     try:
-        result, why = run.go(np.asarray(x, float), state)
+        # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
+        with np.errstate(over="ignore", invalid="ignore"):
+            result, why = run.go(np.asarray(x, float), state)
     except KeyboardInterrupt:
         result, why = Result.interrupted, Result.interrupted.meaning
         if run.best is None:

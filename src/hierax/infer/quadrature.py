@@ -58,10 +58,10 @@ class AGQ(ModeEstimator):
         """Where it is described."""
         return "Pinheiro & Bates (1995), J Comput Graph Stat 4:12"
 
-    def refusals(self, program: Program) -> list[str]:
+    def refusals(self, program: Program, pop: Population) -> list[str]:
         """Say which sites have no information formula, and when there would be too many nodes."""
         size = len(program.effect_names)
-        found = need_families(program, "AGQ(hessian='fisher')") if self.hessian == "fisher" else []
+        found = need_families(program, pop, "AGQ(hessian='fisher')") if self.hessian == "fisher" else []
         found = [text.replace("Use Laplace()", "Use AGQ(hessian='full')") for text in found]
         if self.n**size > 10**7:
             found.append(

@@ -45,7 +45,7 @@ class Session:
     compile_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.estimator.check(self.program)
+        self.estimator.check(self.program, self.pop)
         self._objective = compiled_objective(self.program, self.estimator, self.layout.unravel, self.layout.size)
         self._value = compiled_value(self.program, self.estimator, self.layout.unravel)
         self._penalty = jax.jit(jax.value_and_grad(lambda flat: penalty(self.layout, self.priors, flat)))

@@ -17,6 +17,8 @@ from hierax.program.independence import check_independence
 Check = Callable[[Program, Population], Iterator[str]]
 # An array of this many numbers inside a model is data: it should travel in the population.
 _LARGE = 5000
+# From so many subjects on, a leading axis of their number is no accident.
+_MANY = 8
 
 
 def check_program(program: Program, pop: Population) -> None:
@@ -64,18 +66,6 @@ def _no_subject_params(program: Program, pop: Population) -> Iterator[str]:
             )
 
 
-def _no_random_modules_in_plate(program: Program, pop: Population) -> Iterator[str]:
-    for name in program.sites.effects:
-        module = name.split("/")[0]
-        if "/" in name and f"{module}$params" in program.sites.messages:
-            yield (
-                f"Site '{name}' comes from a random_flax_module or random_nnx_module inside plate '{program.plate}', "
-                f"which gives every subject a network under one shared name. Use nn.individualise for networks by "
-                f"subject, or call the module outside the plate."
-            )
-            return
-
-
 def _no_other_plates(program: Program, pop: Population) -> Iterator[str]:
     for name, site in program.sites.population.items():
         frames = _frames(program.sites.messages[name])
@@ -84,15 +74,6 @@ def _no_other_plates(program: Program, pop: Population) -> Iterator[str]:
                 f"Latent site '{name}' stands in plate {frames}, not in plate '{program.plate}'. Marginal estimators "
                 f"integrate over one subject at a time, and this site would tie subjects together. Move it into the "
                 f"subject plate, or make it a population parameter."
-            )
-
-
-def _no_discrete_parameters(program: Program, pop: Population) -> Iterator[str]:
-    for name, site in program.sites.population.items():
-        if site.kind == "sample" and site.prior.is_discrete:
-            yield (
-                f"Latent site '{name}' is discrete ({type(site.prior).__name__}), and estimators need derivatives. "
-                f"Write the mixture with MixtureSameFamily, which sums over the classes."
             )
 
 
@@ -121,9 +102,7 @@ _CHECKS: tuple[Check, ...] = (
     _individual_shapes,
     _has_subjects,
     _no_subject_params,
-    _no_random_modules_in_plate,
     _no_other_plates,
-    _no_discrete_parameters,
     _no_data_outside,
 )
 
@@ -134,10 +113,11 @@ def _frames(msg: dict[str, Any]) -> list[str]:
 
 def _warn_of_closures(program: Program, pop: Population) -> None:
     """Warn of data that the model holds instead of the population."""
-    closed = jax.make_jaxpr(lambda pop: program.run(pop, program.start(), None).z)(pop)
+    closed = jax.make_jaxpr(lambda pop, params: program.run(pop, params, None).z)(pop, program.start())
     for constant in closed.consts:
         shape = np.shape(constant)
-        if np.size(constant) >= _LARGE or (shape and shape[0] == pop.n_subjects > 1):
+        by_subject = bool(shape) and shape[0] == pop.n_subjects >= _MANY
+        if np.size(constant) >= _LARGE or by_subject:
             warnings.warn(
                 f"The model closes over an array of shape {shape}, which is compiled in as a constant and cannot "
                 f"follow a subset of the subjects. Pass it with pop.with_data(name=array) and read pop.data['name'].",

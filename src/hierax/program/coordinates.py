@@ -109,8 +109,8 @@ def median(fn: dist.Distribution) -> Array:
     """Return the median of a prior, or the median of fixed draws where it has no quantile function."""
     try:
         value = fn.icdf(0.5)
-    except (NotImplementedError, AttributeError, TypeError):
-        value = jnp.median(fn.sample(jax.random.key(0), (101,)), axis=0)
+    except (NotImplementedError, AttributeError, TypeError, ImportError):
+        value = jnp.median(fn.sample(jax.random.key(0), (1001,)), axis=0)
     return jnp.broadcast_to(value, fn.shape())
 
 

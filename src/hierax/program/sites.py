@@ -108,7 +108,7 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
             data[name] = DataSite(name, dim, "factor" if factor else _describe(msg["fn"]), factor)
         elif msg["type"] == "deterministic" and dim is not None:
             individual[name] = tuple(jnp.shape(msg["value"]))
-    effects = {name: _effect_site(name, run, plate, pop) for name in run.coordinates}
+    effects = {name: _effect_site(name, run, plate) for name in run.coordinates}
     last = list(run.coordinates)[-1] if run.coordinates else None
     return Sites(population, effects, data, individual, run.messages, last)
 
@@ -126,6 +126,11 @@ def _empty(value: Any) -> bool:
 
 
 def _population_site(name: str, msg: dict[str, Any], start: Any) -> PopulationSite:
+    if msg["type"] == "sample" and msg["fn"].is_discrete:
+        raise ModelError(
+            f"Latent site '{name}' is discrete ({type(msg['fn']).__name__}), and estimators need derivatives. "
+            f"Write the mixture with MixtureSameFamily, which sums over the classes."
+        )
     if msg["type"] == "sample":
         constraint, prior, kind = msg["fn"].support, msg["fn"], "sample"
     else:
@@ -149,16 +154,11 @@ def constraint_name(constraint: Any) -> str:
     return type(constraint).__name__.lstrip("_").removesuffix("Constraint") or "Real"
 
 
-def _effect_site(name: str, run: Run, plate: str, pop: Population) -> EffectSite:
+def _effect_site(name: str, run: Run, plate: str) -> EffectSite:
     msg, coordinate = run.messages[name], run.coordinates[name]
     dim = subject_axis(msg, plate)
     assert dim is not None
     axis = len(coordinate.shape) - coordinate.event_dim + dim
-    if coordinate.shape[axis] != pop.n_subjects:
-        raise ModelError(
-            f"Random effect '{name}' has size {coordinate.shape[axis]} on the axis of plate '{plate}', but the "
-            f"population has {pop.n_subjects} subjects. Open the plate with `numpyro.plate('{plate}', pop.n_subjects)`."
-        )
     rest = [length for position, length in enumerate(coordinate.shape) if position != axis]
     while rest and rest[0] == 1:
         rest = rest[1:]

@@ -13,6 +13,7 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from hierax.data.population import Population
+from hierax.errors import ModelError
 from hierax.program.coordinates import Coordinate, median, working_coordinate
 
 Model = Callable[[Population], Any]
@@ -48,24 +49,41 @@ class _Bind(Messenger):
         self,
         fn: Callable[..., Any],
         plate: str,
+        n_subjects: int,
         params: Mapping[str, Any],
         effects: Mapping[str, Array] | None,
         stop_after: str | None,
     ):
         super().__init__(fn)
-        self.plate, self.params, self.effects, self.stop_after = plate, params, effects, stop_after
+        self.plate, self.n_subjects, self.params = plate, n_subjects, params
+        self.effects, self.stop_after = effects, stop_after
         self.run = Run({}, {}, {})
 
     def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "plate" and msg["name"] == self.plate and msg["args"][0] != self.n_subjects:
+            raise ModelError(
+                f"Plate '{self.plate}' has size {msg['args'][0]}, but the population has {self.n_subjects} subjects "
+                f"on its axis. Open it with `numpyro.plate('{self.plate}', pop.n_subjects, dim=-2)`."
+            )
         if msg["type"] == "param" and msg["name"] in self.params:
             msg["value"] = self.params[msg["name"]]
         elif msg["type"] == "sample" and not msg["is_observed"] and msg["value"] is None:
             if msg["name"] in self.params:
                 msg["value"] = self.params[msg["name"]]
             elif self.plate in (frame.name for frame in msg["cond_indep_stack"]):
+                self._refuse_module(msg["name"])
                 msg["value"] = self._effect(msg["name"], msg["fn"])
             else:
                 msg["value"] = median(msg["fn"])
+
+    def _refuse_module(self, name: str) -> None:
+        """Refuse a sampled network inside the subject plate, before the module meets weights of a wrong shape."""
+        if "/" in name and f"{name.split('/')[0]}$params" in self.run.messages:
+            raise ModelError(
+                f"Site '{name}' comes from a random_flax_module or random_nnx_module inside plate '{self.plate}', "
+                f"which gives every subject a network under one shared name. Use nn.individualise for networks by "
+                f"subject, or call the module outside the plate."
+            )
 
     def _effect(self, name: str, fn: Any) -> Array:
         coordinate = working_coordinate(name, fn)
@@ -75,10 +93,11 @@ class _Bind(Messenger):
         return coordinate.forward(z)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] in ("sample", "param", "deterministic", "plate", "mutable") and msg["name"] is not None:
-            self.run.messages[msg["name"]] = msg
-        if msg["name"] == self.stop_after:
-            raise _Stop
+        name = msg.get("name")
+        if name is not None and msg["type"] in ("sample", "param", "deterministic", "plate", "mutable"):
+            self.run.messages[name] = msg
+            if name == self.stop_after:
+                raise _Stop
 
 
 def run_program(
@@ -102,7 +121,7 @@ def run_program(
     stop_after : str, optional
         Name of the site after which nothing of the program needs to run.
     """
-    bound = _Bind(handlers.seed(model, rng_seed=0), plate, params, effects, stop_after)
+    bound = _Bind(handlers.seed(model, rng_seed=0), plate, pop.n_subjects, params, effects, stop_after)
     try:
         bound(pop)
     except _Stop:
