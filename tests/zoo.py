@@ -38,7 +38,9 @@ def _random_lines(full):
     def model(pop):
         beta = numpyro.param("beta", jnp.array([250.0, 10.0]))
         if full:
-            spread = numpyro.param("Omega", jnp.diag(jnp.array([600.0, 40.0])), constraint=dist.constraints.positive_definite)
+            spread = numpyro.param(
+                "Omega", jnp.diag(jnp.array([600.0, 40.0])), constraint=dist.constraints.positive_definite
+            )
         else:
             spread = numpyro.param("omega", jnp.sqrt(jnp.array([600.0, 40.0])), constraint=POSITIVE)
         sigma = numpyro.param("sigma", float(np.sqrt(650.0)), constraint=POSITIVE)

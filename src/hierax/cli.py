@@ -151,7 +151,8 @@ def load_model(spec: str) -> Any:
     if not name or not path.is_file():
         raise typer.BadParameter(f"{spec!r} is no model: write FILE.py:function, with a file that exists.")
     loader = importlib.util.spec_from_file_location(path.stem, path)
-    assert loader is not None and loader.loader is not None
+    assert loader is not None
+    assert loader.loader is not None
     module = importlib.util.module_from_spec(loader)
     sys.path.insert(0, str(path.parent.resolve()))
     loader.loader.exec_module(module)

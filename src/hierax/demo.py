@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -13,13 +15,13 @@ POSITIVE = dist.constraints.positive
 
 def model(pop: hx.Population) -> None:
     """Absorption, clearance and volume log-normal over subjects, additive error (mg, L, h)."""
-    ka = numpyro.param("ka", 1.0, constraint=POSITIVE)
-    cl = numpyro.param("cl", 3.0, constraint=POSITIVE)
-    v = numpyro.param("v", 30.0, constraint=POSITIVE)
+    ka: Any = numpyro.param("ka", 1.0, constraint=POSITIVE)
+    cl: Any = numpyro.param("cl", 3.0, constraint=POSITIVE)
+    v: Any = numpyro.param("v", 30.0, constraint=POSITIVE)
     omega = numpyro.param("omega", jnp.array([0.5, 0.3, 0.3]), constraint=POSITIVE)
     sigma = numpyro.param("sigma", 1.0, constraint=POSITIVE)
     with numpyro.plate("subject", pop.n_subjects, dim=-2):
-        eta = numpyro.sample("eta", dist.Normal(0.0, omega).to_event(1))
+        eta: Any = numpyro.sample("eta", dist.Normal(0.0, omega).to_event(1))
         ka_i = numpyro.deterministic("KA", ka * jnp.exp(eta[..., 0]))
         cl_i = numpyro.deterministic("CL", cl * jnp.exp(eta[..., 1]))
         v_i = numpyro.deterministic("V", v * jnp.exp(eta[..., 2]))

@@ -33,7 +33,9 @@ def test_a_file_with_dots_for_missing_cells(tmp_path):
 
 def test_addl_expands_and_is_not_on_the_record_axis():
     # NONMEM's own example: TIME=10 AMT=15 ADDL=2 II=12 is doses at 10, 22 and 34.
-    data = pd.DataFrame({"ID": 1, "TIME": [10.0, 50.0], "DV": [np.nan, 1.0], "AMT": [15.0, 0.0], "ADDL": [2, 0], "II": [12, 0]})
+    data = pd.DataFrame(
+        {"ID": 1, "TIME": [10.0, 50.0], "DV": [np.nan, 1.0], "AMT": [15.0, 0.0], "ADDL": [2, 0], "II": [12, 0]}
+    )
     pop = hx.read_nonmem(data)
     assert pop.events.time.tolist() == [[10.0, 22.0, 34.0]]
     assert pop.events.amount.tolist() == [[15.0, 15.0, 15.0]]
@@ -98,7 +100,11 @@ def test_censored_rows():
     [
         ({"TIME": [0.0, 2.0, 1.0]}, "time_decreases", r"row 4, ID 1, column TIME, value 1: TIME is less than"),
         ({"TIME": [0.0, np.nan, 1.0]}, "missing_time", r"column TIME.*a record without a time"),
-        ({"DV": [np.nan, np.nan, 3.0]}, "dv_missing", r"row 3, ID 1, column DV.*without a value. Fix: give DV, or set MDV=1"),
+        (
+            {"DV": [np.nan, np.nan, 3.0]},
+            "dv_missing",
+            r"row 3, ID 1, column DV.*without a value. Fix: give DV, or set MDV=1",
+        ),
         ({"DV": [np.nan, "five", 3.0]}, "not_a_number", r"value 'five': DV must be a number"),
         ({"AMT": [-5.0, 0, 0]}, "amt", r"value -5: a dose needs a positive amount"),
         ({"EVID": [7, 0, 0]}, "evid_code", r"EVID must be 0, 1 or 2"),

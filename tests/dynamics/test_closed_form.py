@@ -67,7 +67,9 @@ def test_against_an_ode_solver(doses, ka):
 def test_addl_is_the_same_as_doses_written_out():
     base = {"ID": 1, "DV": 1.0, "EVID": 0, "AMT": 0.0, "ADDL": 0, "II": 0.0}
     samples = [{**base, "TIME": t} for t in (3.0, 30.0, 60.0)]
-    short = hx.read_nonmem(pd.DataFrame([{**base, "TIME": 0.0, "EVID": 1, "AMT": 100.0, "ADDL": 4, "II": 12.0}, *samples]))
+    short = hx.read_nonmem(
+        pd.DataFrame([{**base, "TIME": 0.0, "EVID": 1, "AMT": 100.0, "ADDL": 4, "II": 12.0}, *samples])
+    )
     written = [{**base, "TIME": 12.0 * i, "EVID": 1, "AMT": 100.0} for i in range(5)]
     long = hx.read_nonmem(pd.DataFrame([*written, *samples]).sort_values("TIME", kind="stable"))
     one = np.asarray(hx.pk.one_compartment(short, CL=1.0, V=20.0, ka=0.7))[short.mask["dv"]]
@@ -85,7 +87,9 @@ def test_many_doses_superpose():
 def test_micro_constants_and_clearance_agree():
     pop = dosing([(0.0, 100.0, 0.0, 1)], TIMES)
     np.testing.assert_allclose(
-        hx.pk.one_compartment(pop, CL=2.0, V=10.0, ka=1.0), hx.pk.one_compartment(pop, k=0.2, V=10.0, ka=1.0), rtol=EXACT
+        hx.pk.one_compartment(pop, CL=2.0, V=10.0, ka=1.0),
+        hx.pk.one_compartment(pop, k=0.2, V=10.0, ka=1.0),
+        rtol=EXACT,
     )
 
 

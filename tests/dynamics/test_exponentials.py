@@ -33,7 +33,9 @@ def _reference(ka, k, t, i, j):
 
         def moment(m, n):
             # Gauss-Legendre at 30 digits on an entire integrand converges at once.
-            return mpmath.quad(lambda s: (-s) ** m * (s - t) ** n * mpmath.exp(-ka * s - k * (t - s)), [0, t], maxdegree=5)
+            return mpmath.quad(
+                lambda s: (-s) ** m * (s - t) ** n * mpmath.exp(-ka * s - k * (t - s)), [0, t], maxdegree=5
+            )
 
         return ka * moment(i, j) + (i * moment(i - 1, j) if i else 0)
 

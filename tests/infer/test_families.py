@@ -23,7 +23,11 @@ CASES = {
     "BinomialProbs": (lambda t: dist.Binomial(5, probs=jax.nn.sigmoid(t[0])), [0.7], [0]),
     "NegativeBinomial2": (lambda t: dist.NegativeBinomial2(jnp.exp(t[0]), 2.0), [0.7], [0]),
     "Gamma": (lambda t: dist.Gamma(2.0, jnp.exp(t[0])), [0.7], [0]),
-    "CategoricalProbs": (lambda t: dist.Categorical(probs=jax.nn.softmax(jnp.stack([t[0], t[1], 0.0]))), [0.7, -0.2], [0, 1]),
+    "CategoricalProbs": (
+        lambda t: dist.Categorical(probs=jax.nn.softmax(jnp.stack([t[0], t[1], 0.0]))),
+        [0.7, -0.2],
+        [0, 1],
+    ),
     "CategoricalLogits": (lambda t: dist.Categorical(logits=jnp.stack([t[0], t[1], 0.0])), [0.7, -0.2], [0, 1]),
     "MultivariateNormal": (
         lambda t: dist.MultivariateNormal(

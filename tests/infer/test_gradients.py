@@ -42,7 +42,9 @@ def test_theophylline(theo_pop, estimator, point):
 
 
 @pytest.mark.parametrize("point", [1, 2, 3])
-@pytest.mark.parametrize("estimator", [hx.Laplace(), hx.AGQ(5), hx.AGQ(3, "full"), hx.FOCE(interaction=False)], ids=lambda e: e.label)
+@pytest.mark.parametrize(
+    "estimator", [hx.Laplace(), hx.AGQ(5), hx.AGQ(3, "full"), hx.FOCE(interaction=False)], ids=lambda e: e.label
+)
 def test_proportional_error(estimator, point):
     """Wang's model: with a variance that follows the random effects, every term of the Hessians counts."""
     compare(session_of(zoo.wang_proportional, zoo.wang_population(), estimator), point)

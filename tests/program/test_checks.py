@@ -82,8 +82,12 @@ REFUSED = {
     ),
     "network by subject": (
         build(
-            lambda eta, pop: eta
-            + random_flax_module("net", linen.Dense(1), dist.Normal(0.0, 1.0), input_shape=(1,))(pop.covariates["WT"])
+            lambda eta, pop: (
+                eta
+                + random_flax_module("net", linen.Dense(1), dist.Normal(0.0, 1.0), input_shape=(1,))(
+                    pop.covariates["WT"]
+                )
+            )
         ),
         r"Site 'net/\w+' comes from a random_flax_module.*nn\.individualise",
     ),

@@ -61,7 +61,9 @@ def everything(model, pop, estimator, session=None):
     flat = session.layout.start(None) + 0.1
     out = session.evaluate(flat)
     real = np.asarray(pop.subject_mask)
-    return [np.asarray(x) for x in (out.value[real], out.gradient, out.scores[:, real], out.eta[real], out.hessian[real])]
+    return [
+        np.asarray(x) for x in (out.value[real], out.gradient, out.scores[:, real], out.eta[real], out.hessian[real])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,8 @@ def test_bad_predictions_where_nothing_is_observed(pop, estimator, bad, good):
 
 
 @pytest.mark.parametrize(
-    "estimator", [pytest.param(e, marks=[pytest.mark.slow] if i > 1 else [], id=e.label) for i, e in enumerate(ESTIMATORS)]
+    "estimator",
+    [pytest.param(e, marks=[pytest.mark.slow] if i > 1 else [], id=e.label) for i, e in enumerate(ESTIMATORS)],
 )
 def test_padded_subjects_and_changed_padding(theo_pop, estimator):
     small = theo_pop[:3]
@@ -109,9 +112,7 @@ def _spoil(pop, junk):
             leaf[~held] = junk
         return leaf
 
-    events = {
-        name: np.where(dosed, getattr(pop.events, name), junk) for name in ("time", "amount", "rate")
-    }
+    events = {name: np.where(dosed, getattr(pop.events, name), junk) for name in ("time", "amount", "rate")}
     return dataclasses.replace(
         pop,
         times=on_records(pop.times),

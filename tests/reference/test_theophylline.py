@@ -20,7 +20,9 @@ NAMES = ["ka", "cl", "v", "omega", "sigma"]
     ids=lambda value: getattr(value, "label", ""),
 )
 def test_at_fixed_parameters(theo_pop, estimator, minus_two_ll):
-    assert -2 * hx.evaluate(zoo.theophylline, theo_pop, {}, estimator).log_likelihood == pytest.approx(minus_two_ll, abs=1e-4)
+    assert -2 * hx.evaluate(zoo.theophylline, theo_pop, {}, estimator).log_likelihood == pytest.approx(
+        minus_two_ll, abs=1e-4
+    )
 
 
 def test_fo_objective_at_fixed_parameters(theo_pop):

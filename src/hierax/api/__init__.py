@@ -1,1 +1,1 @@
-"""TODO"""
+"""The public functions that join the layers."""

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from hierax.api.progress import Progress
 from hierax.data.population import Population
 from hierax.errors import FitError, HieraxWarning
 from hierax.infer.estimator import Estimator
@@ -24,7 +26,6 @@ from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors, collect_priors, counting
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
-from hierax.api.progress import Progress
 
 _warned_float32 = False
 
@@ -166,7 +167,8 @@ def _finish(session: Session, flat: np.ndarray, search: Search) -> Evaluated:
 def _modes(session: Session, flat: np.ndarray) -> Evaluated:
     """Return post-hoc modes of the joint density, for an estimator that has none of its own."""
     laplace = Laplace(newton=session.estimator.newton)
-    return compiled_value(session.program, laplace, session.layout.unravel)(flat, session.cold(), session.pop)
+    value = compiled_value(session.program, laplace, session.layout.unravel)
+    return value(jnp.asarray(flat), jnp.asarray(session.cold()), session.pop)
 
 
 def _full(search: Search, free: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ MISSING = (".", "", "NA", "NaN", "nan")
 
 def load_table(source: str | Path | pd.DataFrame) -> pd.DataFrame:
     """Read a delimited file, or copy a frame; add ``_row``, the row of the file (header = row 1)."""
-    if isinstance(source, pd.DataFrame):
+    if not isinstance(source, str | Path):
         frame = source.copy()
     else:
         frame = pd.read_csv(

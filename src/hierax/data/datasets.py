@@ -70,7 +70,7 @@ def _phenobarb() -> pd.DataFrame:
 
 
 def _growth(file: str, subject: str, time: str, response: str, **covariates: str) -> Callable[[], pd.DataFrame]:
-    """Data without doses: TIME is the age, day or time, and DV the response."""
+    """Return a loader of data without doses: TIME is the age, day or time, and DV the response."""
 
     def load_growth() -> pd.DataFrame:
         raw = _table(file)
@@ -84,8 +84,11 @@ def _by_subject(frame: pd.DataFrame) -> pd.DataFrame:
     """Bring each subject's rows together, in time order, subjects in order of first appearance."""
     order = {subject: index for index, subject in enumerate(frame["ID"].unique())}
     rank = frame["ID"].map(order)
-    return frame.assign(_rank=rank).sort_values(["_rank", "TIME"], kind="stable").drop(columns="_rank").reset_index(
-        drop=True
+    return (
+        frame.assign(_rank=rank)
+        .sort_values(["_rank", "TIME"], kind="stable")
+        .drop(columns="_rank")
+        .reset_index(drop=True)
     )
 
 

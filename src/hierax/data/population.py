@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.core import Tracer
 
 from hierax.data.events import Events
 from hierax.data.padding import bucket_size, pad_axis
@@ -104,7 +105,7 @@ class Population:
         """Return the number of real subjects; inside a compiled function, where that is a value, ``n_subjects``."""
         if self.ids is not None:
             return len(self.ids)
-        if isinstance(self.subject_mask, jax.core.Tracer):
+        if isinstance(self.subject_mask, Tracer):
             return self.n_subjects
         return int(np.sum(self.subject_mask))
 
@@ -129,7 +130,7 @@ class Population:
         of about the same size share compiled functions. Traced rows give as many subjects as there are rows.
         Integer ids: use ``pop.loc[ids]``.
         """
-        if isinstance(rows, jax.core.Tracer):
+        if isinstance(rows, Tracer):
             return jax.tree.map(lambda leaf: leaf[rows], dataclasses.replace(self, ids=None, labels={}))
         if isinstance(rows, str) or (isinstance(rows, list | tuple) and rows and isinstance(rows[0], str)):
             return self.loc[rows]

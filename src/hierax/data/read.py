@@ -239,5 +239,3 @@ def _check_records(frame: pd.DataFrame, problems: Problems) -> None:
             "no record of the table is an observation.",
             "check EVID and MDV: an observation has EVID=0 and MDV=0.",
         )
-
-

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Diagnostics, plots and reports of a fit."""

@@ -18,7 +18,12 @@ INK, BLUE, RED, GREY = "#222222", "#2b6cb0", "#c05621", "#8a8a8a"
 
 
 def _figure(
-    rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.6, layout: str | None = "constrained", **kwargs: Any
+    rows: int = 1,
+    columns: int = 1,
+    width: float = 4.6,
+    height: float = 3.6,
+    layout: Any = "constrained",
+    **kwargs: Any,
 ) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -54,13 +54,17 @@ def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int =
         ("Individual fits", "The first 24 subjects.", lambda: plots.individual_fits(fit)),
     ]
     for name in fit.pop.dv:
-        sections.append((f"Visual predictive check: {name}", "", lambda name=name: plots.vpc(fit, endpoint=name, seed=seed)))
+        sections.append(
+            (f"Visual predictive check: {name}", "", lambda name=name: plots.vpc(fit, endpoint=name, seed=seed))
+        )
     for heading, note, draw in sections:
         parts += [f"<h2>{html.escape(heading)}</h2>", _note(note), _image(draw(), heading)]
     parts += ["<h2>How it was computed</h2>", _provenance(fit)]
     path = Path(path)
     head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-    path.write_text(f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n", "utf-8")
+    path.write_text(
+        f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n", "utf-8"
+    )
     return path
 
 
@@ -109,10 +113,14 @@ def _provenance(fit: Fit) -> str:
         "reference": fit.estimator.citation,
         "search": str(fit.estimator.optimiser),
         "evaluations": str(int(fit.timing["evaluations"])),
-        "seconds": f"{fit.timing['total']:.2f}, of which the first evaluation (compilation) {fit.timing['compile']:.2f}",
+        "seconds": f"{fit.timing['total']:.2f}, of which compilation {fit.timing['compile']:.2f}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    return "<table>" + "".join(
-        f"<tr><th>{html.escape(key)}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
-        for key, value in rows.items()
-    ) + "</table>"
+    return (
+        "<table>"
+        + "".join(
+            f"<tr><th>{html.escape(key)}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for key, value in rows.items()
+        )
+        + "</table>"
+    )

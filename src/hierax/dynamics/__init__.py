@@ -1,1 +1,1 @@
-"""TODO"""
+"""Structural models: what doses do over time."""

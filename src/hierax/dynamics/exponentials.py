@@ -18,9 +18,7 @@ _TERMS = 7
 
 def _coefficients(order: int) -> list[float]:
     """Return the Taylor coefficients of the derivative of this order of Σ sⁿ/(2n+1)!."""
-    return [
-        math.factorial(n + order) / math.factorial(n) / math.factorial(2 * (n + order) + 1) for n in range(_TERMS)
-    ]
+    return [math.factorial(n + order) / math.factorial(n) / math.factorial(2 * (n + order) + 1) for n in range(_TERMS)]
 
 
 def _make_series(order: int) -> Callable[[Array], Array]:
@@ -49,9 +47,7 @@ def _series(order: int) -> Callable[[Array], Array]:
     return _make_series(order)
 
 
-def exp_difference(
-    a: Float[Array, "*s"], b: Float[Array, "*s"], t: Float[Array, "*s"]
-) -> Float[Array, "*s"]:
+def exp_difference(a: Float[Array, "*s"], b: Float[Array, "*s"], t: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """Return ``(exp(-b t) - exp(-a t)) / (a - b)``, and its limit ``t exp(-a t)`` at ``a = b``.
 
     The amount in the second of two compartments in series with rates ``a`` and ``b``, per unit of inflow ``a``.

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Estimators, and the compiled objectives behind them."""

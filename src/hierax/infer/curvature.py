@@ -51,7 +51,9 @@ def whitened_jacobian(
     out = {}
     for name in sites:
         seen = _seen(program, run, name)
-        out[name] = jnp.concatenate(_rows(seen, values[name], tangents[name], frozen and frozen[name]), axis=-1)
+        out[name] = jnp.concatenate(
+            _rows(seen, values[name], tangents[name], None if frozen is None else frozen[name]), axis=-1
+        )
         out[name] = jnp.where(real[:, None], out[name], 0.0)
     return out
 

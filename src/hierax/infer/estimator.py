@@ -111,5 +111,3 @@ def scores(
 # Up to so many numbers an array all parameters go through in one fat pass; beyond, one pass a parameter keeps
 # memory proportional to the data.
 FAT_LIMIT = 200_000
-
-

@@ -88,7 +88,8 @@ def _residuals(program: Program, pop: Population, params: Params, eta: Vectors) 
     out = {}
     for name in program.sites.data:
         seen = program.observed(run, name)
-        assert seen is not None and seen.family.residual is not None
+        assert seen is not None
+        assert seen.family.residual is not None
         value = seen.family.residual(seen.parameters[:2], seen.value)
         value = value if seen.mask is None else jnp.where(seen.mask, value, 0.0)
         if seen.scale is not None:
@@ -120,5 +121,3 @@ class NaivePooled(_AtReference):
         """Return −log density of the data at the reference point."""
         run = program.run(pop, params, program.reference(pop, params))
         return -program.log_data(pop, run)
-
-

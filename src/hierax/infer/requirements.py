@@ -50,9 +50,9 @@ def _moving_parameters(program: Program, pop: Population, estimator: str) -> lis
     eta = np.random.default_rng(1).normal(size=(pop.n_subjects, len(program.effect_names)))
     _, moved = jax.jit(lambda e, pop: jax.jvp(lambda x: parameters(x, pop), (e,), (np.ones_like(eta),)))(eta, pop)
     return [
-        f"{estimator} cannot use parameter '{label}' of the data site '{name}' ({program.sites.data[name].distribution}), "
-        f"because it depends on random effects, and the site's Fisher information is known for a fixed one only. Use "
-        f"Laplace(), which takes second derivatives."
+        f"{estimator} cannot use parameter '{label}' of the data site '{name}' "
+        f"({program.sites.data[name].distribution}), because it depends on random effects, and the site's Fisher "
+        f"information is known for a fixed one only. Use Laplace(), which takes second derivatives."
         for name, labels in held.items()
         for label, tangent in zip(labels, moved[name], strict=True)
         if label and np.any(np.nan_to_num(np.asarray(tangent)) != 0)

@@ -48,7 +48,7 @@ class Session:
         self.estimator.check(self.program, self.pop)
         self._objective = compiled_objective(self.program, self.estimator, self.layout.unravel, self.layout.size)
         self._value = compiled_value(self.program, self.estimator, self.layout.unravel)
-        self._penalty = jax.jit(jax.value_and_grad(lambda flat: penalty(self.layout, self.priors, flat)))
+        self._penalty = jax.jit(jax.value_and_grad(lambda flat, pop: penalty(self.layout, self.priors, flat, pop)))
 
     def cold(self) -> np.ndarray:
         """Return a warm start for when there is none: zeros, (subject, coordinate)."""
@@ -57,7 +57,7 @@ class Session:
     def evaluate(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective, gradient and modes at a point."""
         start = time.perf_counter()
-        out = self._objective(jnp.asarray(flat, float), self.cold() if eta is None else eta, self.pop)
+        out = self._objective(jnp.asarray(flat, float), jnp.asarray(self.cold() if eta is None else eta), self.pop)
         out = jax.block_until_ready(out)
         if not self.evaluations:
             self.compile_seconds = time.perf_counter() - start
@@ -66,13 +66,13 @@ class Session:
 
     def value(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective and modes, without the gradient."""
-        return self._value(jnp.asarray(flat, float), self.cold() if eta is None else eta, self.pop)
+        return self._value(jnp.asarray(flat, float), jnp.asarray(self.cold() if eta is None else eta), self.pop)
 
     def penalty(self, flat: Any) -> tuple[float, np.ndarray]:
         """Return −log prior of the parameters whose priors count, and its gradient."""
         if not self.priors:
             return 0.0, np.zeros(self.layout.size)
-        value, gradient = self._penalty(jnp.asarray(flat, float))
+        value, gradient = self._penalty(jnp.asarray(flat, float), self.pop)
         return float(value), np.asarray(gradient)
 
     def search(self, flat: np.ndarray, free: np.ndarray, report: Report) -> Search:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What the engine knows of a NumPyro program."""

@@ -152,7 +152,7 @@ def _is_real(support: Any) -> bool:
 
 
 def _location(base: dist.Distribution, bijector: Any) -> Array:
-    core = _core(base)
+    core: Any = _core(base)
     if bijector is None and hasattr(core, "loc"):
         return core.loc
     value = median(base)
@@ -160,10 +160,11 @@ def _location(base: dist.Distribution, bijector: Any) -> Array:
 
 
 def _scale(base: dist.Distribution, bijector: Any) -> Array:
-    core = _core(base)
-    if bijector is None and isinstance(core, dist.Normal):
+    core: Any = _core(base)
+    kind = type(core) if bijector is None else None
+    if kind is dist.Normal:
         return core.scale
-    if bijector is None and isinstance(core, dist.MultivariateNormal):
+    if kind is dist.MultivariateNormal:
         return jnp.sqrt(jnp.sum(core.scale_tril**2, axis=-1))
     draws = base.sample(jax.random.key(0), (4000,))
     return jnp.std(draws if bijector is None else bijector.inv(draws), axis=0)

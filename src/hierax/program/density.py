@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -136,7 +135,8 @@ class Program:
             density = None
             if frozen is not None:
                 seen = self.observed(run, name)
-                assert seen is not None and seen.family.log_prob is not None
+                assert seen is not None
+                assert seen.family.log_prob is not None
                 density = seen.family.log_prob((seen.parameters[0], frozen[name]), seen.value)
                 density = density if seen.mask is None else jnp.where(seen.mask, density, 0.0)
             total = total + per_subject(site_log_prob(msg, density), site.dim, pop.n_subjects)
@@ -197,5 +197,3 @@ def unwrap(fn: Any) -> tuple[Any, Any]:
 def _expand_right(mask: Any, ndim: int) -> Array:
     mask = jnp.asarray(mask)
     return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
-
-

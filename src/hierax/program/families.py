@@ -126,9 +126,7 @@ FAMILIES: list[tuple[type, Family]] = [
     (dist.Exponential, _univariate("Exponential", lambda fn: (fn.rate,), lambda p, t: (t[0] / p[0],), ("",))),
     (
         dist.BernoulliProbs,
-        _univariate(
-            "Bernoulli", lambda fn: (fn.probs,), lambda p, t: (t[0] / jnp.sqrt(p[0] * (1 - p[0])),), ("",)
-        ),
+        _univariate("Bernoulli", lambda fn: (fn.probs,), lambda p, t: (t[0] / jnp.sqrt(p[0] * (1 - p[0])),), ("",)),
     ),
     (
         dist.BernoulliLogits,

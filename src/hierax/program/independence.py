@@ -63,9 +63,7 @@ def _float(leaf: Any) -> bool:
     return np.issubdtype(np.result_type(leaf), np.floating) and np.ndim(leaf) > 0
 
 
-def _moved(
-    program: Program, pop: Population, inputs: dict[str, Any], names: list[str], real: np.ndarray
-) -> np.ndarray:
+def _moved(program: Program, pop: Population, inputs: dict[str, Any], names: list[str], real: np.ndarray) -> np.ndarray:
     """Return whether a tangent on half of the subjects moves the densities of a half, by input and by site."""
     leaves, tree = jax.tree.flatten(pop)
 

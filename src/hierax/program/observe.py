@@ -61,7 +61,7 @@ def observe(name: str, distribution: dist.Distribution, pop: Population) -> Arra
     if name in pop.cens:
         safe, value = _censor(safe, value, dict(pop.censoring)[name], pop.cens[name], pop.limit[name], mask)
     with numpyro.plate("time", pop.n_records, dim=-1), handlers.mask(mask=mask):
-        return numpyro.sample(name, safe, obs=value)
+        return jnp.asarray(numpyro.sample(name, safe, obs=value))
 
 
 def _mask_parameters(fn: Any, mask: Array) -> Any:

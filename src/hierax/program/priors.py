@@ -11,11 +11,14 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array
 
+from hierax.data.population import Population
 from hierax.program.density import Program
 from hierax.program.parameters import Layout, is_weight
 from hierax.program.sites import PopulationSite, constraint_name
 
 UsePriors = Literal["auto"] | bool
+# Stands for the prior that the program itself states at a site; it may depend on other sites, so it is read from a run.
+OWN = "the program's own"
 
 
 def collect_priors(program: Program, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def collect_priors(program: Program, given: Mapping[str, Any] | None) -> dict[st
     ValueError
         A prior for an unknown site, or with another support than the site's constraint.
     """
-    priors = {name: site.prior for name, site in program.sites.population.items() if site.prior is not None}
+    priors: dict[str, Any] = {name: OWN for name, site in program.sites.population.items() if site.prior is not None}
     for name, prior in (given or {}).items():
         if name not in program.sites.population:
             raise ValueError(
@@ -49,11 +52,14 @@ def counting(program: Program, priors: Mapping[str, Any], use_priors: UsePriors)
     return {name: prior for name, prior in priors.items() if is_weight(program, program.sites.population[name])}
 
 
-def penalty(layout: Layout, priors: Mapping[str, Any], flat: Array) -> Array:
+def penalty(layout: Layout, priors: Mapping[str, Any], flat: Array, pop: Population) -> Array:
     """Return −log prior density of the constrained parameters, a scalar."""
     params = layout.program.constrain(layout.unravel(flat))
+    own = [name for name, prior in priors.items() if prior is OWN]
+    run = layout.program.run(pop, params, None) if own else None
     total = jnp.zeros(())
     for name, prior in priors.items():
+        prior = run.messages[name]["fn"] if run is not None and name in own else prior
         for fn, value in _pairs(name, prior, params[name]):
             total = total - jnp.sum(fn.log_prob(value))
     return total
@@ -80,8 +86,11 @@ def _pairs(name: str, prior: Any, value: Any) -> list[tuple[Any, Any]]:
     pairs = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
         dotted = ".".join(str(getattr(key, "key", key)) for key in path)
-        fn = prior(dotted, leaf.shape) if not isinstance(prior, dist.Distribution | dict) else prior
-        fn = fn.get(dotted) if isinstance(fn, dict) else fn
+        fn: Any = prior
+        if isinstance(prior, dict):
+            fn = prior.get(dotted)
+        elif not isinstance(prior, dist.Distribution):
+            fn = prior(dotted, leaf.shape)
         if fn is not None:
             pairs.append((fn, leaf))
     return pairs

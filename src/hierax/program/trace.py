@@ -148,9 +148,8 @@ def per_subject(values: Array, dim: int, n_subjects: int) -> Array:
 
 def site_log_prob(msg: Mapping[str, Any], density: Array | None = None) -> Array:
     """Return the log density of a site, of its batch shape, with the program's scale and mask."""
-    if density is None:
-        density = msg["fn"].log_prob(msg["value"])
-    return density if msg["scale"] is None else density * msg["scale"]
+    value: Array = msg["fn"].log_prob(msg["value"]) if density is None else density
+    return value if msg["scale"] is None else value * msg["scale"]
 
 
 def cast_weights(tree: Any) -> Any:

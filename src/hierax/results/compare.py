@@ -13,7 +13,12 @@ from hierax.results.pointwise import pointwise_log_likelihood
 
 
 def loo(
-    fit: Fit, *, unit: Literal["subject", "obs"] = "subject", endpoint: str | None = None, draws: int = 1000, seed: int = 0
+    fit: Fit,
+    *,
+    unit: Literal["subject", "obs"] = "subject",
+    endpoint: str | None = None,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> Any:
     """Return ArviZ's PSIS-LOO over the estimates' asymptotic distribution.
 

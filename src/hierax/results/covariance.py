@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from hierax.infer.blocks import Vectors
 from hierax.infer.objective import compiled_scores
 from hierax.program.parameters import element_names, elementwise
 
@@ -93,16 +92,16 @@ def subject_scores(fit: Fit, active: np.ndarray) -> np.ndarray:
     # Reverse mode gives the sum alone: with so many parameters, take one forward pass for each that is wanted.
     wanted = tuple(int(index) for index in active)
     function = compiled_scores(fit.program, fit.estimator, fit.layout.unravel, wanted)
-    return np.asarray(function(jnp.asarray(fit.flat), fit.eta, fit.pop))[:, fit.rows]
+    return np.asarray(function(jnp.asarray(fit.flat), jnp.asarray(fit.eta), fit.pop))[:, fit.rows]
 
 
-def _gradient(fit: Fit, flat: np.ndarray, eta: Vectors, active: np.ndarray) -> np.ndarray:
+def _gradient(fit: Fit, flat: np.ndarray, eta: Any, active: np.ndarray) -> np.ndarray:
     slope = fit.session.penalty(flat)[1]
     return (np.asarray(fit.session.evaluate(flat, eta).gradient) + slope)[active]
 
 
 def hessian(
-    gradient: Callable[[np.ndarray, Vectors], np.ndarray], fit: Fit, active: np.ndarray, meat: np.ndarray
+    gradient: Callable[[np.ndarray, Any], np.ndarray], fit: Fit, active: np.ndarray, meat: np.ndarray
 ) -> np.ndarray:
     """Return the Hessian of −log L by fourth-order differences of its exact gradient, modes found anew each time."""
     scale = np.sqrt(np.diag(meat))

@@ -24,9 +24,9 @@ def chain_coords(count: int) -> dict[str, np.ndarray]:
 
 
 def asymptotic_draws(fit: Fit, draws: int, seed: int) -> np.ndarray:
-    """Return draws of the flat unconstrained vector, (draw, parameter), rounded up to full chains: normal with the Hessian covariance.
+    """Return draws of the flat unconstrained vector, (draw, parameter), rounded up to full chains.
 
-    Fixed entries and network weights stay at their values.
+    They are normal with the Hessian covariance. Fixed entries and network weights stay at their values.
 
     Raises
     ------

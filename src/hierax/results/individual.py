@@ -56,8 +56,9 @@ def _moments(fn: Any) -> tuple[Any, Any, bool]:
     if type(fn) is dist.LogNormal:
         return jnp.exp(fn.loc), fn.scale, True
     if type(fn) is dist.StudentT:
-        heavy = fn.df <= 2
-        return fn.loc, jnp.where(heavy, jnp.nan, fn.scale * jnp.sqrt(fn.df / jnp.where(heavy, 1.0, fn.df - 2))), False
+        df = jnp.asarray(fn.df)
+        heavy = df <= 2
+        return fn.loc, jnp.where(heavy, jnp.nan, fn.scale * jnp.sqrt(df / jnp.where(heavy, 1.0, df - 2))), False
     return fn.mean, jnp.sqrt(fn.variance), False
 
 

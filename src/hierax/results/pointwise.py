@@ -11,8 +11,8 @@ import xarray as xr
 
 from hierax.data.population import Population, sanitise
 from hierax.infer.blocks import cholesky
-from hierax.infer.objective import cached
 from hierax.infer.laplace import Laplace
+from hierax.infer.objective import cached
 from hierax.program.trace import site_log_prob
 from hierax.results.draws import as_chains, chain_coords
 
@@ -41,7 +41,7 @@ def pointwise_log_likelihood(fit: Fit, flats: np.ndarray, seed: int) -> tuple[xr
         return marginal, sites
 
     def over_draws(flats: Any, keys: Any, eta: Any, pop: Population) -> Any:
-        return jax.lax.map(lambda pair: once(*pair, eta, pop), (flats, keys))
+        return jax.lax.map(lambda pair: once(pair[0], pair[1], eta, pop), (flats, keys))
 
     function = cached(program.model, ("pointwise", id(program), estimator), lambda: jax.jit(over_draws))
     keys = jax.random.split(jax.random.key(seed), len(flats))
@@ -60,7 +60,9 @@ def _flatten(fit: Fit, name: str, values: np.ndarray) -> xr.DataArray:
     base = chain_coords(len(values))
     if name not in fit.pop.mask or values.shape[1:] != np.shape(fit.pop.times):
         rows = values.reshape(len(values), values.shape[1], -1)[:, fit.rows]
-        return xr.DataArray(as_chains(rows.reshape(len(values), -1)), dims=("chain", "draw", f"obs_{name}"), coords=base)
+        return xr.DataArray(
+            as_chains(rows.reshape(len(values), -1)), dims=("chain", "draw", f"obs_{name}"), coords=base
+        )
     seen, coords = observation_coords(fit, name)
     dim = observation_dim(fit, name)
     labels = {f"{key}_{name}" if dim != "obs" else key: (dim, value) for key, (_, value) in coords.items()}

@@ -58,7 +58,8 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(getattr(fit, name)) for name in ARRAYS})
+    arrays: dict[str, Any] = {name: np.asarray(getattr(fit, name)) for name in ARRAYS}
+    np.savez(buffer, **arrays)
     path = Path(path)
     part = path.with_name(path.name + ".part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as file:
@@ -99,7 +100,9 @@ def load_fit(path: str | Path, model: Model, pop: Population) -> Fit:
             f"The program's parameters are {places.names()}, but the fit in {path} has {meta['parameters']}. "
             f"Pass the model that was fitted."
         )
-    session = Session(program, _estimator(meta["estimator"]), pop, places, counting(program, collect_priors(program, None), "auto"))
+    session = Session(
+        program, _estimator(meta["estimator"]), pop, places, counting(program, collect_priors(program, None), "auto")
+    )
     kept = ("why", "n_gaussian", "penalty", "timing", "held", "ignored_priors", "seed")
     history = pd.DataFrame(meta["history"]).reset_index(drop=True)
     return Fit(

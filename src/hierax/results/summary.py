@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _Z = 1.959963984540054
 # An SE of this size in unconstrained (log, logit) space: the estimate has run to the end of its range.
 _UNBOUNDED = 10.0
+# A larger SD is not on a log scale, and has no CV to speak of.
+_LOG_SCALE = 4.0
 
 
 class Summary(pd.DataFrame):
@@ -71,7 +73,13 @@ def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
             if lower_half is not None and not lower_half[index]:
                 continue
             varies = bool(free[index]) if elementwise(site) else bool(free.any())
-            row = {"estimate": float(estimate), "SE": np.nan, "RSE %": np.nan, "2.5 %": np.nan, "97.5 %": np.nan}
+            row: dict[str, Any] = {
+                "estimate": float(estimate),
+                "SE": np.nan,
+                "RSE %": np.nan,
+                "2.5 %": np.nan,
+                "97.5 %": np.nan,
+            }
             if varies and element in natural.index:
                 row["SE"] = float(natural[element])
                 row["RSE %"] = 100 * row["SE"] / abs(float(estimate)) if estimate else np.nan
@@ -81,7 +89,7 @@ def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
                     row["2.5 %"], row["97.5 %"] = sorted(_back(site, end, value, index) for end in ends)
                 else:
                     row["2.5 %"], row["97.5 %"] = _matrix_interval(float(estimate), row["SE"], site, index)
-            wide = elementwise(site) and varies and spread.get(entry[place.start + index], 0.0) > _UNBOUNDED
+            wide = elementwise(site) and varies and float(spread.get(entry[place.start + index], 0.0)) > _UNBOUNDED
             row["note"] = _note(fit, name, element, varies, covariance) or ("at the boundary" if wide else "")
             rows[element] = row
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -116,7 +124,9 @@ def headlines(fit: Fit) -> list[str]:
     lines = [f"{state}: {fit.why}."]
     bad = fit.subject_results[fit.subject_results != "converged"]
     if len(bad):
-        lines.append(f"Modes of {len(bad)} subjects did not converge: {bad.value_counts().to_dict()}; first {bad.index[0]}.")
+        lines.append(
+            f"Modes of {len(bad)} subjects did not converge: {bad.value_counts().to_dict()}; first {bad.index[0]}."
+        )
     lines.append(f"{fit.objective_label}.")
     lines.append(
         f"OFV {fit.ofv:.5f}   -2 log L {-2 * fit.log_likelihood:.5f}   AIC {fit.aic:.3f}   "
@@ -137,7 +147,9 @@ def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
     if fit.layout.weights().any():
         lines.append("SEs are given the network weights, which are not in the covariance.")
     if fit.ignored_priors:
-        lines.append(f"Priors ignored by this estimator: {', '.join(fit.ignored_priors)} (use_priors=True counts them).")
+        lines.append(
+            f"Priors ignored by this estimator: {', '.join(fit.ignored_priors)} (use_priors=True counts them)."
+        )
     if len(fit.program.effect_names):
         lines += ["", "Random effects", random_effects(fit).to_string(float_format=lambda value: f"{value:.4g}")]
         correlations = effect_correlations(fit)
@@ -149,7 +161,8 @@ def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
 def random_effects(fit: Fit) -> pd.DataFrame:
     """Return by coordinate the prior SD, its CV % = √(exp ω² − 1) if it acts on a log scale, and the shrinkages."""
     table = shrinkage(fit)
-    table.insert(1, "CV % (if log-normal)", 100 * np.sqrt(np.expm1(table["omega (SD)"] ** 2)))
+    omega = table["omega (SD)"].where(table["omega (SD)"] < _LOG_SCALE)
+    table.insert(1, "CV % (if log-normal)", 100 * np.sqrt(np.expm1(omega**2)))
     return table
 
 
@@ -160,11 +173,11 @@ def effect_covariance(fit: Fit) -> dict[str, np.ndarray]:
     def read(pop: Any, params: Any) -> Any:
         run = fit.program.run(pop, params, None, stop=True)
         out = {}
-        for name, site in sites.items():
-            fn = unwrap(run.messages[name]["fn"])[1]
+        for name in sites:
+            fn: Any = unwrap(run.messages[name]["fn"])[1]
             while isinstance(fn, dist.TransformedDistribution):
                 fn = unwrap(fn.base_dist)[1]
-            if isinstance(fn, dist.MultivariateNormal):
+            if type(fn) is dist.MultivariateNormal:
                 full = fn.covariance_matrix
                 out[name] = full.reshape(-1, *full.shape[-2:])[0]
         return out
