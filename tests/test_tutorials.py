@@ -1,0 +1,31 @@
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+
+TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorial_runs(path, tmp_path, capsys):
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    finally:
+        os.chdir(here)
+    assert "Converged" in capsys.readouterr().out
+
+
+def test_the_model_of_the_readme_runs(tmp_path, capsys):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    finally:
+        os.chdir(here)
+    assert "OFV 116.80341" in capsys.readouterr().out
+    assert (tmp_path / "report.html").is_file()
