@@ -92,6 +92,21 @@ def test_priors_count_only_when_asked(wang):
     assert float(given.params["rate"]) == pytest.approx(float(free.params["rate"]), rel=1e-2)
 
 
+def test_a_previous_fit_as_prior(sleep_pop):
+    """With the variances fixed all is Gaussian: precisions add, and so the two halves give the whole, exactly."""
+    first, second = sleep_pop[:8], sleep_pop[8:]
+    fixed = ["Omega", "sigma"]
+    one, other, whole = (fit(zoo.lines_full, pop, fixed=fixed) for pop in (first, second, sleep_pop))
+    both = fit(zoo.lines_full, second, fixed=fixed, priors=one, use_priors=True)
+    # Both searches stop within gtol, 1e-4 of a standard error.
+    distance = np.abs(both.params["beta"] - whole.params["beta"]) / whole.covariance().se
+    assert (distance < 2e-4).all()
+    np.testing.assert_allclose(both.covariance().se, whole.covariance().se, rtol=1e-6)
+    ignoring = fit(zoo.lines_full, second, fixed=fixed, priors=one)
+    assert ignoring.ignored_priors == ["beta"]
+    np.testing.assert_allclose(ignoring.params["beta"], other.params["beta"], rtol=1e-9)
+
+
 def test_what_a_model_does_not_identify_is_named(wang):
     def model(pop):
         a = numpyro.param("a", 1.0, constraint=zoo.POSITIVE)
@@ -163,7 +178,9 @@ def test_a_zero_scale_names_subject_time_endpoint_and_remedy():
 
 def test_the_progress_line_shows_objective_and_gradient(wang, capsys):
     hx.fit(zoo.wang_additive, wang, hx.FOCE())
-    printed = capsys.readouterr().err
+    out, printed = capsys.readouterr()
+    assert "FOCE with interaction starts at" in out
+    assert "rate 0.5" in out
     assert "FOCE with interaction" in printed
     assert "OFV -" in printed
     assert "gradient" in printed

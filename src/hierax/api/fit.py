@@ -26,6 +26,7 @@ from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors, collect_priors, counting
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
+from hierax.results.priors import priors_of
 
 _warned_float32 = False
 
@@ -37,7 +38,7 @@ def fit(
     *,
     init: Mapping[str, Any] | None = None,
     fixed: Fixed = None,
-    priors: Mapping[str, Any] | None = None,
+    priors: Mapping[str, Any] | Fit | None = None,
     use_priors: UsePriors = "auto",
     starts: int = 1,
     seed: int = 0,
@@ -59,8 +60,9 @@ def fit(
         Site → constrained start value. Else a ``param``'s own value, else the prior's median.
     fixed : sequence of str or mapping, optional
         Sites to hold at their start; or site → elementwise mask of what to hold.
-    priors : mapping, optional
-        Site → NumPyro distribution; adds to the program's priors or replaces them.
+    priors : mapping or Fit, optional
+        Site → NumPyro distribution; adds to the program's priors or replaces them. For ``"net$params"`` also a dict
+        by dotted path or a ``callable(path, shape)``. A previous fit: the asymptotic distribution of its estimates.
     use_priors : {"auto", True, False}
         Whose priors count as a penalty: those of network weights alone (auto), all, or none.
     starts : int
@@ -88,13 +90,14 @@ def fit(
     _warn_float32()
     program = read_program(model, pop, plate)
     places = layout(program)
-    all_priors = collect_priors(program, priors)
+    all_priors = collect_priors(program, priors_of(priors) if isinstance(priors, Fit) else priors)
     counted = counting(program, all_priors, use_priors)
     session = Session(program, estimator, pop, places, counted)
     flat, free = places.start(init), places.free(fixed)
     held = inert_entries(session, flat, free)
     free = free & ~held
     with Progress(progress, estimator.label, _constant(session, flat)) as bar:
+        bar.begin(places.params(flat))
         search, history, flat = _multi_start(session, flat, free, max(starts, 1), seed, bar)
     final = _finish(session, flat, search)
     names = places.names()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 
@@ -12,9 +14,15 @@ class Progress:
     """Shows evaluation, OFV, standardised gradient and time while a search runs."""
 
     def __init__(self, shown: bool, label: str, constant: float):
-        self.constant = constant
-        self.started = time.perf_counter()
+        self.constant, self.label = constant, label
         self.bar = tqdm(desc=label, unit=" evaluations", disable=not shown, leave=True)
+
+    def begin(self, params: Mapping[str, Any]) -> None:
+        """Show the start values of all parameters but networks."""
+        shown = {name: value for name, value in params.items() if not isinstance(value, dict)}
+        text = ", ".join(f"{name} {np.array2string(value, precision=4, threshold=9)}" for name, value in shown.items())
+        if not self.bar.disable:
+            self.bar.write(f"{self.label} starts at {text}")
 
     def show(self, start: int, row: dict[str, float]) -> None:
         """Show one evaluation of a start."""

@@ -14,8 +14,7 @@ import pandas as pd
 
 from hierax.diagnose import plots
 from hierax.results.fit import Fit
-from hierax.results.individual import shrinkage
-from hierax.results.summary import effect_correlations, estimates, footnotes, headlines
+from hierax.results.summary import effect_correlations, estimates, footnotes, headlines, random_effects
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1000px;margin:2rem auto;padding:0 1rem}
@@ -51,7 +50,7 @@ def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int =
         ("Convergence", "", lambda: plots.convergence(fit)),
         ("Observed against predicted", "", lambda: plots.observed_predicted(fit)),
         ("Individual weighted residuals", "", lambda: plots.residuals(fit)),
-        ("Individual fits", "The first 24 subjects.", lambda: plots.individual_fits(fit)),
+        ("Individual fits", "The first 24 subjects." if len(fit.pop) > 24 else "", lambda: plots.individual_fits(fit)),
     ]
     for name in fit.pop.dv:
         sections.append(
@@ -85,7 +84,7 @@ def _effects(fit: Fit) -> str:
     if not fit.program.effect_names:
         return _note("The program has no random effects.")
     correlations = effect_correlations(fit)
-    out = _table(shrinkage(fit))
+    out = _table(random_effects(fit))
     if correlations is not None:
         out += _note("Correlations, SDs on the diagonal:") + _table(correlations)
     return out
