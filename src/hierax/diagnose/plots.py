@@ -17,21 +17,25 @@ if TYPE_CHECKING:
 INK, BLUE, RED, GREY = "#222222", "#2b6cb0", "#c05621", "#8a8a8a"
 
 
-def _figure(
-    rows: int = 1,
-    columns: int = 1,
-    width: float = 4.6,
-    height: float = 3.6,
-    layout: Any = "constrained",
-    **kwargs: Any,
-) -> Any:
+def _figure(rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.6, **kwargs: Any) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Figures are made without pyplot: no global state, no window, nothing to close.
-    figure = Figure(figsize=(width * columns, height * rows), layout=layout)
+    # Figures are made without pyplot: no global state, no window, nothing to close. Margins are set in inches, for a
+    # layout engine would draw every panel several times to measure it.
+    figure = Figure(figsize=(width * columns, height * rows))
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+    axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
+    shared = bool(kwargs.get("sharey"))
+    figure.subplots_adjust(
+        left=0.72 / (width * columns),
+        right=1 - 0.15 / (width * columns),
+        bottom=0.55 / (height * rows),
+        top=1 - 0.3 / (height * rows),
+        wspace=0.08 if shared else 0.75 / (width - 0.75),
+        hspace=0.25 if shared else 0.75 / (height - 0.75),
+    )
+    return figure, axes
 
 
 def convergence(fit: Fit) -> Figure:
@@ -84,9 +88,7 @@ def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int =
     curves = fine_predictions(fit, name, most)
     columns = 4
     rows = -(-len(curves) // columns)
-    figure, axes = _figure(rows, columns, 2.8, 2.2, layout=None, sharex=True, sharey=True)
-    # Many panels: fixed margins, for a layout engine measures every one of them several times.
-    figure.subplots_adjust(left=0.07, right=0.99, bottom=0.35 / rows, top=1 - 0.15 / rows, hspace=0.25, wspace=0.08)
+    figure, axes = _figure(rows, columns, 2.8, 2.2, sharex=True, sharey=True)
     for axis, curve in zip(axes.ravel(), curves, strict=False):
         axis.plot(curve.grid, curve.population, color=GREY, lw=1, ls="--", label="population")
         axis.plot(curve.grid, curve.individual, color=BLUE, lw=1.3, label="individual")
