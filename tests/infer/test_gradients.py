@@ -70,7 +70,7 @@ def test_reverse_mode_for_networks_agrees_with_forward_mode(monkeypatch):
 
     forward = compare(session_of(model, pop, hx.FOCE()), 1)
     monkeypatch.setattr(objective, "FORWARD_PARAMETERS", 0)
-    objective._CACHE.pop(model)
+    objective.forget(model)
     session = session_of(model, pop, hx.FOCE())
     backward = compare(session, 1)
     assert session.evaluate(session.layout.start(None)).scores is None
@@ -83,7 +83,7 @@ def test_many_random_effects_switch_to_reverse_mode_inside(monkeypatch):
     pop = zoo.wang_population()
     expected = hx.evaluate(zoo.wang_proportional, pop, {}, hx.Laplace()).value
     monkeypatch.setattr(blocks, "FORWARD_UP_TO", 0)
-    objective._CACHE.pop(zoo.wang_proportional)
+    objective.forget(zoo.wang_proportional)
     found = hx.evaluate(zoo.wang_proportional, pop, {}, hx.Laplace()).value
-    objective._CACHE.pop(zoo.wang_proportional)
+    objective.forget(zoo.wang_proportional)
     np.testing.assert_allclose(found, expected, rtol=1e-10)

@@ -21,7 +21,8 @@ from hierax.infer.laplace import Laplace
 from hierax.infer.objective import Evaluated, compiled_value, read_program
 from hierax.infer.optimise import Search
 from hierax.infer.result import Result
-from hierax.infer.session import Session, gaussian_count, inert_entries
+from hierax.infer.counts import count_observations
+from hierax.infer.session import Session, inert_entries
 from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors, collect_priors, counting
 from hierax.program.trace import Model
@@ -88,9 +89,11 @@ def fit(
     """
     began = time.perf_counter()
     _warn_float32()
+    _check_arguments(model, pop, estimator)
     program = read_program(model, pop, plate)
     places = layout(program)
-    all_priors = collect_priors(program, priors_of(priors) if isinstance(priors, Fit) else priors)
+    given = priors_of(priors) if isinstance(priors, Fit) else dict(priors or {})
+    all_priors = collect_priors(program, given)
     counted = counting(program, all_priors, use_priors)
     session = Session(program, estimator, pop, places, counted)
     flat, free = places.start(init), places.free(fixed)
@@ -112,6 +115,8 @@ def fit(
         held=[names[index] for index in np.flatnonzero(held)],
         ignored_priors=[name for name in all_priors if name not in counted],
         seed=seed,
+        use_priors=use_priors,
+        given_priors=sorted(given),
         timing={
             "compile": session.compile_seconds,
             "search": float(history["seconds"].sum()) if len(history) else 0.0,
@@ -134,7 +139,12 @@ def _multi_start(
         begin = flat.copy()
         if number:
             begin[free] += rng.uniform(-1, 1, int(free.sum()))
-        search = session.search(begin, free, lambda row, number=number: bar.show(number, row))
+        try:
+            search = session.search(begin, free, lambda row, number=number: bar.show(number, row))
+        except KeyboardInterrupt:
+            if best is None:
+                raise
+            search = best._replace(result=Result.interrupted, history=[])
         frames.append(pd.DataFrame(search.history).assign(start=number))
         if best is None or _rank(search) < _rank(best):
             best = search
@@ -160,18 +170,17 @@ def _rank(search: Search) -> tuple[bool, float]:
 
 def _finish(session: Session, flat: np.ndarray, search: Search) -> Evaluated:
     """Evaluate once more at the end, so that modes and values belong to the returned parameters."""
-    final = session.evaluate(flat, search.point.state)
-    if type(session.estimator).__name__ == "FO":
-        modes = _modes(session, flat)
-        final = final._replace(eta=modes.eta, hessian=modes.hessian, code=modes.code)
-    return final
+    return _with_modes(session, flat, session.evaluate(flat, search.point.state))
 
 
-def _modes(session: Session, flat: np.ndarray) -> Evaluated:
-    """Return post-hoc modes of the joint density, for an estimator that has none of its own."""
+def _with_modes(session: Session, flat: np.ndarray, out: Evaluated) -> Evaluated:
+    """Add post-hoc modes of the joint density, for an estimator that has none of its own but wants them (FO)."""
+    if not session.estimator.post_hoc:
+        return out
     laplace = Laplace(newton=session.estimator.newton)
     value = compiled_value(session.program, laplace, session.layout.unravel)
-    return value(jnp.asarray(flat), jnp.asarray(session.cold()), session.pop)
+    modes = value(jnp.asarray(flat), jnp.asarray(session.cold()), session.pop)
+    return out._replace(eta=modes.eta, hessian=modes.hessian, code=modes.code)
 
 
 def _full(search: Search, free: np.ndarray) -> np.ndarray:
@@ -182,6 +191,7 @@ def _full(search: Search, free: np.ndarray) -> np.ndarray:
 
 def _evaluation(session: Session, flat: np.ndarray, out: Evaluated) -> dict[str, Any]:
     params = session.layout.params(flat)
+    count, gaussian = count_observations(session.program, session.pop, params)
     return dict(
         session=session,
         params=params,
@@ -190,12 +200,13 @@ def _evaluation(session: Session, flat: np.ndarray, out: Evaluated) -> dict[str,
         value=np.asarray(out.value),
         hessian=np.asarray(out.hessian),
         codes=np.asarray(out.code),
-        n_gaussian=gaussian_count(session.program, session.pop, params),
+        n_observations=count,
+        n_gaussian=gaussian,
     )
 
 
 def _constant(session: Session, flat: np.ndarray) -> float:
-    count = gaussian_count(session.program, session.pop, session.layout.params(flat))
+    _, count = count_observations(session.program, session.pop, session.layout.params(flat))
     return count * float(np.log(2 * np.pi))
 
 
@@ -212,12 +223,10 @@ def evaluate(
         Site → constrained value; sites left out take their start.
     """
     _warn_float32()
+    _check_arguments(model, pop, estimator)
     session = _session(model, pop, estimator, plate)
     flat = session.layout.start(params)
-    out = session.value(flat)
-    if type(estimator).__name__ == "FO":
-        modes = _modes(session, flat)
-        out = out._replace(eta=modes.eta, hessian=modes.hessian, code=modes.code)
+    out = _with_modes(session, flat, session.value(flat))
     return Evaluation(**_evaluation(session, flat, out))
 
 
@@ -230,6 +239,18 @@ def _session(model: Model, pop: Population, estimator: Estimator, plate: str) ->
     program = read_program(model, pop, plate)
     places: Layout = layout(program)
     return Session(program, estimator, pop, places)
+
+
+def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
+    """Refuse the usual slips of the three main arguments."""
+    if isinstance(estimator, type) and issubclass(estimator, Estimator):
+        raise ValueError(f"The estimator is the class {estimator.__name__} itself. Write hx.{estimator.__name__}().")
+    if not isinstance(estimator, Estimator):
+        raise ValueError(f"The estimator is {estimator!r}. Use hx.FO(), hx.FOCE(), hx.Laplace(), hx.AGQ(n), ...")
+    if not isinstance(pop, Population):
+        raise ValueError(f"The population is a {type(pop).__name__}. Make one with hx.read_nonmem(table).")
+    if not callable(model):
+        raise ValueError(f"The model is a {type(model).__name__}, no function of the population. Pass the function.")
 
 
 def _tell(out: Fit, throw: bool) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from hierax.data.population import Population
+from hierax.data.population import ENDPOINT_CODES, OCCASION_LEVELS, Population
 
 ORDER = ("AMT", "EVID", "CMT", "RATE", "II", "ADDL", "MDV", "CENS", "LIMIT")
 
@@ -17,21 +17,23 @@ def to_frame(pop: Population) -> pd.DataFrame:
     """Return one row a real record, in file order; see :meth:`hierax.Population.to_frame`."""
     subject, record = np.nonzero(np.asarray(pop.record_mask) & np.asarray(pop.subject_mask)[:, None])
     at = (subject, record)
-    ids = np.array(pop.ids if pop.ids is not None else range(1, len(pop) + 1), dtype=object)
+    ids = np.array(_unique(pop.ids if pop.ids is not None else range(1, len(pop) + 1)), dtype=object)
+    by, *codes = pop.labels.get(ENDPOINT_CODES, ("DVID", *range(1, len(pop.mask) + 1)))
     value = np.full(len(subject), np.nan)
-    endpoint = np.zeros(len(subject), int)
+    endpoint = np.full(len(subject), codes[0], dtype=object)
     for index, (name, mask) in enumerate(pop.mask.items()):
         hit = np.asarray(mask)[at]
         value[hit] = np.asarray(pop.dv[name])[at][hit]
-        endpoint[hit] = index + 1
+        endpoint[hit] = codes[index]
     frame = pd.DataFrame({"ID": ids[subject], "TIME": np.asarray(pop.times)[at], "DV": value}).infer_objects()
     for name in ORDER:
         if name.lower() in pop.records:
             frame[name] = np.asarray(pop.records[name.lower()])[at]
-    if len(pop.mask) > 1:
-        frame["DVID"] = endpoint
+    if len(pop.mask) > 1 and by == "DVID":
+        frame["DVID"] = pd.Series(endpoint).infer_objects()
     if pop.occasion is not None:
-        frame["OCC"] = np.asarray(pop.occasion)[at]
+        levels = pop.labels.get(OCCASION_LEVELS, range(pop.n_occasions))
+        frame["OCC"] = np.array(list(levels))[np.asarray(pop.occasion)[at]]
     for name, values in pop.covariates.items():
         if np.ndim(values) > 2:
             continue
@@ -40,3 +42,13 @@ def to_frame(pop: Population) -> pd.DataFrame:
         frame[name] = wide if labels is None else np.array(labels, dtype=object)[wide.astype(int)]
     whole = [name for name in ("EVID", "CMT", "ADDL", "MDV", "CENS") if name in frame.columns]
     return frame.astype({name: int for name in whole})
+
+
+def _unique(ids: Iterable[Any]) -> list[Any]:
+    """Tell the copies of a resampled subject apart, as ``id#2``, ``id#3``: rows of one ID would be one subject."""
+    seen: dict[Any, int] = {}
+    out = []
+    for subject in ids:
+        seen[subject] = seen.get(subject, 0) + 1
+        out.append(subject if seen[subject] == 1 else f"{subject}#{seen[subject]}")
+    return out

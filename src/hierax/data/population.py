@@ -15,6 +15,9 @@ from jax.core import Tracer
 from hierax.data.events import Events
 from hierax.data.padding import bucket_size, pad_axis
 
+# Keys of ``labels`` beside the categories of covariates: how endpoints are coded in the table, and OCC's levels.
+ENDPOINT_CODES, OCCASION_LEVELS = "endpoint codes", "occasion levels"
+
 ARRAYS = (
     "times",
     "dv",
@@ -130,10 +133,15 @@ class Population:
         of about the same size share compiled functions. Traced rows give as many subjects as there are rows.
         Integer ids: use ``pop.loc[ids]``.
         """
-        if isinstance(rows, Tracer):
-            return jax.tree.map(lambda leaf: leaf[rows], dataclasses.replace(self, ids=None, labels={}))
+        traced = any(isinstance(leaf, Tracer) for leaf in (rows, self.times))
+        if traced:
+            index = jnp.arange(self.n_subjects)[rows] if isinstance(rows, slice) else jnp.atleast_1d(jnp.asarray(rows))
+            bare = dataclasses.replace(self, ids=None, labels={})
+            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], bare)
         if isinstance(rows, str) or (isinstance(rows, list | tuple) and rows and isinstance(rows[0], str)):
             return self.loc[rows]
+        if np.ndim(rows) == 1 and np.asarray(rows).dtype == bool and len(np.asarray(rows)) == self.n_subjects:
+            rows = np.asarray(rows)[: len(self)]
         picked = np.atleast_1d(np.arange(len(self))[rows])
         taken = _map_subjects(self, lambda leaf: np.asarray(leaf)[picked])
         ids = None if self.ids is None else tuple(self.ids[row] for row in picked)

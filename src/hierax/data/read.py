@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from hierax.data.columns import NUMERIC, clean_numbers, load_table, rename_columns, require
-from hierax.data.population import Population
+from hierax.data.columns import MISSING, NUMERIC, clean_numbers, load_table, rename_columns, require
+from hierax.data.population import ENDPOINT_CODES, Population
 from hierax.data.problems import Problems
 from hierax.data.records import build_population
 
@@ -64,7 +64,7 @@ def read_nonmem(
     clean_numbers(frame, [name for name in NUMERIC if name in frame.columns], problems)
     _complete(frame, problems)
     labels = _clean_covariates(frame, covariates, problems)
-    names = _endpoint_codes(frame, endpoints, problems)
+    names = _endpoint_codes(frame, endpoints, problems, labels)
     _check_records(frame, problems)
     problems.raise_if_any()
     return build_population(frame, names, covariates, labels)
@@ -117,25 +117,45 @@ def _clean_covariates(frame: pd.DataFrame, covariates: list[str], problems: Prob
     """Check covariates; replace categories by codes in place and return their labels."""
     labels: dict[str, tuple[Any, ...]] = {}
     for name in covariates:
+        missing = frame[name].isna() | frame[name].astype(str).str.strip().isin(MISSING)
         problems.add_rows(
             "missing_covariate",
             frame,
-            frame[name].isna(),
+            missing,
             name,
             "the covariate is missing here, and a missing value is not a number.",
             "fill it in, or drop it from covariates=.",
         )
-        if not (pd.api.types.is_numeric_dtype(frame[name]) or pd.api.types.is_bool_dtype(frame[name])):
-            categories = sorted(frame[name].dropna().unique(), key=str)
+        text = frame[name].astype(object).where(~missing)
+        numbers = pd.to_numeric(text, errors="coerce").astype(float)
+        if numbers.notna().any() or missing.all():
+            problems.add_rows(
+                "not_a_number",
+                frame,
+                numbers.isna() & ~missing,
+                name,
+                f"{name} is a number in other rows.",
+                "write a number; or, for categories, let no row be a number.",
+            )
+            frame[name] = numbers
+        else:
+            categories = sorted(text.dropna().unique(), key=str)
             labels[name] = tuple(categories)
-            frame[name] = frame[name].map({label: code for code, label in enumerate(categories)})
-        frame[name] = frame[name].astype(float)
+            frame[name] = text.map({label: code for code, label in enumerate(categories)}).astype(float)
     return labels
 
 
-def _endpoint_codes(frame: pd.DataFrame, endpoints: Mapping[str, Any] | None, problems: Problems) -> tuple[str, ...]:
+def _endpoint_codes(
+    frame: pd.DataFrame, endpoints: Mapping[str, Any] | None, problems: Problems, labels: dict[str, tuple[Any, ...]]
+) -> tuple[str, ...]:
     """Set ``_endpoint``, the index of the endpoint that a record observes, and return the endpoints' names."""
     if endpoints is None:
+        seen = frame.loc[frame["_observed"] & (frame["CMT"] > 0), "CMT"]
+        if "DVID" not in frame.columns and seen.nunique() > 1:
+            raise ValueError(
+                f"Observations have CMT {sorted(seen.unique().tolist())} and there is no DVID, so there are several "
+                f"endpoints. Name them by their CMT, e.g. endpoints={{'cp': 2, 'pd': 3}}, or drop the CMT column."
+            )
         if "DVID" in frame.columns and frame.loc[frame["_observed"], "DVID"].nunique() > 1:
             values = sorted(frame.loc[frame["_observed"], "DVID"].dropna().unique().tolist(), key=str)
             raise ValueError(
@@ -145,6 +165,9 @@ def _endpoint_codes(frame: pd.DataFrame, endpoints: Mapping[str, Any] | None, pr
         frame["_endpoint"] = 0
         return ("dv",)
     by = "DVID" if "DVID" in frame.columns else "CMT"
+    if by == "CMT" and (frame["CMT"] == 0).all():
+        raise ValueError("endpoints= needs a DVID or a CMT column to tell them apart. Add one, or drop endpoints=.")
+    labels[ENDPOINT_CODES] = (by, *endpoints.values())
     codes = {_key(value): index for index, value in enumerate(endpoints.values())}
     found = frame[by].map(lambda value: codes.get(_key(value), -1))
     frame["_endpoint"] = found

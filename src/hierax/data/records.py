@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.events import expand_doses
-from hierax.data.population import Population
+from hierax.data.population import OCCASION_LEVELS, Population
 
 KEPT = ("EVID", "CMT", "AMT", "RATE", "II", "ADDL", "DV", "MDV", "CENS", "LIMIT")
 
@@ -68,7 +68,7 @@ def build_population(
         occasion=occasion,
         occasion_mask=occasion_mask,
         **_censoring(records, mask),
-        labels=labels,
+        labels=labels | _occasion_levels(frame),
         ids=tuple(axis.ids),
     )
 
@@ -87,6 +87,10 @@ def _occasions(frame: pd.DataFrame, axis: RecordAxis) -> tuple[np.ndarray | None
     present = np.zeros((axis.shape[0], len(levels)), bool)
     present[axis.subject, codes] = True
     return axis.scatter_hold(codes).astype(np.int32), present
+
+
+def _occasion_levels(frame: pd.DataFrame) -> dict[str, tuple[Any, ...]]:
+    return {OCCASION_LEVELS: tuple(np.unique(frame["OCC"]).tolist())} if "OCC" in frame.columns else {}
 
 
 def _censoring(records: dict[str, np.ndarray], mask: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ PerSubject = Callable[[Vectors], Float[Array, " subject"]]
 # Forward mode compiles faster than reverse, and a select in it drops the NaN tangents of masked entries, which
 # reverse mode would multiply by zero and keep. Its cost grows with the square of the coordinates, so past this
 # many reverse mode takes over.
-FORWARD_UP_TO = 10
+FORWARD_UP_TO = 24
 
 
 def tiled_basis(eta: Vectors) -> Float[Array, "coordinate subject coordinate"]:
@@ -27,6 +27,9 @@ def tiled_basis(eta: Vectors) -> Float[Array, "coordinate subject coordinate"]:
 
 def push_basis(function: Callable[[Vectors], Any], eta: Vectors) -> tuple[Any, Any]:
     """Return ``function(eta)`` and its tangents along every e_k, stacked in front."""
+    if not eta.shape[-1]:
+        value = function(eta)
+        return value, jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape)), value)
     return jax.vmap(lambda seed: jax.jvp(function, (eta,), (seed,)), out_axes=(None, 0))(tiled_basis(eta))
 
 
@@ -47,6 +50,8 @@ def value_gradient_hessian(function: PerSubject, eta: Vectors) -> tuple[Float[Ar
 
 def cholesky(blocks: Blocks) -> tuple[Blocks, Bool[Array, " subject"]]:
     """Return lower factors, and which blocks are positive definite; the others get the identity."""
+    if not blocks.shape[-1]:
+        return blocks, jnp.ones(blocks.shape[0], bool)
     factor = jnp.linalg.cholesky(blocks, symmetrize_input=False)
     good = jnp.all(jnp.isfinite(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
     return jnp.where(good[:, None, None], factor, jnp.eye(blocks.shape[-1])), good
@@ -54,12 +59,16 @@ def cholesky(blocks: Blocks) -> tuple[Blocks, Bool[Array, " subject"]]:
 
 def solve_factored(factor: Blocks, vectors: Vectors) -> Vectors:
     """Solve ``L Lᵀ x = v`` by subject."""
+    if not vectors.shape[-1]:
+        return vectors
     lower = jax.scipy.linalg.solve_triangular(factor, vectors[..., None], lower=True)
     return jax.scipy.linalg.solve_triangular(factor, lower, lower=True, trans=1)[..., 0]
 
 
 def inverse_factored(factor: Blocks) -> Blocks:
     """Return ``(L Lᵀ)⁻¹`` by subject."""
+    if not factor.shape[-1]:
+        return factor
     eye = jnp.broadcast_to(jnp.eye(factor.shape[-1]), factor.shape)
     lower = jax.scipy.linalg.solve_triangular(factor, eye, lower=True)
     return jnp.einsum("nki,nkj->nij", lower, lower)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,7 +82,7 @@ def _rows(
         if seen.scale is not None:
             part = part * jnp.sqrt(_trailing(seen.scale, part.ndim - 1, seen))
         moved = jnp.moveaxis(part, seen.axis + 1, 1)
-        rows.append(moved.reshape(*moved.shape[:2], -1))
+        rows.append(moved.reshape(*moved.shape[:2], math.prod(moved.shape[2:])))
     return rows
 
 

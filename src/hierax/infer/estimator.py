@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,9 @@ class Estimator(abc.ABC):
 
     newton: Newton
     optimiser: QuasiNewton
+    # Whether modes are found once more after the fit, and whether there are modes at all.
+    post_hoc: ClassVar[bool] = False
+    has_modes: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +46,7 @@ class FO(_AtReference):
 
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
+    post_hoc: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
@@ -109,6 +111,7 @@ class NaivePooled(_AtReference):
 
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
+    has_modes: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

@@ -97,8 +97,10 @@ def find_modes(function: PerSubject, starts: tuple[Vectors, ...], newton: Newton
 
     # The first trip through the body evaluates at the start itself (a zero step from an infinite value), so that
     # the program and its derivatives are traced and compiled once.
+    n, d = starts[0].shape
+    if not d:
+        return Modes(starts[0], function(starts[0]), jnp.zeros((n, 0, 0)), jnp.zeros(n, int), jnp.array(0))
     start = _best(function, starts)
-    n, d = start.shape
     blocks = jnp.zeros((n, d, d))
     none, unknown = jnp.zeros(n, bool), jnp.full(n, jnp.inf)
     first = _State(start, unknown, start * 0, blocks, jnp.zeros(n), start * 0, unknown, ~none, none, jnp.array(0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -19,17 +18,31 @@ from hierax.program.density import Program
 from hierax.program.sites import read_sites
 from hierax.program.trace import Model
 
-_CACHE: weakref.WeakKeyDictionary[Any, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
+# Where a model keeps what was built for it: on the function itself, so that both go together. Models that take no
+# attributes are kept here.
+_ATTRIBUTE = "__hierax_cache__"
+_OTHERS: dict[Any, dict[Hashable, Any]] = {}
 # Past this many parameters one reverse pass costs less than a forward pass each.
 FORWARD_PARAMETERS = 40
 
 
 def cached(model: Model, key: Hashable, build: Callable[[], Any]) -> Any:
     """Return what was built for this model and key before, or build it."""
-    entries = _CACHE.setdefault(model, {})
+    entries = _entries(model)
     if key not in entries:
         entries[key] = build()
     return entries[key]
+
+
+def _entries(model: Model) -> dict[Hashable, Any]:
+    if not hasattr(model, "__dict__"):
+        return _OTHERS.setdefault(model, {})
+    return vars(model).setdefault(_ATTRIBUTE, {})
+
+
+def forget(model: Model) -> None:
+    """Drop everything that was built for a model."""
+    _entries(model).clear()
 
 
 def structure(pop: Population) -> Hashable:

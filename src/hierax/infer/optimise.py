@@ -36,6 +36,7 @@ class Point(NamedTuple):
     gradient: np.ndarray
     scores: np.ndarray | None
     state: Any
+    penalty: float = 0.0
 
 
 class Search(NamedTuple):
@@ -124,6 +125,9 @@ class _Run:
             if accepted:
                 if standardised(self.best) < self.options.gtol:
                     return Result.converged, "the standardised gradient is below gtol"
+                # With few subjects their scores say little of the curvature; BFGS knows it after some steps.
+                if bfgs.accepted > 2 * origin.size and bfgs.decrement() < self.options.gtol**2:
+                    return Result.converged, "the decrease that is left to expect is below gtol²"
                 still = still + 1 if previous - self.best.value <= 1e-11 * (1 + abs(previous)) else 0
                 if still >= _STILL:
                     return Result.converged, "the objective no longer changes"
@@ -141,7 +145,7 @@ class _Run:
             self.best, self.best_x = point, x
         row = {
             "iteration": float(len(self.history)),
-            "value": point.value,
+            "value": point.value - point.penalty,
             "gradient": standardised(point) if _finite(point) else np.nan,
             "step": step,
             "seconds": time.perf_counter() - self.started,
@@ -152,7 +156,9 @@ class _Run:
 
 
 def _finite(point: Point) -> bool:
-    return bool(np.isfinite(point.value) and np.isfinite(point.gradient).all())
+    # Scores whose squares overflow are of no use either: such a point is too far out.
+    squares = point.gradient if point.scores is None else point.scores @ point.scores.T
+    return bool(np.isfinite(point.value) and np.isfinite(point.gradient).all() and np.isfinite(squares).all())
 
 
 def standardised(point: Point) -> float:
@@ -191,6 +197,7 @@ class _AskTell:
         self.solver = optimistix.BFGS(rtol=1e-8, atol=1e-8)
         self.step = equinox.filter_jit(_bfgs_step)
         self.x = jnp.asarray(x)
+        self.accepted = 0
         scalar = jax.ShapeDtypeStruct((), self.x.dtype)
         self.state = self.solver.init(_told, self.x, None, {}, scalar, None, frozenset())
 
@@ -202,10 +209,16 @@ class _AskTell:
         """Take value and gradient at the asked point; return whether it was accepted."""
         import jax.numpy as jnp
 
-        before = int(self.state.num_accepted_steps)
+        before = self.accepted
         told = (jnp.asarray(value, self.x.dtype), jnp.asarray(gradient, self.x.dtype))
         self.x, self.state = self.step(self.solver, self.x, told, self.state)
-        return int(self.state.num_accepted_steps) > before
+        self.accepted = int(self.state.num_accepted_steps)
+        return self.accepted > before
+
+    def decrement(self) -> float:
+        """Return gᵀBg at the accepted point, B the inverse Hessian by BFGS: twice the decrease to expect."""
+        info = self.state.f_info
+        return float(info.grad @ info.hessian_inv.mv(info.grad))
 
 
 def _told(y: Any, told: Any) -> Any:

@@ -76,7 +76,7 @@ class AGQ(ModeEstimator):
         """Return −log L_i; see :class:`Estimator`."""
         eta = self.implicit_modes(program, pop, params, anchor)
         blocks = self._scaling(program, pop, params, eta)
-        half_width = jnp.linalg.cholesky(spd_inverse(blocks))
+        half_width = jnp.linalg.cholesky(spd_inverse(blocks)) if blocks.shape[-1] else blocks
         nodes, log_weights = grid(self.n, eta.shape[-1])
 
         def log_terms(node: Array, log_weight: Array) -> Float[Array, " subject"]:

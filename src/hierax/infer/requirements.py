@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array
 
 from hierax.data.population import Population, sanitise
 from hierax.infer.blocks import Vectors
 from hierax.program.density import Program, unwrap
-from hierax.program.families import FAMILIES, find_family
+from hierax.program.families import FAMILIES, Family, find_family
 
 GAUSSIAN = ("Normal", "LogNormal", "MultivariateNormal")
 
@@ -23,7 +27,7 @@ def need_families(program: Program, pop: Population, estimator: str) -> list[str
                 f"{estimator} cannot use factor '{name}', because a bare log density has no Fisher information. "
                 f"Use Laplace(), which takes its second derivatives."
             )
-        elif find_family(unwrap(program.sites.messages[name]["fn"])[1]) is None:
+        elif _family(program, name) is None:
             known = sorted({family.name for _, family in FAMILIES})
             found.append(
                 f"{estimator} cannot use the data site '{name}' ({site.distribution}), because its Fisher information "
@@ -35,17 +39,22 @@ def need_families(program: Program, pop: Population, estimator: str) -> list[str
 def _moving_parameters(program: Program, pop: Population, estimator: str) -> list[str]:
     """Refuse parameters that depend on random effects though their information formula holds them fixed."""
     families = {
-        name: find_family(unwrap(program.sites.messages[name]["fn"])[1])
-        for name, site in program.sites.data.items()
-        if not site.factor
+        name: _family(program, name) for name, site in program.sites.data.items() if not site.factor
     }
-    held = {name: family.free_of_effects for name, family in families.items() if family and any(family.free_of_effects)}
+    held = {
+        name: (*family.free_of_effects, *_transform_labels(program, name))
+        for name, family in families.items()
+        if family and (any(family.free_of_effects) or _transform_labels(program, name))
+    }
     if not held or not program.effect_names:
         return []
 
     def parameters(eta: Vectors, pop: Population) -> dict[str, tuple[Array, ...]]:
         run = program.run(sanitise(pop), program.start(), eta)
-        return {name: program.observed(run, name).parameters for name in held}  # type: ignore[union-attr]
+        return {
+            name: (*program.observed(run, name).parameters, *_transform_leaves(run.messages[name]["fn"]))  # type: ignore[union-attr]
+            for name in held
+        }
 
     eta = np.random.default_rng(1).normal(size=(pop.n_subjects, len(program.effect_names)))
     _, moved = jax.jit(lambda e, pop: jax.jvp(lambda x: parameters(x, pop), (e,), (np.ones_like(eta),)))(eta, pop)
@@ -59,13 +68,32 @@ def _moving_parameters(program: Program, pop: Population, estimator: str) -> lis
     ]
 
 
+def _family(program: Program, name: str) -> Family | None:
+    """Return the family of a data site, seen through its transforms, from its types alone."""
+    fn = unwrap(program.sites.messages[name]["fn"])[1]
+    while type(fn) is dist.TransformedDistribution and not fn.event_shape:
+        fn = unwrap(fn.base_dist)[1]
+    return find_family(fn)
+
+
+def _transform_leaves(fn: Any) -> list[Array]:
+    """Return the floating numbers inside the transforms of an observed distribution."""
+    fn = unwrap(fn)[1]
+    leaves = jax.tree.leaves(fn.transforms) if type(fn) is dist.TransformedDistribution else []
+    return [jnp.asarray(leaf, float) for leaf in leaves]
+
+
+def _transform_labels(program: Program, name: str) -> list[str]:
+    return ["transform"] * len(_transform_leaves(program.sites.messages[name]["fn"]))
+
+
 def need_gaussian_data(program: Program, pop: Population, estimator: str) -> list[str]:
     """Ask for Gaussian (or log-normal) data, whose scale can be frozen."""
     return need_families(program, pop, estimator) + [
         f"{estimator} cannot use the data site '{name}' ({site.distribution}), because it has no location and scale "
         f"to take apart; it treats {list(GAUSSIAN)}. Use FOCE() or Laplace()."
         for name, site in program.sites.data.items()
-        if not site.factor and site.distribution not in GAUSSIAN
+        if not site.factor and getattr(_family(program, name), "log_prob", None) is None
     ]
 
 

@@ -13,11 +13,10 @@ import numpy as np
 
 from hierax.data.population import Population
 from hierax.infer.estimator import Estimator
-from hierax.infer.objective import Evaluated, cached, compiled_objective, compiled_value
+from hierax.infer.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.optimise import Point, Search, minimise
 from hierax.infer.result import Result
-from hierax.program.density import Program, unwrap
-from hierax.program.families import find_family
+from hierax.program.density import Program
 from hierax.program.parameters import Layout
 from hierax.program.priors import penalty
 
@@ -85,54 +84,29 @@ class Session:
             extra, slope = self.penalty(at)
             scores = None if out.scores is None else np.asarray(out.scores)[free]
             value = float(np.asarray(out.value).sum()) + extra
-            return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta)
+            return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta, extra)
 
         return minimise(evaluate, flat[free], None, self.estimator.optimiser, report)
 
 
 def inert_entries(session: Session, flat: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Return which free entries the objective does not contain at all: their scores are zero for every subject."""
-    out = session.evaluate(flat)
-    scores = np.asarray(out.gradient)[:, None] if out.scores is None else np.asarray(out.scores)
-    if not np.isfinite(scores).all():
-        return np.zeros_like(free)
-    slope = session.penalty(flat)[1]
-    return free & (np.abs(scores).max(-1) == 0) & (slope == 0)
+    """Return which free entries the objective does not contain at all: their scores are zero for every subject.
+
+    They must be zero at two other points too, for a start may be special (a slope of zero, say). Network weights
+    are never held.
+    """
+    inert = free & ~session.layout.weights()
+    rng = np.random.default_rng(2)
+    for at in (flat, flat + rng.normal(0, 0.2, flat.size), flat + rng.normal(0, 0.2, flat.size)):
+        if not inert.any():
+            break
+        out = session.evaluate(at)
+        scores = np.asarray(out.gradient)[:, None] if out.scores is None else np.asarray(out.scores)
+        usable = np.isfinite(scores).all()
+        inert &= (np.abs(scores).max(-1) == 0) & (session.penalty(at)[1] == 0) if usable else False
+    return inert
 
 
 def subject_results(codes: Any) -> list[Result]:
     """Return each subject's result from its code."""
     return [Result(int(code)) for code in np.asarray(codes)]
-
-
-def gaussian_count(program: Program, pop: Population, params: Mapping[str, Any]) -> int:
-    """Return N of the OFV: unmasked, uncensored scalar observations of Normal, LogNormal and MVN sites."""
-
-    def count(pop: Population) -> Any:
-        run = program.run(pop, params, None)
-        total = jnp.zeros((), int)
-        for name, site in program.sites.data.items():
-            if site.factor:
-                continue
-            msg = run.messages[name]
-            mask, fn = unwrap(msg["fn"])
-            shape = tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape)
-            exact = jnp.ones((), bool)
-            if hasattr(fn, "censored"):
-                exact, fn = ~fn.censored, unwrap(fn.base_dist)[1]
-            elif hasattr(fn, "left_censored"):
-                exact = jnp.isclose(msg["value"][..., 0], msg["value"][..., 1]) & ~fn.left_censored & ~fn.right_censored
-                fn, shape = unwrap(fn.base_dist)[1], shape[:-1]
-            family = find_family(fn)
-            if family is None or family.log_prob is None:
-                continue
-            seen = exact if mask is None else exact & mask
-            rest = (1,) * (len(shape) - seen.ndim) if seen.ndim else ()
-            real = jnp.asarray(pop.subject_mask)
-            event = len(msg["fn"].event_shape) if len(shape) == len(msg["fn"].shape()) else 0
-            axis = len(shape) - event + site.dim
-            keep = real.reshape((-1,) + (1,) * (len(shape) - axis - 1))
-            total = total + jnp.sum(jnp.broadcast_to(seen.reshape(seen.shape + rest) & keep, shape))
-        return total
-
-    return int(cached(program.model, ("count", id(program)), lambda: jax.jit(count))(pop))

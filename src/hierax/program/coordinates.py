@@ -90,7 +90,7 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
         return jnp.broadcast_to(density, fn.batch_shape)
 
     def place(value: Any) -> Array:
-        return jnp.broadcast_to(value, shape)
+        return jnp.broadcast_to(jnp.asarray(value, float), shape)
 
     return Coordinate(
         shape=shape,

@@ -30,6 +30,7 @@ class Observed:
     axis: int
     value: Array
     scale: Any
+    log_det: Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,6 +98,17 @@ class Program:
         """Return the prior SD of every coordinate, (subject, coordinate)."""
         return self._flat(self.run(pop, params, eta, stop=True), lambda c: c.scale(), pop)
 
+    def active(self, pop: Population, params: Params) -> Array:
+        """Return which coordinates take part, (subject, coordinate): not masked by the program, not padding."""
+
+        def read(coordinate: Any) -> Array:
+            mask = jnp.ones((), bool) if coordinate.mask is None else coordinate.mask
+            batch = coordinate.shape[: len(coordinate.shape) - coordinate.event_dim]
+            wide = jnp.broadcast_to(mask, batch).reshape(batch + (1,) * coordinate.event_dim)
+            return jnp.broadcast_to(wide, coordinate.shape)
+
+        return self._flat(self.run(pop, params, None, stop=True), read, pop) & jnp.asarray(pop.subject_mask)[:, None]
+
     def _flat(self, run: Run, read: Any, pop: Population) -> Effects:
         parts = [site.flatten(read(run.coordinates[name])) for name, site in self.sites.effects.items()]
         return jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((pop.n_subjects, 0))
@@ -137,8 +149,10 @@ class Program:
                 seen = self.observed(run, name)
                 assert seen is not None
                 assert seen.family.log_prob is not None
-                density = seen.family.log_prob((seen.parameters[0], frozen[name]), seen.value)
+                density = seen.family.log_prob((seen.parameters[0], frozen[name]), seen.value) - seen.log_det
                 density = density if seen.mask is None else jnp.where(seen.mask, density, 0.0)
+                # Event axes of an Independent are still there: a site's density has its batch shape alone.
+                density = density.reshape(*density.shape[: len(msg["fn"].batch_shape)], -1).sum(-1)
             total = total + per_subject(site_log_prob(msg, density), site.dim, pop.n_subjects)
         return jnp.where(jnp.asarray(pop.subject_mask), total, 0.0)
 
@@ -168,20 +182,21 @@ class Program:
         """Return an observed site's family and parameters, or None where it has no information formula."""
         msg, site = run.messages[name], self.sites.data[name]
         mask, fn = unwrap(msg["fn"])
+        fn, value, log_det = untransform(fn, msg["value"])
         family = None if site.factor else find_family(fn)
         if family is None:
             return None
         full = tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape)
         values = []
-        for value, event in zip(family.parameters(fn), family.event, strict=True):
+        for parameter, event in zip(family.parameters(fn), family.event, strict=True):
             batch = full[: len(full) - min(event, 1)]
-            value = jnp.asarray(value)
-            values.append(jnp.broadcast_to(value, batch + value.shape[value.ndim - event :]))
+            part = jnp.asarray(parameter)
+            values.append(jnp.broadcast_to(part, batch + part.shape[part.ndim - event :]))
         if mask is not None:
             elements = full[: len(full) - min(max(family.event), 1)]
             mask = jnp.broadcast_to(_expand_right(mask, len(elements)), elements)
         axis = len(msg["fn"].batch_shape) + site.dim
-        return Observed(family, tuple(values), mask, axis, msg["value"], msg["scale"])
+        return Observed(family, tuple(values), mask, axis, value, msg["scale"], log_det)
 
 
 def unwrap(fn: Any) -> tuple[Any, Any]:
@@ -192,6 +207,18 @@ def unwrap(fn: Any) -> tuple[Any, Any]:
             mask = fn._mask if mask is None else mask & fn._mask
         fn = fn.base_dist
     return mask, fn
+
+
+def untransform(fn: Any, value: Any) -> tuple[Any, Any, Any]:
+    """See an observation through elementwise transforms: base distribution, value in its space, log|dy/dx|."""
+    log_det = jnp.zeros(())
+    while type(fn) is dist.TransformedDistribution and not fn.event_shape:
+        for transform in reversed(fn.transforms):
+            inner = transform.inv(value)
+            log_det = log_det + transform.log_abs_det_jacobian(inner, value)
+            value = inner
+        fn = unwrap(fn.base_dist)[1]
+    return fn, value, log_det
 
 
 def _expand_right(mask: Any, ndim: int) -> Array:

@@ -43,6 +43,15 @@ def check_independence(program: Program, pop: Population) -> None:
             _refuse(name, sites[int(np.argmax(across))])
 
 
+def _points(program: Program) -> Any:
+    """Return, stacked, the start of the parameters and a random point near it: a slope of zero hides what it scales."""
+    rng = np.random.default_rng(3)
+    start = program.start()
+    free = program.unconstrain(start)
+    moved = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.1 * rng.standard_normal(np.shape(leaf)), free)
+    return jax.tree.map(lambda one, other: np.stack([one, other]), start, dict(program.constrain(moved)))
+
+
 def _inputs(program: Program, pop: Population) -> tuple[dict[str, Any], list[str]]:
     """Return everything by which subjects could tie: random effects, float arrays of the population, odd params."""
     rng = np.random.default_rng(1)
@@ -67,9 +76,9 @@ def _moved(program: Program, pop: Population, inputs: dict[str, Any], names: lis
     """Return whether a tangent on half of the subjects moves the densities of a half, by input and by site."""
     leaves, tree = jax.tree.flatten(pop)
 
-    def densities(inputs: dict[str, Any]) -> Array:
+    def densities(inputs: dict[str, Any], params: dict[str, Any]) -> Array:
         at = jax.tree.unflatten(tree, [inputs["data"].get(str(i), leaf) for i, leaf in enumerate(leaves)])
-        params = {**program.start(), **inputs["params"]}
+        params = {**params, **inputs["params"]}
         flat = [site.flatten(inputs["effects"][name]) for name, site in program.sites.effects.items()]
         eta = jnp.concatenate(flat, axis=-1) if flat else jnp.zeros((pop.n_subjects, 0))
         run = program.run(at, params, eta)
@@ -103,8 +112,12 @@ def _moved(program: Program, pop: Population, inputs: dict[str, Any], names: lis
     halves = [parity == 0, parity == 1]
     seeds = [tangent(name, half) for name in names for half in halves]
     stacked = jax.tree.map(lambda *parts: np.stack(parts), *seeds)
-    push = jax.jit(lambda inputs, seeds: jax.vmap(lambda seed: jax.jvp(densities, (inputs,), (seed,))[1])(seeds))
-    changes = np.nan_to_num(np.asarray(push(inputs, stacked)))[..., real] != 0
+    def push(params: dict[str, Any], seed: Any) -> Array:
+        return jax.jvp(lambda x: densities(x, params), (inputs,), (seed,))[1]
+
+    over_points = jax.jit(jax.vmap(jax.vmap(push, in_axes=(None, 0)), in_axes=(0, None), axis_size=2))
+    moved = np.nan_to_num(np.asarray(over_points(_points(program), stacked))) != 0
+    changes = moved.any(0)[..., real]
     even = real % 2 == 0
     by_half = np.stack([changes[..., even].any(-1), changes[..., ~even].any(-1)], axis=-1)
     return by_half.reshape(len(names), 2, *by_half.shape[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import jax
@@ -83,8 +84,22 @@ def _constructor_parameters(fn: Any) -> dict[str, Any] | None:
     if isinstance(fn, dist.MultivariateNormal | dist.ExpandedDistribution | dist.MaskedDistribution):
         return None
     wanted = {name: constraint for name, constraint in type(fn).arg_constraints.items() if hasattr(fn, name)}
-    known = all(hasattr(constraint, "feasible_like") for constraint in wanted.values())
-    return wanted if wanted and known and len(wanted) == len(type(fn).arg_constraints) else None
+    accepted = inspect.signature(type(fn).__init__).parameters
+    needed = [
+        name
+        for name, parameter in accepted.items()
+        if name != "self" and parameter.default is inspect.Parameter.empty and parameter.kind != parameter.VAR_KEYWORD
+    ]
+    complete = set(needed) <= set(wanted) <= set(accepted) and len(wanted) == len(type(fn).arg_constraints)
+    return wanted if wanted and complete and all(_has_feasible(constraint) for constraint in wanted.values()) else None
+
+
+def _has_feasible(constraint: Any) -> bool:
+    try:
+        constraint.feasible_like(jnp.zeros((2,) * max(constraint.event_dim, 1)))
+    except (NotImplementedError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _mask_leaves(fn: Any, mask: Array) -> Any:
@@ -103,6 +118,8 @@ def _mask_leaves(fn: Any, mask: Array) -> Any:
 
 
 def _safe_value(fn: Any, value: Array, mask: Array) -> Array:
+    if fn.is_discrete:
+        value = value.astype(int)
     try:
         feasible = fn.support.feasible_like(value)
     except (NotImplementedError, AttributeError):
@@ -117,7 +134,9 @@ def _censor(fn: Any, value: Array, kind: str, cens: Any, limit: Any, mask: Array
         return dist.LeftCensoredDistribution(fn, cens == 1), value
     if kind == "right":
         return dist.RightCensoredDistribution(fn, cens == -1), value
+    # A lower limit at or below the support's end (0 for a log-normal) leaves nothing out: plain left censoring.
     limit = jnp.asarray(limit)
+    limit = jnp.where((cens == 1) & ~fn.support(limit), -jnp.inf, limit)
     lower = jnp.where(cens == 1, limit, value)
     upper = jnp.where(cens == -1, limit, value)
     left = (cens == 1) & ~jnp.isfinite(limit)

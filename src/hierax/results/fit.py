@@ -42,6 +42,8 @@ class Evaluation:
         Hessian of −log joint density at the mode.
     codes : array of int, (subject,)
         How the search for each subject's mode ended, see :class:`Result`.
+    n_observations : int
+        Number of scalar observations that the program uses, censored ones included.
     n_gaussian : int
         N of the OFV.
     """
@@ -53,8 +55,14 @@ class Evaluation:
     value: np.ndarray
     hessian: np.ndarray
     codes: np.ndarray
+    n_observations: int
     n_gaussian: int
     penalty: float = 0.0
+
+    @property
+    def ids(self) -> list[Any]:
+        """Ids of the real subjects; row numbers where the population has lost its own."""
+        return list(self.pop.ids) if self.pop.ids is not None else [int(row) for row in self.rows]
 
     @property
     def program(self) -> Program:
@@ -102,7 +110,7 @@ class Evaluation:
     def subject_results(self) -> pd.Series:
         """How each real subject's mode ended, by id."""
         results = subject_results(self.codes[self.rows])
-        return pd.Series([result.name for result in results], index=pd.Index(self.pop.ids, name="subject"))
+        return pd.Series([result.name for result in results], index=pd.Index(self.ids, name="subject"))
 
     @functools.cached_property
     def ebe(self) -> xr.Dataset:
@@ -118,7 +126,7 @@ class Evaluation:
     @property
     def subject_objective(self) -> pd.Series:
         """−2 log L of each real subject, by id, with all constants."""
-        return pd.Series(2 * self.value[self.rows], index=pd.Index(self.pop.ids, name="subject"), name="-2 log L")
+        return pd.Series(2 * self.value[self.rows], index=pd.Index(self.ids, name="subject"), name="-2 log L")
 
     def table(self) -> pd.DataFrame:
         """Return one row a record: ID, TIME, endpoint, DV, PRED, IPRED, IRES, IWRES, etas, individual parameters.
@@ -151,6 +159,8 @@ class Fit(Evaluation):
         Parameters that the objective does not contain, held at their start.
     ignored_priors : list of str
         Sites whose priors did not count.
+    use_priors, given_priors
+        What the fit was told of priors: the option, and the sites that ``priors=`` named.
     """
 
     free: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
@@ -162,6 +172,8 @@ class Fit(Evaluation):
     held: list[str] = dataclasses.field(default_factory=list)
     ignored_priors: list[str] = dataclasses.field(default_factory=list)
     seed: int = 0
+    use_priors: Any = "auto"
+    given_priors: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._covariances: dict[str, Covariance] = {}
@@ -181,7 +193,7 @@ class Fit(Evaluation):
 
         Tools differ in N; say which one when comparing.
         """
-        counts = {"subjects": len(self.pop), "observations": self.pop.n_observations}
+        counts = {"subjects": len(self.rows), "observations": self.n_observations}
         if n not in counts:
             raise ValueError(f"bic(n={n!r}) is not known. Use one of {list(counts)}.")
         return -2 * self.log_likelihood + self.n_parameters * float(np.log(counts[n]))

@@ -67,11 +67,13 @@ def ebe_dataset(result: Evaluation) -> xr.Dataset:
     rows, names = result.rows, list(result.program.effect_names)
     spread = np.full((len(rows), len(names)), np.nan)
     for position, block in enumerate(result.hessian[rows]):
-        if len(names) and np.isfinite(block).all() and np.linalg.eigvalsh(block).min() > 0:
+        if len(names) and result.estimator.has_modes and np.isfinite(block).all() and np.linalg.eigvalsh(block).min() > 0:
             spread[position] = np.sqrt(np.diag(np.linalg.inv(block)))
+    active = active_coordinates(result)[rows]
+    modes, spread = np.where(active, result.eta[rows], np.nan), np.where(active, spread, np.nan)
     out = xr.Dataset(
-        {"eta": (("subject", "eta_name"), result.eta[rows]), "eta_sd": (("subject", "eta_name"), spread)},
-        coords={"subject": list(result.pop.ids or range(len(rows))), "eta_name": names},
+        {"eta": (("subject", "eta_name"), modes), "eta_sd": (("subject", "eta_name"), spread)},
+        coords={"subject": result.ids, "eta_name": names},
     )
     _, individual = predictions(result.program, result.pop, result.params, result.eta)
     for name, value in individual.items():
@@ -79,6 +81,15 @@ def ebe_dataset(result: Evaluation) -> xr.Dataset:
         dims = ("subject", *(f"{name}_dim_{axis}" for axis in range(1, value.ndim)))
         out[name] = (dims[:1], value[:, 0]) if value.ndim == 2 and value.shape[1] == 1 else (dims, value)
     return out.assign_attrs(objective=result.objective_label)
+
+
+def active_coordinates(result: Evaluation) -> np.ndarray:
+    """Return which random effects a subject has, (subject, coordinate): an absent occasion's are masked."""
+    program = result.program
+    if not program.effect_names:
+        return np.zeros(result.eta.shape, bool)
+    function = cached(program.model, ("active", id(program)), lambda: jax.jit(program.active))
+    return np.asarray(function(result.pop, result.params))
 
 
 def prior_sd(result: Evaluation) -> np.ndarray:
@@ -91,11 +102,15 @@ def prior_sd(result: Evaluation) -> np.ndarray:
 def shrinkage(result: Evaluation) -> pd.DataFrame:
     """Return the shrinkage of the EBEs by coordinate: 1 − SD(η̂)/ω and 1 − Var(η̂)/ω² (n − 1 variance).
 
-    ω is the prior SD in the working coordinate, averaged over subjects where it differs.
+    Over the subjects that have the random effect; NaN for an estimator without modes. ω is the prior SD in the working coordinate, averaged over subjects where it differs.
     """
     rows, names = result.rows, list(result.program.effect_names)
-    omega = prior_sd(result)[rows].mean(0)
-    spread = result.eta[rows].std(0, ddof=1) if len(rows) > 1 else np.full(len(names), np.nan)
+    active = active_coordinates(result)[rows]
+    omega = np.array([prior_sd(result)[rows][here, index].mean() for index, here in enumerate(active.T)])
+    spread = np.full(len(names), np.nan)
+    for index, here in enumerate(active.T):
+        if here.sum() > 1 and result.estimator.has_modes:
+            spread[index] = result.eta[rows][here, index].std(ddof=1)
     ratio = np.divide(spread, omega, out=np.full(len(names), np.nan), where=omega > 0)
     return pd.DataFrame(
         {"omega (SD)": omega, "shrinkage (SD)": 1 - ratio, "shrinkage (variance)": 1 - ratio**2}, index=names
@@ -109,11 +124,12 @@ def record_table(result: Evaluation) -> pd.DataFrame:
     individual, parameters = predictions(program, pop, result.params, result.eta)
     subject, record = np.nonzero(np.asarray(pop.record_mask) & np.asarray(pop.subject_mask)[:, None])
     at = (subject, record)
-    ids = np.array(list(pop.ids or range(len(pop))), dtype=object)
+    ids = np.array(result.ids, dtype=object)
     index = np.cumsum(np.asarray(pop.subject_mask)) - 1
     frame = pd.DataFrame({"ID": ids[index[subject]], "TIME": np.asarray(pop.times)[at]}).infer_objects()
     columns = {name: np.full(len(subject), np.nan) for name in ("DV", "PRED", "IPRED", "IRES", "IWRES")}
     endpoint = np.full(len(subject), "", dtype=object)
+    censored = np.zeros(len(subject), int)
     for name in pop.dv:
         if name not in individual or individual[name][0].shape != np.shape(pop.times):
             continue
@@ -123,25 +139,33 @@ def record_table(result: Evaluation) -> pd.DataFrame:
         pred, ipred = np.asarray(population[name][0])[at], np.asarray(individual[name][0])[at]
         sd, log_scale = np.asarray(individual[name][1])[at], individual[name][2]
         dv = np.asarray(pop.dv[name])[at]
+        codes = np.asarray(pop.cens[name])[at] if name in pop.cens else np.zeros(len(subject), int)
+        exact = codes == 0
+        censored[seen] = codes[seen]
         with np.errstate(divide="ignore", invalid="ignore"):
             difference = np.log(dv) - np.log(ipred) if log_scale else dv - ipred
         for key, values, where in (
             ("DV", dv, seen),
             ("PRED", pred, shown),
             ("IPRED", ipred, shown),
-            ("IRES", difference, seen),
-            ("IWRES", difference / sd, seen),
+            ("IRES", difference, seen & exact),
+            ("IWRES", difference / sd, seen & exact),
         ):
             columns[key][where] = values[where]
     frame["ENDPOINT"] = endpoint
+    if pop.cens:
+        frame["CENS"] = censored
     frame = frame.assign(**columns)
+    active = active_coordinates(result)
     for position, name in enumerate(program.effect_names):
-        frame[name] = result.eta[subject, position]
+        frame[name] = np.where(active[subject, position], result.eta[subject, position], np.nan)
     for name, value in parameters.items():
         value = np.asarray(value)
         if value.ndim == 2 and value.shape[1] in (1, pop.n_records):
             frame[name] = np.broadcast_to(value, np.shape(pop.times))[at]
     for name, value in pop.covariates.items():
         if np.ndim(value) == 2:
-            frame[name] = np.broadcast_to(np.asarray(value), np.shape(pop.times))[at]
+            wide = np.broadcast_to(np.asarray(value), np.shape(pop.times))[at]
+            labels = pop.labels.get(name)
+            frame[name] = wide if labels is None else np.array(labels, dtype=object)[wide.astype(int)]
     return frame

@@ -8,6 +8,7 @@ import importlib.metadata
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,10 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "parameters": fit.layout.names(),
         "result": fit.result.name,
         "why": fit.why,
+        "n_observations": fit.n_observations,
         "n_gaussian": fit.n_gaussian,
+        "use_priors": fit.use_priors,
+        "given_priors": fit.given_priors,
         "penalty": fit.penalty,
         "timing": fit.timing,
         "held": fit.held,
@@ -68,7 +72,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     part.replace(path)
 
 
-def load_fit(path: str | Path, model: Model, pop: Population) -> Fit:
+def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping[str, Any] | None = None) -> Fit:
     """Read a fit that :meth:`hierax.Fit.save` wrote.
 
     Parameters
@@ -77,6 +81,8 @@ def load_fit(path: str | Path, model: Model, pop: Population) -> Fit:
         The file.
     model, pop
         The program and the data it was fitted to; they are not in the file.
+    priors : mapping, optional
+        The priors that were given to the fit, if there were any; they are not in the file either.
 
     Raises
     ------
@@ -87,10 +93,15 @@ def load_fit(path: str | Path, model: Model, pop: Population) -> Fit:
 
     with zipfile.ZipFile(path) as file:
         meta = json.loads(file.read("fit.json"))
+        if meta["format"] != FORMAT:
+            raise ValueError(f"{path} has format {meta['format']}, and this version reads {FORMAT}. Refit, or upgrade.")
         with np.load(io.BytesIO(file.read("arrays.npz")), allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in ARRAYS}
-    if meta["format"] != FORMAT:
-        raise ValueError(f"{path} has format {meta['format']}, and this version reads {FORMAT}. Refit, or upgrade.")
+    if sorted(priors or {}) != meta["given_priors"]:
+        raise ValueError(
+            f"The fit in {path} was given priors for {meta['given_priors']}, and load_fit for {sorted(priors or {})}. "
+            f"Pass the same with priors=, for its covariance depends on them."
+        )
     if meta["data"] != data_hash(pop):
         raise ValueError(f"The population is not the one that {path} was fitted to (its data differ). Pass that one.")
     program = read_program(model, pop, meta["plate"])
@@ -101,9 +112,9 @@ def load_fit(path: str | Path, model: Model, pop: Population) -> Fit:
             f"Pass the model that was fitted."
         )
     session = Session(
-        program, _estimator(meta["estimator"]), pop, places, counting(program, collect_priors(program, None), "auto")
+        program, _estimator(meta["estimator"]), pop, places, counting(program, collect_priors(program, priors), meta["use_priors"])
     )
-    kept = ("why", "n_gaussian", "penalty", "timing", "held", "ignored_priors", "seed")
+    kept = ("why", "n_observations", "n_gaussian", "use_priors", "given_priors", "penalty", "timing", "held", "ignored_priors", "seed")
     history = pd.DataFrame(meta["history"]).reset_index(drop=True)
     return Fit(
         session=session,

@@ -86,7 +86,7 @@ def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
                 if elementwise(site):
                     centre = fit.flat[place][index]
                     ends = centre + np.array([-_Z, _Z]) * spread[entry[place.start + index]]
-                    row["2.5 %"], row["97.5 %"] = sorted(_back(site, end, value, index) for end in ends)
+                    row["2.5 %"], row["97.5 %"] = sorted(_back(site, fit.flat[place], end, index) for end in ends)
                 else:
                     row["2.5 %"], row["97.5 %"] = _matrix_interval(float(estimate), row["SE"], site, index)
             wide = elementwise(site) and varies and float(spread.get(entry[place.start + index], 0.0)) > _UNBOUNDED
@@ -95,8 +95,11 @@ def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _back(site: Any, end: float, value: np.ndarray, index: int) -> float:
-    return float(np.asarray(site.transform(end)))
+def _back(site: Any, free: np.ndarray, end: float, index: int) -> float:
+    """Map one moved entry of a site back; its bounds may differ by element."""
+    moved = free.copy()
+    moved[index] = end
+    return float(np.ravel(np.asarray(site.transform(moved.reshape(site.shape))))[index])
 
 
 def _matrix_interval(estimate: float, se: float, site: Any, index: int) -> tuple[float, float]:
@@ -130,8 +133,8 @@ def headlines(fit: Fit) -> list[str]:
     lines.append(f"{fit.objective_label}.")
     lines.append(
         f"OFV {fit.ofv:.5f}   -2 log L {-2 * fit.log_likelihood:.5f}   AIC {fit.aic:.3f}   "
-        f"BIC {fit.bic('subjects'):.3f} (N = {len(fit.pop)} subjects), {fit.bic('observations'):.3f} "
-        f"(N = {fit.pop.n_observations} observations)"
+        f"BIC {fit.bic('subjects'):.3f} (N = {len(fit.rows)} subjects), {fit.bic('observations'):.3f} "
+        f"(N = {fit.n_observations} observations)"
     )
     if fit.penalty:
         lines.append(f"Penalty (-log prior, not in the objective above): {fit.penalty:.5f}.")
