@@ -16,12 +16,12 @@ import xarray as xr
 from hierax.api.progress import Progress
 from hierax.data.population import Population
 from hierax.errors import FitError, HieraxWarning
+from hierax.infer.counts import count_observations
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
 from hierax.infer.objective import Evaluated, compiled_value, read_program
 from hierax.infer.optimise import Search
 from hierax.infer.result import Result
-from hierax.infer.counts import count_observations
 from hierax.infer.session import Session, inert_entries
 from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors, collect_priors, counting

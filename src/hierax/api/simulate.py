@@ -108,14 +108,19 @@ def _resolve(
             program = read_program(model.program.model, design, model.program.plate, checked=False)
         else:
             program = model.program
+        _check_names(program, given)
         return program, design, {**model.params, **given}
     if pop is None:
         raise ValueError("simulate and predict need a population with a model function. Give pop=, or pass a fit.")
     program = read_program(model, pop, plate)
+    _check_names(program, given)
+    return program, pop, {**program.start(), **given}
+
+
+def _check_names(program: Program, given: Mapping[str, Any]) -> None:
     unknown = sorted(set(given) - set(program.sites.population))
     if unknown:
         raise ValueError(f"params names {unknown}; the program has {list(program.sites.population)}.")
-    return program, pop, {**program.start(), **given}
 
 
 def _labelled(design: Population, rows: np.ndarray) -> xr.Dataset:

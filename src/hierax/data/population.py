@@ -35,6 +35,23 @@ ARRAYS = (
 )
 
 
+class Named(dict[str, Any]):
+    """Arrays by name; a name that is not there says which are."""
+
+    def __missing__(self, name: str) -> Any:
+        raise KeyError(
+            f"'{name}' is not in the population, which has {list(self)}. "
+            f"Name covariates with read_nonmem(covariates=...)."
+        )
+
+
+jax.tree_util.register_pytree_with_keys(
+    Named,
+    lambda named: ([(jax.tree_util.DictKey(name), named[name]) for name in sorted(named)], tuple(sorted(named))),
+    lambda names, arrays: Named(zip(names, arrays, strict=True)),
+)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:
     """Records of all subjects, padded to common lengths: a pytree of arrays.
@@ -86,6 +103,9 @@ class Population:
     censoring: tuple[tuple[str, str], ...] = ()
     labels: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     ids: tuple[Any, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "covariates", Named(self.covariates))
 
     # -- sizes ---------------------------------------------------------------------------------------------------
 

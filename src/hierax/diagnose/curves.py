@@ -43,7 +43,7 @@ def on_grid(pop: Population, points: int) -> Population:
 
     def carry(leaf: Any) -> Any:
         leaf = np.asarray(leaf)
-        varying = leaf.ndim == 2 and leaf.shape[1] == times.shape[1] and leaf.shape[1] > 1
+        varying = leaf.ndim >= 2 and leaf.shape[1] == times.shape[1] and leaf.shape[1] > 1
         return leaf[rows, before] if varying else leaf
 
     no = np.zeros(grid.shape, bool)
@@ -53,6 +53,7 @@ def on_grid(pop: Population, points: int) -> Population:
         dv={name: np.zeros(grid.shape) for name in pop.dv},
         mask={name: no for name in pop.mask},
         covariates={name: carry(leaf) for name, leaf in pop.covariates.items()},
+        data={name: carry(leaf) for name, leaf in pop.data.items()},
         events=dataclasses.replace(pop.events, record=np.zeros_like(pop.events.record)),
         records={},
         record_mask=np.ones(grid.shape, bool),
@@ -73,7 +74,7 @@ def fine_predictions(fit: Evaluation, endpoint: str, most: int) -> list[Curve]:
     out = []
     for row in rows:
         seen = np.asarray(fit.pop.mask[endpoint])[row]
-        subject = fit.pop.ids[row] if fit.pop.ids is not None else row
+        subject = fit.ids[len(out)]
         out.append(
             Curve(
                 subject,

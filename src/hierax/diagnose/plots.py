@@ -9,6 +9,7 @@ import numpy as np
 from hierax.diagnose.vpc import VPC
 from hierax.diagnose.vpc import vpc as compute_vpc
 from hierax.results.fit import Evaluation, Fit
+from hierax.results.individual import observed_endpoints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def convergence(fit: Fit) -> Figure:
 def observed_predicted(fit: Evaluation) -> Figure:
     """Draw observations against population and individual predictions, a row an endpoint."""
     table = fit.table().dropna(subset=["DV"])
-    names = list(dict.fromkeys(table["ENDPOINT"]))
+    names = observed_endpoints(fit)
     figure, axes = _figure(len(names), 2)
     for row, name in enumerate(names):
         part = table[table["ENDPOINT"] == name]
@@ -83,8 +84,8 @@ def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int =
     """Draw data, individual curves and population curves of the first subjects, each on a fine time grid."""
     from hierax.diagnose.curves import fine_predictions
 
-    names = list(dict.fromkeys(fit.pop.dv)) if endpoint is None else [endpoint]
-    name = names[0]
+    names = observed_endpoints(fit)
+    name = endpoint or names[0]
     curves = fine_predictions(fit, name, most)
     columns = 4
     rows = -(-len(curves) // columns)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from hierax.diagnose import plots
 from hierax.results.fit import Fit
+from hierax.results.individual import observed_endpoints
 from hierax.results.summary import effect_correlations, estimates, footnotes, headlines, random_effects
 
 _STYLE = """
@@ -48,11 +49,18 @@ def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int =
     parts += ["<h2>Random effects</h2>", _effects(fit)]
     sections: list[tuple[str, str, Callable[[], Any]]] = [
         ("Convergence", "", lambda: plots.convergence(fit)),
-        ("Observed against predicted", "", lambda: plots.observed_predicted(fit)),
-        ("Individual weighted residuals", "", lambda: plots.residuals(fit)),
-        ("Individual fits", "The first 24 subjects." if len(fit.pop) > 24 else "", lambda: plots.individual_fits(fit)),
     ]
-    for name in fit.pop.dv:
+    names = observed_endpoints(fit)
+    if names:
+        sections += [
+            ("Observed against predicted", "", lambda: plots.observed_predicted(fit)),
+            ("Individual weighted residuals", "", lambda: plots.residuals(fit)),
+        ]
+    few = "The first 24 subjects." if len(fit.ids) > 24 else ""
+    for name in names:
+        title_of = f"Individual fits: {name}"
+        sections.append((title_of, few, lambda name=name: plots.individual_fits(fit, endpoint=name)))
+    for name in names:
         sections.append(
             (f"Visual predictive check: {name}", "", lambda name=name: plots.vpc(fit, endpoint=name, seed=seed))
         )

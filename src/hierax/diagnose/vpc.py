@@ -11,6 +11,7 @@ import pandas as pd
 
 from hierax.infer.simulation import draw
 from hierax.results.fit import Evaluation
+from hierax.results.individual import observed_endpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +72,14 @@ def vpc(
     Returns
     -------
     VPC
-        ``hx.plot.vpc`` draws it.
+        ``hx.plot.vpc`` draws it. Censored observations are left out.
     """
     name = _endpoint(fit, endpoint)
     pop = fit.pop
     seen = np.asarray(pop.mask[name]) & np.asarray(pop.subject_mask)[:, None]
+    if name in pop.cens:
+        # Draws are not censored, so that censored data have nothing to be compared with here.
+        seen = seen & (np.asarray(pop.cens[name]) == 0)
     times, observed = np.asarray(pop.times)[seen], np.asarray(pop.dv[name])[seen]
     simulated = draw(fit.program, pop, fit.params, n, seed)[name][:, seen]
     usual = int(np.median(seen.sum(1)[seen.any(1)]))
@@ -105,7 +109,7 @@ def vpc(
 
 
 def _endpoint(fit: Evaluation, endpoint: str | None) -> str:
-    names = [name for name in fit.pop.dv if name in fit.program.sites.data]
+    names = observed_endpoints(fit)
     if endpoint is None and len(names) == 1:
         return names[0]
     if endpoint not in names:

@@ -80,14 +80,7 @@ def _rows(
             mask = seen.mask.reshape(seen.mask.shape + (1,) * (part.ndim - 1 - seen.mask.ndim))
             part = jnp.where(mask, part, 0.0)
         if seen.scale is not None:
-            part = part * jnp.sqrt(_trailing(seen.scale, part.ndim - 1, seen))
+            part = part * jnp.sqrt(seen.spread_scale(part.ndim - 1))
         moved = jnp.moveaxis(part, seen.axis + 1, 1)
         rows.append(moved.reshape(*moved.shape[:2], math.prod(moved.shape[2:])))
     return rows
-
-
-def _trailing(scale: Any, ndim: int, seen: Observed) -> Array:
-    """Give a site's scale, of its batch shape, the event axes of a parameter."""
-    scale = jnp.asarray(scale)
-    batch = seen.value.ndim - (1 if max(seen.family.event) else 0)
-    return scale.reshape(scale.shape + (1,) * (ndim - batch)) if scale.ndim else scale

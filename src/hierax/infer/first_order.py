@@ -95,7 +95,7 @@ def _residuals(program: Program, pop: Population, params: Params, eta: Vectors) 
         value = seen.family.residual(seen.parameters[:2], seen.value)
         value = value if seen.mask is None else jnp.where(seen.mask, value, 0.0)
         if seen.scale is not None:
-            value = value * jnp.sqrt(seen.scale)
+            value = value * jnp.sqrt(seen.spread_scale(value.ndim))
         moved = jnp.moveaxis(value, seen.axis, 0)
         out[name] = moved.reshape(moved.shape[0], -1)
     return out

@@ -48,7 +48,7 @@ def forget(model: Model) -> None:
 def structure(pop: Population) -> Hashable:
     """Return what of a population a compiled function depends on: names, shapes and types, no values."""
     leaves, tree = jax.tree.flatten(pop)
-    return tree, tuple((np.shape(leaf), np.result_type(leaf).name) for leaf in leaves)
+    return tree, tuple((np.shape(leaf), jnp.result_type(leaf).name) for leaf in leaves)
 
 
 def read_program(model: Model, pop: Population, plate: str = "subject", *, checked: bool = True) -> Program:
@@ -80,9 +80,12 @@ class Evaluated(NamedTuple):
 
 
 def compiled_objective(
-    program: Program, estimator: Estimator, unravel: Callable[[Array], Any], size: int
+    program: Program, estimator: Estimator, unravel: Callable[[Array], Any], forward: bool
 ) -> Callable[[Array, Vectors, Population], Evaluated]:
-    """Return the compiled objective with its gradient, of (flat unconstrained parameters, warm start, population)."""
+    """Return the compiled objective with its gradient, of (flat unconstrained parameters, warm start, population).
+
+    ``forward``: the gradient by one forward pass a parameter, which also gives scores by subject; else in reverse.
+    """
 
     def params_of(flat: Array) -> Any:
         return program.constrain(unravel(flat))
@@ -92,7 +95,7 @@ def compiled_objective(
         found = estimator.anchor(program, clean, params_of(flat), eta)
         anchor: Anchor = jax.lax.stop_gradient(found)
         by_subject = None
-        if size <= FORWARD_PARAMETERS:
+        if forward:
             value, by_subject = scores(estimator, program, clean, params_of, flat, anchor)
             gradient = by_subject.sum(-1)
         else:
@@ -102,7 +105,7 @@ def compiled_objective(
             gradient = pull(jnp.ones_like(value))[0]
         return Evaluated(value, gradient, by_subject, anchor.eta, anchor.hessian, anchor.code, anchor.iterations)
 
-    return _cached_jit(program, ("objective", estimator), evaluate)
+    return _cached_jit(program, ("objective", estimator, forward), evaluate)
 
 
 def compiled_value(

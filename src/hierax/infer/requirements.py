@@ -38,9 +38,7 @@ def need_families(program: Program, pop: Population, estimator: str) -> list[str
 
 def _moving_parameters(program: Program, pop: Population, estimator: str) -> list[str]:
     """Refuse parameters that depend on random effects though their information formula holds them fixed."""
-    families = {
-        name: _family(program, name) for name, site in program.sites.data.items() if not site.factor
-    }
+    families = {name: _family(program, name) for name, site in program.sites.data.items() if not site.factor}
     held = {
         name: (*family.free_of_effects, *_transform_labels(program, name))
         for name, family in families.items()

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hierax.data.population import Population
+from hierax.infer import objective
 from hierax.infer.estimator import Estimator
 from hierax.infer.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.optimise import Point, Search, minimise
@@ -45,9 +46,13 @@ class Session:
 
     def __post_init__(self) -> None:
         self.estimator.check(self.program, self.pop)
-        self._objective = compiled_objective(self.program, self.estimator, self.layout.unravel, self.layout.size)
+        self._use(forward=self.layout.size <= objective.FORWARD_PARAMETERS)
         self._value = compiled_value(self.program, self.estimator, self.layout.unravel)
         self._penalty = jax.jit(jax.value_and_grad(lambda flat, pop: penalty(self.layout, self.priors, flat, pop)))
+
+    def _use(self, forward: bool) -> None:
+        self.forward = forward
+        self._objective = compiled_objective(self.program, self.estimator, self.layout.unravel, forward)
 
     def cold(self) -> np.ndarray:
         """Return a warm start for when there is none: zeros, (subject, coordinate)."""
@@ -58,6 +63,11 @@ class Session:
         start = time.perf_counter()
         out = self._objective(jnp.asarray(flat, float), jnp.asarray(self.cold() if eta is None else eta), self.pop)
         out = jax.block_until_ready(out)
+        if not self.forward and np.isfinite(out.value).all() and not np.isfinite(out.gradient).all():
+            # Reverse mode multiplies the bad derivatives of masked predictions (log of 0 at a dose record) by zero and
+            # keeps the NaN. Forward passes drop them: slower with many parameters, but right.
+            self._use(forward=True)
+            return self.evaluate(flat, eta)
         if not self.evaluations:
             self.compile_seconds = time.perf_counter() - start
         self.evaluations += 1

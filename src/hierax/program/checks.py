@@ -90,6 +90,12 @@ def _no_data_outside(program: Program, pop: Population) -> Iterator[str]:
 def _individual_shapes(program: Program, pop: Population) -> Iterator[str]:
     n, t = pop.n_subjects, pop.n_records
     for name, shape in program.sites.individual.items():
+        frames = program.sites.messages[name]["cond_indep_stack"]
+        if shape == (n,) and any(frame.name == program.plate and frame.dim == -2 for frame in frames):
+            yield (
+                f"Individual parameter '{name}' has shape {shape}, but the subject plate is dim -2, so that it must be "
+                f"(subject, 1) = ({n}, 1): an event axis was taken off with `eta[:, 0]` or the like. Use `eta[..., 0]`."
+            )
         if len(shape) == 2 and shape == (n, n) and n not in (1, t):
             yield (
                 f"Individual parameter '{name}' has shape {shape} = (subject, subject), because an array of shape "

@@ -31,6 +31,12 @@ class Observed:
     value: Array
     scale: Any
     log_det: Array
+    batch_ndim: int
+
+    def spread_scale(self, ndim: int) -> Array:
+        """Return the program's scale of the site, of its batch shape, with trailing axes up to ``ndim``."""
+        scale = jnp.asarray(1.0 if self.scale is None else self.scale)
+        return scale.reshape(scale.shape + (1,) * (ndim - self.batch_ndim)) if scale.ndim else scale
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,16 +193,17 @@ class Program:
         if family is None:
             return None
         full = tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape)
+        own = len(fn.event_shape)
         values = []
         for parameter, event in zip(family.parameters(fn), family.event, strict=True):
-            batch = full[: len(full) - min(event, 1)]
+            batch = full[: len(full) - own]
             part = jnp.asarray(parameter)
             values.append(jnp.broadcast_to(part, batch + part.shape[part.ndim - event :]))
         if mask is not None:
-            elements = full[: len(full) - min(max(family.event), 1)]
+            elements = full[: len(full) - own]
             mask = jnp.broadcast_to(_expand_right(mask, len(elements)), elements)
         axis = len(msg["fn"].batch_shape) + site.dim
-        return Observed(family, tuple(values), mask, axis, value, msg["scale"], log_det)
+        return Observed(family, tuple(values), mask, axis, value, msg["scale"], log_det, len(msg["fn"].batch_shape))
 
 
 def unwrap(fn: Any) -> tuple[Any, Any]:

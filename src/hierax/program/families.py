@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array
 
+from hierax.program.smooth import SMOOTH
+
 Params = tuple[Array, ...]
 
 
@@ -47,7 +49,7 @@ class Family:
 def find_family(fn: dist.Distribution) -> Family | None:
     """Return the family of a distribution without wrappers, or None where no information formula is known."""
     for kind, family in FAMILIES:
-        if type(fn) is kind:
+        if type(fn) in (kind, SMOOTH.get(kind)):
             return family
     return None
 

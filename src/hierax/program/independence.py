@@ -69,7 +69,7 @@ def _inputs(program: Program, pop: Population) -> tuple[dict[str, Any], list[str
 
 
 def _float(leaf: Any) -> bool:
-    return np.issubdtype(np.result_type(leaf), np.floating) and np.ndim(leaf) > 0
+    return np.issubdtype(jnp.result_type(leaf), np.floating) and np.ndim(leaf) > 0
 
 
 def _moved(program: Program, pop: Population, inputs: dict[str, Any], names: list[str], real: np.ndarray) -> np.ndarray:
@@ -112,6 +112,7 @@ def _moved(program: Program, pop: Population, inputs: dict[str, Any], names: lis
     halves = [parity == 0, parity == 1]
     seeds = [tangent(name, half) for name in names for half in halves]
     stacked = jax.tree.map(lambda *parts: np.stack(parts), *seeds)
+
     def push(params: dict[str, Any], seed: Any) -> Array:
         return jax.jvp(lambda x: densities(x, params), (inputs,), (seed,))[1]
 

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from numpyro import handlers
 
 from hierax.data.population import Population
+from hierax.program.smooth import SMOOTH
 
 
 def observe(name: str, distribution: dist.Distribution, pop: Population) -> Array:
@@ -76,7 +77,7 @@ def _mask_parameters(fn: Any, mask: Array) -> Any:
         hold = mask.reshape(mask.shape + (1,) * constraint.event_dim)
         value = jnp.broadcast_to(value, mask.shape + value.shape[value.ndim - constraint.event_dim :])
         values[name] = jnp.where(hold, value, constraint.feasible_like(value))
-    return type(fn)(**values)
+    return SMOOTH.get(type(fn), type(fn))(**values)
 
 
 def _constructor_parameters(fn: Any) -> dict[str, Any] | None:

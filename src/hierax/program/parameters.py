@@ -61,6 +61,7 @@ class Layout:
         ValueError
             An unknown site, a mask of another shape, or a mask on a matrix that cannot be held in part.
         """
+        fixed = [fixed] if isinstance(fixed, str) else fixed
         masks = dict(fixed) if isinstance(fixed, Mapping) else {name: True for name in fixed or ()}
         free = np.ones(self.size, bool)
         for name, mask in masks.items():

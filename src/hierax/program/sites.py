@@ -91,18 +91,23 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
     """Run the program abstractly and sort its sites into classes; start values are computed once."""
     runs: list[Run] = []
 
-    def starts(pop: Population) -> dict[str, Any]:
-        run = run_program(model, pop, {}, plate=plate)
+    def starts(pop: Population, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        run = run_program(model, pop, params, plate=plate)
         runs.append(run)
-        return {name: cast_weights(msg["value"]) for name, msg in run.messages.items() if _is_population(msg, plate)}
+        here = {name: msg for name, msg in run.messages.items() if _is_population(msg, plate)}
+        constraints = {name: _constraint(msg) for name, msg in here.items()}
+        return {name: cast_weights(msg["value"]) for name, msg in here.items()}, constraints
 
-    values = jax.tree.map(np.asarray, jax.jit(starts)(pop))
+    # Constraints come out of the compiled function too: their bounds may have been computed in the program.
+    values, supports = jax.tree.map(np.asarray, jax.jit(starts)(pop, {}))
     run = runs[-1]
+    if jax.tree.leaves(supports):
+        _refuse_moving_bounds(lambda params: jax.jit(starts)(pop, params)[1], values, supports)
     population, data, individual = {}, {}, {}
     for name, msg in run.messages.items():
         dim = subject_axis(msg, plate) if "cond_indep_stack" in msg else None
         if _is_population(msg, plate):
-            population[name] = _population_site(name, msg, values[name])
+            population[name] = _population_site(name, msg, values[name], supports[name])
         elif msg["type"] == "sample" and msg["is_observed"] and dim is not None:
             factor = bool(msg["infer"].get("is_auxiliary"))
             data[name] = DataSite(name, dim, "factor" if factor else _describe(msg["fn"]), factor)
@@ -125,16 +130,36 @@ def _empty(value: Any) -> bool:
     return not any(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in jax.tree.leaves(value))
 
 
-def _population_site(name: str, msg: dict[str, Any], start: Any) -> PopulationSite:
+def _constraint(msg: dict[str, Any]) -> Any:
+    return msg["fn"].support if msg["type"] == "sample" else msg["kwargs"].get("constraint", constraints.real)
+
+
+def _refuse_moving_bounds(supports_at: Any, values: dict[str, Any], supports: dict[str, Any]) -> None:
+    """Refuse a bound that depends on another parameter: its site would have no fixed unconstrained space."""
+    moved = {
+        name: biject_to(supports[name])(np.asarray(biject_to(supports[name]).inv(value)) + 0.1)
+        for name, value in values.items()
+        if not isinstance(value, dict | list)
+    }
+    for name, other in supports_at(moved).items():
+        pairs = zip(jax.tree.leaves(supports[name]), jax.tree.leaves(other), strict=True)
+        if not all(np.array_equal(one, two, equal_nan=True) for one, two in pairs):
+            raise ModelError(
+                f"The support of '{name}' has a bound that depends on another parameter, so that there is no fixed "
+                f"space to move it in. Write it as a transform of an unbounded parameter, e.g. low + exp(x)."
+            )
+
+
+def _population_site(name: str, msg: dict[str, Any], start: Any, constraint: Any) -> PopulationSite:
     if msg["type"] == "sample" and msg["fn"].is_discrete:
         raise ModelError(
             f"Latent site '{name}' is discrete ({type(msg['fn']).__name__}), and estimators need derivatives. "
             f"Write the mixture with MixtureSameFamily, which sums over the classes."
         )
     if msg["type"] == "sample":
-        constraint, prior, kind = msg["fn"].support, msg["fn"], "sample"
+        prior, kind = msg["fn"], "sample"
     else:
-        constraint, prior = msg["kwargs"].get("constraint", constraints.real), None
+        prior = None
         kind = "weights" if isinstance(msg["value"], dict | list) else "param"
     return PopulationSite(
         name=name,

@@ -85,7 +85,7 @@ def _observed(fit: Fit) -> xr.Dataset:
 
 def _constant(fit: Fit) -> xr.Dataset:
     rows = fit.rows
-    ids = list(fit.pop.ids or range(len(rows)))
+    ids = fit.ids
     times = np.where(np.asarray(fit.pop.record_mask)[rows], np.asarray(fit.pop.times)[rows], np.nan)
     out = xr.Dataset({"TIME": (("subject", "record"), times)}, coords={"subject": ids})
     for name, value in fit.pop.covariates.items():

@@ -130,7 +130,10 @@ def _invert(information: np.ndarray, names: list[str]) -> tuple[np.ndarray, list
     spread = np.where(dead, 1.0, spread)
     values, vectors = np.linalg.eigh(information / np.outer(spread, spread))
     flat = values < _FLAT
-    parts = (np.abs(vectors[:, flat]) > 0.3).any(-1) | dead
+    share = np.abs(vectors[:, flat])
+    # Parameters with a large part in a flat direction; where it is spread over many, at least its largest.
+    large = share >= np.minimum(0.3, share.max(0, initial=0.0)) if flat.any() else share > 1
+    parts = large.any(-1) | dead
     unidentified = [name for name, part in zip(names, parts, strict=True) if part]
     if flat.any():
         return np.full_like(information, np.nan), unidentified, False

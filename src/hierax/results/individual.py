@@ -67,7 +67,12 @@ def ebe_dataset(result: Evaluation) -> xr.Dataset:
     rows, names = result.rows, list(result.program.effect_names)
     spread = np.full((len(rows), len(names)), np.nan)
     for position, block in enumerate(result.hessian[rows]):
-        if len(names) and result.estimator.has_modes and np.isfinite(block).all() and np.linalg.eigvalsh(block).min() > 0:
+        if (
+            len(names)
+            and result.estimator.has_modes
+            and np.isfinite(block).all()
+            and np.linalg.eigvalsh(block).min() > 0
+        ):
             spread[position] = np.sqrt(np.diag(np.linalg.inv(block)))
     active = active_coordinates(result)[rows]
     modes, spread = np.where(active, result.eta[rows], np.nan), np.where(active, spread, np.nan)
@@ -92,6 +97,17 @@ def active_coordinates(result: Evaluation) -> np.ndarray:
     return np.asarray(function(result.pop, result.params))
 
 
+def observed_endpoints(result: Evaluation) -> list[str]:
+    """Return the endpoints of the population that the program observes, record by record."""
+    sites = result.program.sites
+    shape = np.shape(result.pop.times)
+    return [
+        name
+        for name in result.pop.dv
+        if name in sites.data and not sites.data[name].factor and np.shape(result.pop.mask[name]) == shape
+    ]
+
+
 def prior_sd(result: Evaluation) -> np.ndarray:
     """Return the prior SD of every coordinate, (subject, coordinate)."""
     program = result.program
@@ -102,7 +118,8 @@ def prior_sd(result: Evaluation) -> np.ndarray:
 def shrinkage(result: Evaluation) -> pd.DataFrame:
     """Return the shrinkage of the EBEs by coordinate: 1 − SD(η̂)/ω and 1 − Var(η̂)/ω² (n − 1 variance).
 
-    Over the subjects that have the random effect; NaN for an estimator without modes. ω is the prior SD in the working coordinate, averaged over subjects where it differs.
+    Over the subjects that have the random effect; NaN for an estimator without modes. ω is the prior SD in the
+    working coordinate, averaged over subjects where it differs.
     """
     rows, names = result.rows, list(result.program.effect_names)
     active = active_coordinates(result)[rows]

@@ -46,7 +46,7 @@ def pointwise_log_likelihood(fit: Fit, flats: np.ndarray, seed: int) -> tuple[xr
     function = cached(program.model, ("pointwise", id(program), estimator), lambda: jax.jit(over_draws))
     keys = jax.random.split(jax.random.key(seed), len(flats))
     marginal, sites = function(jnp.asarray(flats), keys, fit.eta, fit.pop)
-    ids = list(fit.pop.ids or range(len(fit.rows)))
+    ids = fit.ids
     by_subject = xr.DataArray(
         as_chains(np.asarray(marginal)[:, fit.rows]),
         dims=("chain", "draw", "subject"),
@@ -74,7 +74,7 @@ def observation_coords(fit: Fit, name: str) -> tuple[np.ndarray, dict[str, Any]]
     pop = fit.pop
     seen = np.asarray(pop.mask[name]) & np.asarray(pop.subject_mask)[:, None]
     row = np.nonzero(seen)[0]
-    ids = np.array(list(pop.ids or range(pop.n_subjects)))
+    ids = np.array(fit.ids)
     index = (np.cumsum(np.asarray(pop.subject_mask)) - 1)[row]
     return seen, {"subject": ("obs", ids[index]), "time": ("obs", np.asarray(pop.times)[seen])}
 

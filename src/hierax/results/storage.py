@@ -112,9 +112,24 @@ def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping
             f"Pass the model that was fitted."
         )
     session = Session(
-        program, _estimator(meta["estimator"]), pop, places, counting(program, collect_priors(program, priors), meta["use_priors"])
+        program,
+        _estimator(meta["estimator"]),
+        pop,
+        places,
+        counting(program, collect_priors(program, priors), meta["use_priors"]),
     )
-    kept = ("why", "n_observations", "n_gaussian", "use_priors", "given_priors", "penalty", "timing", "held", "ignored_priors", "seed")
+    kept = (
+        "why",
+        "n_observations",
+        "n_gaussian",
+        "use_priors",
+        "given_priors",
+        "penalty",
+        "timing",
+        "held",
+        "ignored_priors",
+        "seed",
+    )
     history = pd.DataFrame(meta["history"]).reset_index(drop=True)
     return Fit(
         session=session,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hierax.data.population import sanitise
 from hierax.infer.objective import cached
+from hierax.program.density import unwrap
 from hierax.program.trace import site_log_prob
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ def explain_non_finite(result: Evaluation) -> str:
         run = program.run(sanitise(pop), params, eta)  # type: ignore[arg-type]
         return {name: site_log_prob(run.messages[name]) for name in program.sites.data}
 
+    outside = _outside_support(result)
+    if outside:
+        return outside
     for eta in (result.eta, None):
         function = cached(program.model, ("trouble", id(program), eta is None), lambda: jax.jit(densities))
         for name, density in function(result.pop, result.params, eta).items():
@@ -37,11 +42,38 @@ def explain_non_finite(result: Evaluation) -> str:
     return ""
 
 
+def _outside_support(result: Evaluation) -> str:
+    """Name the first datum that its distribution cannot produce, such as 0 under a log-normal."""
+    program = result.program
+
+    def inside(pop: object, params: object) -> dict[str, object]:
+        run = program.run(sanitise(pop), params, None)  # type: ignore[arg-type]
+        out = {}
+        for name, site in program.sites.data.items():
+            mask, fn = unwrap(run.messages[name]["fn"])
+            if not site.factor and fn.support is not None:
+                good = fn.support(run.messages[name]["value"])
+                out[name] = good if mask is None or jnp.shape(mask) != jnp.shape(good) else good | ~mask
+        return out
+
+    function = cached(program.model, ("support", id(program)), lambda: jax.jit(inside))
+    for name, good in function(result.pop, result.params).items():
+        bad = ~np.asarray(good)
+        if bad.any():
+            place = _place(result, np.argwhere(bad)[0], bad)
+            kind = program.sites.data[name].distribution
+            return (
+                f" Site '{name}' {place}: the datum is outside the support of {kind} (0 under a log-normal, say). Drop "
+                f"the record, mark it as censored (CENS), or use another distribution."
+            )
+    return ""
+
+
 def _place(result: Evaluation, index: np.ndarray, bad: np.ndarray) -> str:
     """Name the subject and, where the site has records, the time."""
     pop = result.pop
     row = int(index[0])
-    subject = pop.ids[row] if pop.ids is not None and row < len(pop.ids) else row
+    subject = result.ids[row] if row < len(result.ids) else row
     text = f"has no finite log density at subject {subject}"
     if bad.shape == np.shape(pop.times):
         text += f", time {float(np.asarray(pop.times)[tuple(index)]):g}"
