@@ -150,6 +150,24 @@ def test_an_interrupted_fit_returns_what_is_there(wang, monkeypatch):
     assert str(out.summary()).startswith("NOT CONVERGED (interrupted)")
 
 
+def test_an_interruption_of_a_later_start_keeps_the_earlier_ones(wang, monkeypatch):
+    from hierax.infer.session import Session
+
+    plain, searches = Session.search, []
+
+    def interrupt(self, *arguments):
+        searches.append(1)
+        if len(searches) == 2:
+            raise KeyboardInterrupt
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Session, "search", interrupt)
+    with pytest.warns(hx.HieraxWarning, match="interrupted"):
+        out = fit(zoo.wang_proportional, wang, starts=3)
+    monkeypatch.undo()
+    assert out.ofv == pytest.approx(fit(zoo.wang_proportional, wang).ofv, abs=1e-6)
+
+
 def test_an_iteration_limit_is_warned_of_or_raised(wang):
     short = hx.FOCE(optimiser=hx.QuasiNewton(max_iter=2))
     with pytest.warns(hx.HieraxWarning, match=r"did not converge \(max_iterations\)"):

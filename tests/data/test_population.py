@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import hierax as hx
@@ -107,3 +108,31 @@ def test_extra_arrays_travel_by_subject(theo_pop):
     np.testing.assert_array_equal(pop[5].data["image"], [[10.0, 11.0]])
     with pytest.raises(ValueError, match=r"with_data\(image=\.\.\.\) has shape \(3,\)"):
         theo_pop.with_data(image=np.zeros(3))
+
+
+@pytest.mark.parametrize("column", ["DVID", "CMT"])
+def test_round_trip_with_endpoints_in_any_order_occasions_and_resampled_ids(column):
+    rows = [
+        (i, float(t), 10.0 * e + t, e, o) for i in (1, 2) for o in (1, 3) for t in (2 * o, 2 * o + 1) for e in (1, 2)
+    ]
+    frame = pd.DataFrame(rows, columns=["ID", "TIME", "DV", column, "OCC"])
+    endpoints = {"pca": 2, "cp": 1}
+    pop = hx.read_nonmem(frame, endpoints=endpoints)
+    again = hx.read_nonmem(pop.to_frame(), endpoints=endpoints)
+    for one, other in zip(jax.tree.leaves(pop), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sorted(pop.to_frame()["OCC"].unique()) == [1, 3]
+    assert again.labels == pop.labels
+    twice = pop[np.array([0, 0])].to_frame()
+    assert twice["ID"].unique().tolist() == [1, "1#2"]
+    assert len(hx.read_nonmem(twice, endpoints=endpoints)) == 2
+
+
+def test_rows_inside_compiled_functions_and_masks_of_padded_length(theo_pop):
+    rows = jnp.array([4, 1])
+    np.testing.assert_array_equal(jax.jit(lambda r: theo_pop[r].times)(rows), theo_pop.times[[4, 1]])
+    np.testing.assert_array_equal(jax.jit(lambda pop: pop[:2].times)(theo_pop), theo_pop.times[:2])
+    assert jax.jit(lambda r: theo_pop[r].times)(jnp.array(3)).shape == (1, 12)
+    padded = theo_pop[np.arange(11)]
+    heavy = padded[padded.covariates["WT"][:, 0] > 75]
+    assert len(heavy) == int((theo_pop.covariates["WT"][:11, 0] > 75).sum())

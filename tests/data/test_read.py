@@ -159,3 +159,20 @@ def test_missing_covariates_and_unknown_endpoints_are_problems():
 def test_requests_that_the_table_cannot_meet(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_numbers_held_as_text_are_numbers():
+    pop = hx.read_nonmem(frame(WT=["60.0", "60.0", "60.0"]), covariates=["WT"])
+    assert pop.covariates["WT"].tolist() == [[60.0]]
+    assert "WT" not in pop.labels
+    with pytest.raises(hx.DataError, match="value '7O': WT is a number in other rows"):
+        hx.read_nonmem(frame(WT=["60", "7O", "60"]), covariates=["WT"])
+    with pytest.raises(hx.DataError, match="the covariate is missing here"):
+        hx.read_nonmem(frame(SEX=["F", ".", "F"]), covariates=["SEX"])
+
+
+def test_observations_in_several_compartments_need_names():
+    with pytest.raises(ValueError, match=r"Observations have CMT \[2.0, 3.0\].*Name them by their CMT"):
+        hx.read_nonmem(frame(CMT=[1, 2, 3]))
+    with pytest.raises(ValueError, match="endpoints= needs a DVID or a CMT column"):
+        hx.read_nonmem(frame(), endpoints={"cp": 1, "pca": 2})

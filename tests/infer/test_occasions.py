@@ -75,3 +75,14 @@ def test_a_fit_with_occasions(pop):
         for index in range(3):
             moved = [value * (factor if i == index else 1) for i, value in enumerate(values)]
             assert exact(pop, *moved) <= fit.log_likelihood + 1e-9
+
+
+def test_absent_occasions_are_no_estimates(pop):
+    from hierax.results.individual import shrinkage
+
+    found = hx.evaluate(masked, pop, {}, hx.FOCE())
+    assert np.isnan(found.ebe["eta"].sel(subject=2, eta_name="iov[0]"))
+    present = [0, 1, 3]
+    expected = 1 - found.eta[present, 1].std(ddof=1) / 0.5
+    assert shrinkage(found).loc["iov[0]", "shrinkage (SD)"] == pytest.approx(expected, rel=1e-10)
+    assert found.table().query("ID == 2")["iov[0]"].isna().all()

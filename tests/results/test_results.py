@@ -174,3 +174,27 @@ def test_save_and_load(theo_fit, theo_pop, tmp_path):
 
     with pytest.raises(ValueError, match=r"The program's parameters are .*extra"):
         hx.load_fit(path, other, theo_pop)
+
+
+def test_priors_survive_saving(tmp_path):
+    import numpyro.distributions as dist
+
+    pop = zoo.wang_population()
+    priors = {"rate": dist.LogNormal(np.log(0.5), 0.05)}
+    fit = hx.fit(zoo.wang_additive, pop, hx.FOCE(), progress=False, priors=priors, use_priors=True)
+    fit.save(tmp_path / "fit.hierax")
+    with pytest.raises(ValueError, match=r"was given priors for \['rate'\].*Pass the same with priors="):
+        hx.load_fit(tmp_path / "fit.hierax", zoo.wang_additive, pop)
+    again = hx.load_fit(tmp_path / "fit.hierax", zoo.wang_additive, pop, priors=priors)
+    np.testing.assert_allclose(again.covariance().se, fit.covariance().se, rtol=1e-8)
+    # The history shows the objective, not the penalised one that the search minimised.
+    assert fit.history["ofv"].iloc[-1] == pytest.approx(fit.ofv, abs=1e-6)
+    assert fit.penalty != 0
+
+
+def test_naive_pooling_has_no_shrinkage():
+    fit = hx.fit(zoo.wang_additive, zoo.wang_population(), hx.NaivePooled(), progress=False)
+    from hierax.results.individual import shrinkage
+
+    assert shrinkage(fit)["shrinkage (SD)"].isna().all()
+    assert np.isnan(fit.ebe["eta_sd"]).all()

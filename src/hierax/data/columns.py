@@ -72,11 +72,7 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep:
 def clean_numbers(frame: pd.DataFrame, names: Iterable[str], problems: Problems) -> None:
     """Turn columns into floats in place; cells that are neither numbers nor missing become problems."""
     for name in names:
-        text = frame[name]
-        if isinstance(text.dtype, pd.CategoricalDtype):
-            text = text.astype(object)
-        numbers = pd.to_numeric(text, errors="coerce").astype(float)
-        missing = text.isna() | text.astype(str).str.strip().isin(MISSING)
+        numbers, missing = to_numbers(frame[name])
         problems.add_rows(
             "not_a_number",
             frame,
@@ -86,6 +82,13 @@ def clean_numbers(frame: pd.DataFrame, names: Iterable[str], problems: Problems)
             "write a number, or '.' where there is none.",
         )
         frame[name] = numbers
+
+
+def to_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return a column as floats, NaN where a cell is no number, and which of its cells are missing."""
+    text = column.astype(object)
+    missing = text.isna() | text.astype(str).str.strip().isin(MISSING)
+    return pd.to_numeric(text.where(~missing), errors="coerce").astype(float), missing
 
 
 def require(frame: pd.DataFrame, names: Iterable[str]) -> None:

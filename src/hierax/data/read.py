@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hierax.data.columns import MISSING, NUMERIC, clean_numbers, load_table, rename_columns, require
+from hierax.data.columns import NUMERIC, clean_numbers, load_table, rename_columns, require, to_numbers
 from hierax.data.population import ENDPOINT_CODES, Population
 from hierax.data.problems import Problems
 from hierax.data.records import build_population
@@ -117,7 +117,7 @@ def _clean_covariates(frame: pd.DataFrame, covariates: list[str], problems: Prob
     """Check covariates; replace categories by codes in place and return their labels."""
     labels: dict[str, tuple[Any, ...]] = {}
     for name in covariates:
-        missing = frame[name].isna() | frame[name].astype(str).str.strip().isin(MISSING)
+        numbers, missing = to_numbers(frame[name])
         problems.add_rows(
             "missing_covariate",
             frame,
@@ -126,8 +126,6 @@ def _clean_covariates(frame: pd.DataFrame, covariates: list[str], problems: Prob
             "the covariate is missing here, and a missing value is not a number.",
             "fill it in, or drop it from covariates=.",
         )
-        text = frame[name].astype(object).where(~missing)
-        numbers = pd.to_numeric(text, errors="coerce").astype(float)
         if numbers.notna().any() or missing.all():
             problems.add_rows(
                 "not_a_number",
@@ -139,6 +137,7 @@ def _clean_covariates(frame: pd.DataFrame, covariates: list[str], problems: Prob
             )
             frame[name] = numbers
         else:
+            text = frame[name].astype(object).where(~missing)
             categories = sorted(text.dropna().unique(), key=str)
             labels[name] = tuple(categories)
             frame[name] = text.map({label: code for code, label in enumerate(categories)}).astype(float)
@@ -192,7 +191,6 @@ def _key(value: Any) -> Any:
 
 def _check_records(frame: pd.DataFrame, problems: Problems) -> None:
     """Check everything that concerns one record, or one record and the one before it."""
-    dose = frame["EVID"] == 1
     observed = frame["_observed"]
 
     def check(code: str, bad: pd.Series, column: str, problem: str, fix: str) -> None:
@@ -224,6 +222,18 @@ def _check_records(frame: pd.DataFrame, problems: Problems) -> None:
         "an observation without a value.",
         "give DV, or set MDV=1 or EVID=2 on the row.",
     )
+    _check_doses(frame, check)
+    if not observed.any():
+        problems.add(
+            "no_observation",
+            "no record of the table is an observation.",
+            "check EVID and MDV: an observation has EVID=0 and MDV=0.",
+        )
+
+
+def _check_doses(frame: pd.DataFrame, check: Callable[[str, pd.Series, str, str, str], None]) -> None:
+    """Check the dose items of every record."""
+    dose = frame["EVID"] == 1
     check("ss", frame["SS"] != 0, "SS", "steady-state doses are not read yet.", "write the earlier doses out (ADDL).")
     items = (frame[list(DOSE_ITEMS)] != 0).any(axis=1)
     check(
@@ -256,9 +266,3 @@ def _check_records(frame: pd.DataFrame, problems: Problems) -> None:
         "CMT must be 0 or a positive whole number.",
         "number the compartments from 1; 0 is the model's default.",
     )
-    if not observed.any():
-        problems.add(
-            "no_observation",
-            "no record of the table is an observation.",
-            "check EVID and MDV: an observation has EVID=0 and MDV=0.",
-        )

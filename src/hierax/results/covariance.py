@@ -84,6 +84,23 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
     return Covariance(kind, table, _natural(fit, covariance, active), condition if ok else np.inf, flat_ones, ok)
 
 
+def usable_covariance(fit: Fit, purpose: str) -> Covariance:
+    """Return the Hessian covariance, or raise where there is none.
+
+    Raises
+    ------
+    ValueError
+        The Hessian is not positive definite; names what is not identified.
+    """
+    covariance = fit.covariance("hessian")
+    if not covariance.ok:
+        raise ValueError(
+            f"The estimates cannot be {purpose}, because their Hessian is not positive definite "
+            f"(not identified: {covariance.unidentified or 'a combination of parameters'}). Fix a parameter and refit."
+        )
+    return covariance
+
+
 def subject_scores(fit: Fit, active: np.ndarray) -> np.ndarray:
     """Return the gradients of −log L_i, (parameter, subject), real subjects only."""
     out = fit.session.evaluate(fit.flat, fit.eta)

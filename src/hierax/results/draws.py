@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hierax.results.covariance import usable_covariance
+
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
@@ -33,12 +35,7 @@ def asymptotic_draws(fit: Fit, draws: int, seed: int) -> np.ndarray:
     ValueError
         The covariance does not exist.
     """
-    covariance = fit.covariance("hessian")
-    if not covariance.ok:
-        raise ValueError(
-            "There is no covariance to draw from, because the Hessian is not positive definite at the estimates "
-            f"(not identified: {covariance.unidentified or 'a combination of parameters'}). Fix a parameter and refit."
-        )
+    covariance = usable_covariance(fit, "drawn from")
     draws = -(-draws // CHAINS) * CHAINS
     active = np.flatnonzero(fit.free & ~fit.layout.weights())
     out = np.repeat(fit.flat[None], draws, axis=0)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpyro.distributions as dist
 
+from hierax.results.covariance import usable_covariance
+
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
@@ -21,12 +23,7 @@ def priors_of(fit: Fit) -> dict[str, Any]:
     ValueError
         The fit has no covariance.
     """
-    covariance = fit.covariance("hessian")
-    if not covariance.ok:
-        raise ValueError(
-            "The previous fit cannot serve as a prior, because its Hessian is not positive definite "
-            f"(not identified: {covariance.unidentified or 'a combination of parameters'}). Give priors by site."
-        )
+    covariance = usable_covariance(fit, "used as a prior")
     active = fit.free & ~fit.layout.weights()
     names = np.array(fit.layout.names(), dtype=object)
     out = {}
