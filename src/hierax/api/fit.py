@@ -30,6 +30,9 @@ from hierax.results.fit import Evaluation, Fit
 from hierax.results.priors import priors_of
 
 _warned_float32 = False
+# Further starts lie within this distance of the program's own start in unconstrained space: a factor of e, up or down,
+# for a positive parameter.
+SPREAD = 1.0
 
 
 def fit(
@@ -67,7 +70,8 @@ def fit(
     use_priors : {"auto", True, False}
         Whose priors count as a penalty: those of network weights alone (auto), all, or none.
     starts : int
-        Number of starts: the first at ``init``, the others at unconstrained distances uniform in [-1, 1] from it.
+        Number of starts: the first at ``init``, the others around the program's own start values, at unconstrained
+        distances uniform in [-1, 1]. The best objective is kept; ``history`` has all.
     seed : int
         Seed of the further starts.
     progress : bool
@@ -133,12 +137,13 @@ def _multi_start(
 ) -> tuple[Search, pd.DataFrame, np.ndarray]:
     """Search from every start; return the best search, all histories, and the flat vector it ended at."""
     rng = np.random.default_rng(seed)
+    own = session.layout.start(None)
     best: Search | None = None
     frames = []
     for number in range(starts):
         begin = flat.copy()
         if number:
-            begin[free] += rng.uniform(-1, 1, int(free.sum()))
+            begin[free] = own[free] + rng.uniform(-SPREAD, SPREAD, int(free.sum()))
         try:
             search = session.search(begin, free, lambda row, number=number: bar.show(number, row))
         except KeyboardInterrupt:
