@@ -111,10 +111,15 @@ def test_bad_starts(theo_pop):
 
 @pytest.mark.slow
 def test_corners_of_the_cube_with_eight_starts(theo_pop):
-    reached = 0
+    reached, kept = 0, 0
     for corner in itertools.product([-1.0, 1.0], repeat=7):
         fit = hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), init=shifted(np.array(corner)), starts=8, progress=False)
-        reached += abs(-2 * fit.log_likelihood - 359.4032) <= 1e-3
+        ends = fit.history.groupby("start")["ofv"].min()
+        reached += bool((np.abs(ends - 116.8034) <= 1e-3).any())
+        # A few corners lead to the higher flip-flop optimum (see below), which is then what is kept.
+        kept += abs(-2 * fit.log_likelihood - 359.4032) <= 1e-3
+        assert -2 * fit.log_likelihood <= 359.4042
+    assert kept >= 120
     assert reached >= 126
 
 

@@ -23,10 +23,14 @@ class QuasiNewton:
         below it: the distance to the optimum in standard errors, whatever the units of the parameters.
     max_iter : int
         Limit on evaluations.
+    max_step : float
+        Longest step of a bounded parameter (positive, in an interval) in unconstrained space: a longer one is halved
+        before the objective is looked at, so that a search stays in the valley that it starts in.
     """
 
     gtol: float = 1e-4
     max_iter: int = 500
+    max_step: float = 1.5
 
 
 class Point(NamedTuple):
@@ -57,14 +61,20 @@ _STILL = 4
 
 
 def minimise(
-    evaluate: Evaluate, x: np.ndarray, state: Any, options: QuasiNewton, report: Callable[[dict[str, float]], None]
+    evaluate: Evaluate,
+    x: np.ndarray,
+    state: Any,
+    options: QuasiNewton,
+    report: Callable[[dict[str, float]], None],
+    bounded: np.ndarray | None = None,
 ) -> Search:
     """Minimise a smooth objective from ``x``.
 
     ``evaluate(x, state)`` returns a :class:`Point`; its ``state`` (the modes) of the last accepted point is handed
-    to the next evaluation as a warm start. Interrupting (Ctrl-C) returns the best point so far.
+    to the next evaluation as a warm start. ``bounded`` marks the entries that ``max_step`` holds for. Interrupting
+    (Ctrl-C) returns the best point so far.
     """
-    run = _Run(evaluate, options, report)
+    run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded)
     try:
         # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -80,8 +90,14 @@ def minimise(
 class _Run:
     """One search: its best point, its history, and the rules by which it ends."""
 
-    def __init__(self, evaluate: Evaluate, options: QuasiNewton, report: Callable[[dict[str, float]], None]):
-        self.evaluate, self.options, self.report = evaluate, options, report
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        options: QuasiNewton,
+        report: Callable[[dict[str, float]], None],
+        bounded: np.ndarray,
+    ):
+        self.evaluate, self.options, self.report, self.bounded = evaluate, options, report, bounded
         self.best: Point | None = None
         self.best_x = np.zeros(0)
         self.history: list[dict[str, float]] = []
@@ -118,7 +134,7 @@ class _Run:
         bfgs.tell(self.best.value, scale.T @ self.best.gradient)
         refused, still = 0, 0
         while len(self.history) < self.options.max_iter:
-            step = bfgs.ask()
+            step = self.shorten(bfgs, origin, scale)
             previous = self.best.value
             point = self.see(origin + scale @ step, self.best.state, float(np.linalg.norm(step)))
             accepted = bfgs.tell(point.value, scale.T @ point.gradient)
@@ -135,6 +151,16 @@ class _Run:
             if refused > _HALVINGS:
                 return None
         return Result.max_iterations, Result.max_iterations.meaning
+
+    def shorten(self, bfgs: _AskTell, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Return the step that is asked for, halved until no bounded parameter moves too far from the best point."""
+        for _ in range(_HALVINGS):
+            step = bfgs.ask()
+            moved = np.abs(origin + scale @ step - self.best_x)[self.bounded]
+            if not moved.size or moved.max() <= self.options.max_step:
+                break
+            bfgs.tell(np.inf, np.zeros_like(origin))
+        return bfgs.ask()
 
     def see(self, x: np.ndarray, state: Any, step: float) -> Point:
         """Evaluate, remember the best point, and report."""

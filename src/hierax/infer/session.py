@@ -96,7 +96,7 @@ class Session:
             value = float(np.asarray(out.value).sum()) + extra
             return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta, extra)
 
-        return minimise(evaluate, flat[free], None, self.estimator.optimiser, report)
+        return minimise(evaluate, flat[free], None, self.estimator.optimiser, report, self.layout.bounded()[free])
 
 
 def inert_entries(session: Session, flat: np.ndarray, free: np.ndarray) -> np.ndarray:

@@ -53,6 +53,13 @@ class Layout:
                 out[self.slices[name]] = True
         return out
 
+    def bounded(self) -> np.ndarray:
+        """Return which entries are the logarithm or logit of a constrained element, (parameter,)."""
+        out = np.zeros(self.size, bool)
+        for name, site in self.program.sites.population.items():
+            out[self.slices[name]] = site.kind != "weights" and site.constraint != "Real" and elementwise(site)
+        return out
+
     def free(self, fixed: Fixed) -> np.ndarray:
         """Return which entries may vary, (parameter,), given sites or elementwise masks to hold.
 
