@@ -116,7 +116,8 @@ def test_corners_of_the_cube_with_eight_starts(theo_pop):
         fit = hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), init=shifted(np.array(corner)), starts=8, progress=False)
         ends = fit.history.groupby("start")["ofv"].min()
         reached += bool((np.abs(ends - 116.8034) <= 1e-3).any())
-        # A few corners lead to the higher flip-flop optimum (see below), which is then what is kept.
+        # A few corners lead to the higher flip-flop optimum (see below), which is then what is kept. So the count of
+        # fits that come back at the published optimum is held to 120 only, not to the 126 that was aimed at.
         kept += abs(-2 * fit.log_likelihood - 359.4032) <= 1e-3
         assert -2 * fit.log_likelihood <= 359.4042
     assert kept >= 120
