@@ -163,7 +163,7 @@ class Population:
         if np.ndim(rows) == 1 and np.asarray(rows).dtype == bool and len(np.asarray(rows)) == self.n_subjects:
             rows = np.asarray(rows)[: len(self)]
         picked = np.atleast_1d(np.arange(len(self))[rows])
-        taken = _map_subjects(self, lambda leaf: np.asarray(leaf)[picked])
+        taken = jax.tree.map(lambda leaf: np.asarray(leaf)[picked], self)
         ids = None if self.ids is None else tuple(self.ids[row] for row in picked)
         part = dataclasses.replace(taken, ids=ids, labels=self.labels)
         return part.pad(min(bucket_size(len(picked)), max(self.n_subjects, len(picked))))
@@ -232,10 +232,6 @@ def _unflatten(censoring: Any, arrays: tuple[Any, ...]) -> Population:
 
 
 jax.tree_util.register_pytree_node(Population, _flatten, _unflatten)
-
-
-def _map_subjects(pop: Population, function: Any) -> Population:
-    return jax.tree.map(function, pop)
 
 
 def _grow_doses(leaf: Any, size: int) -> Any:
