@@ -17,12 +17,15 @@ from hierax.data import datasets as datasets
 from hierax.data.events import Events as Events
 from hierax.data.population import Population as Population
 from hierax.data.read import read_nonmem as read_nonmem
+from hierax.data.regimen import Regimen as Regimen
+from hierax.data.regimen import Subject as Subject
 from hierax.diagnose import plot as plot
 from hierax.diagnose.report import report as report
 from hierax.diagnose.vpc import VPC as VPC
 from hierax.diagnose.vpc import vpc as vpc
 from hierax.dynamics import pk as pk
 from hierax.errors import DataError as DataError
+from hierax.errors import DataWarning as DataWarning
 from hierax.errors import EstimatorError as EstimatorError
 from hierax.errors import FitError as FitError
 from hierax.errors import HieraxWarning as HieraxWarning

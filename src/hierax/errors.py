@@ -12,6 +12,20 @@ class HieraxWarning(UserWarning):
     """Something that does not stop the work but that the user should know."""
 
 
+class DataWarning(HieraxWarning):
+    """Something in a data set is odd, but can be read.
+
+    Attributes
+    ----------
+    problems : pandas.DataFrame
+        One row an oddity: ``code``, ``row``, ``id``, ``column``, ``value``, ``problem``, ``fix``.
+    """
+
+    def __init__(self, problems: pd.DataFrame):
+        self.problems = problems
+        super().__init__(_format(problems, "oddity", "oddities"))
+
+
 class ModelError(ValueError):
     """The NumPyro program breaks the contract between models and estimators."""
 
@@ -35,17 +49,20 @@ class DataError(ValueError):
 
     def __init__(self, problems: pd.DataFrame):
         self.problems = problems
-        super().__init__(_format(problems))
+        super().__init__(_format(problems, "problem", "problems"))
 
 
-def _format(problems: pd.DataFrame, shown: int = 20) -> str:
+def _format(problems: pd.DataFrame, one: str, many: str, shown: int = 40, alike: int = 5) -> str:
+    """Write a table of problems as text: in the order of rows, ``alike`` of each kind and ``shown`` in all."""
     count = len(problems)
-    lines = [f"{count} problem{'s' if count > 1 else ''} in the data:"]
-    for problem in problems.head(shown).itertuples():
+    lines = [f"{count} {many if count > 1 else one} in the data:"]
+    number = problems.groupby(["code", "column"]).cumcount()
+    for problem in problems[number < alike].head(shown).itertuples():
         place = [f"{name} {value}" for name, value in (("row", problem.row), ("ID", problem.id)) if value != ""]
         place += [f"column {problem.column}"] if problem.column != "" else []
         place += [f"value {problem.value!r}"] if problem.value != "" else []
         lines.append(f"  - {', '.join(place)}: {problem.problem} Fix: {problem.fix}")
-    if count > shown:
-        lines.append(f"  ... and {count - shown} more; all of them are in the exception's `.problems` table.")
+    left = count - len(lines) + 1
+    if left:
+        lines.append(f"  ... and {left} more; all of them are in the table `.problems`.")
     return "\n".join(lines)

@@ -74,7 +74,7 @@ def test_several_endpoints_by_cmt_where_there_is_no_dvid():
 
 def test_covariates_constant_varying_and_categorical():
     data = pd.concat([frame(WT=[70.0, 70, 70], CR=[1.0, 1, 2], SEX="F"), frame(ID=2, WT=80.0, CR=1.0, SEX="M")])
-    pop = hx.read_nonmem(data, covariates=["WT", "CR", "SEX"])
+    pop = hx.read_nonmem(data, covariates=["WT", "CR", "SEX"], interpolation="nocb")
     assert pop.covariates["WT"].shape == (2, 1)
     assert pop.covariates["CR"].shape == (2, 3)
     assert pop.covariates["SEX"].ravel().tolist() == [0.0, 1.0]
@@ -100,23 +100,42 @@ def test_censored_rows():
     [
         ({"TIME": [0.0, 2.0, 1.0]}, "time_decreases", r"row 4, ID 1, column TIME, value 1: TIME is less than"),
         ({"TIME": [0.0, np.nan, 1.0]}, "missing_time", r"column TIME.*a record without a time"),
+        ({"TIME": ["0:00", "1:00", "2:75"]}, "clock", r"value '2:75': TIME must be a clock time \(hh:mm"),
+        ({"DATE": ["1-1-2020", "1-2-2020", "13-3-2020"]}, "date", r"value '13-3-2020': DATE must be a date"),
         (
             {"DV": [np.nan, np.nan, 3.0]},
             "dv_missing",
             r"row 3, ID 1, column DV.*without a value. Fix: give DV, or set MDV=1",
         ),
-        ({"DV": [np.nan, "five", 3.0]}, "not_a_number", r"value 'five': DV must be a number"),
-        ({"AMT": [-5.0, 0, 0]}, "amt", r"value -5: a dose needs a positive amount"),
-        ({"EVID": [7, 0, 0]}, "evid_code", r"EVID must be 0, 1 or 2"),
-        ({"EVID": [1, 3, 0]}, "evid_reset", r"resets \(EVID 3 and 4\) are not read yet"),
-        ({"MDV": [1, 5, 0]}, "mdv_code", r"MDV must be 0 or 1"),
-        ({"SS": [1, 0, 0]}, "ss", r"steady-state doses are not read yet"),
+        ({"DV": [np.nan, "five", 3.0]}, "not_a_number", r"value 'five': DV must be a finite number"),
+        ({"DV": [np.nan, np.inf, 3.0]}, "not_a_number", r"DV must be a finite number"),
+        ({"AMT": [-5.0, 0, 0]}, "amt_negative", r"value -5: a dose cannot be negative"),
+        ({"AMT": [0.0, 0, 0], "EVID": [1, 0, 0]}, "amt", r"value 0: a dose needs a positive amount"),
+        ({"AMT": [0.0, 0, 0], "RATE": [5.0, 0, 0]}, "rate_without_amt", r"value 5: an infusion without an amount"),
+        ({"EVID": [8, 0, 0]}, "evid_code", r"value 8: EVID must be 0, 1, 2, 3 or 4"),
+        ({"EVID": [5, 0, 0]}, "evid_rxode", r"EVID 5 \(replace\), 6 \(multiply\) and 7 \(phantom dose\)"),
+        ({"MDV": [1, 5, 0]}, "mdv_code", r"value 5: MDV must be 0, 1, 100 or 101"),
+        ({"MDV": [101, 0, 0]}, "mdv_dose", r"a dose or reset cannot be left out of estimation alone"),
+        ({"SS": [4, 0, 0], "II": [12, 0, 0]}, "ss", r"value 4: SS must be 0, 1 \(replace the state\)"),
+        ({"SS": [1, 0, 0]}, "ss_without_ii", r"a steady state of repeated doses needs its interval"),
+        (
+            {"SS": [1, 0, 0], "AMT": [0, 0, 0], "RATE": [5, 0, 0], "ADDL": [2, 0, 0]},
+            "ss_constant",
+            r"a constant infusion at steady state has reached its plateau",
+        ),
         ({"ADDL": [2, 0, 0]}, "ii", r"ADDL needs an interval. Fix: give II > 0"),
-        ({"ADDL": [1.5, 0, 0], "II": [1, 0, 0]}, "addl", r"ADDL must be a whole number"),
-        ({"RATE": [-2, 0, 0]}, "rate", r"modelled rates and durations"),
-        ({"CMT": [1, -1, 1]}, "cmt", r"CMT must be 0 or a positive whole number"),
-        ({"EVID": [1, 0, 0], "AMT": [100, 3, 0]}, "dose_items", r"a record that is no dose has a dose item"),
+        ({"II": [-2, 0, 0]}, "ii_negative", r"value -2: an interval cannot be negative"),
+        ({"ADDL": [1.5, 0, 0], "II": [1, 0, 0]}, "addl", r"ADDL must be a whole number from 0 to 10000"),
+        ({"ADDL": [-3, 0, 0], "II": [1, 0, 0]}, "addl_negative", r"a negative ADDL \(NONMEM's empirical steady state\)"),
+        ({"RATE": [-3, 0, 0]}, "rate", r"RATE must be 0 \(bolus\), positive, -1 .* or -2"),
+        ({"CMT": [1, -1, 1]}, "cmt_negative", r"a negative CMT \(turning a compartment off\)"),
+        ({"CMT": [1, 1.5, 1]}, "cmt", r"CMT must be 0 or a positive whole number"),
+        ({"CMT": ["depot", "gut", "depot"]}, "cmt_name", r"value 'depot': no compartment has this name"),
+        ({"EVID": [1, 0, 0], "AMT": [100, 3, 0]}, "dose_items", r"column AMT, value 3: a record that is no dose has a"),
+        ({"EVID": [1, 2, 0], "RATE": [0, 3, 0]}, "dose_items", r"column RATE, value 3: a record that is no dose has a"),
         ({"CENS": [0, 2, 0]}, "cens_code", r"CENS is 1 \(below DV\)"),
+        ({"CENS": [0, 1, 0], "LIMIT": [0, 9.0, 0]}, "limit", r"LIMIT is the other end of the interval"),
+        ({"OCC": [1, np.nan, 1]}, "missing_occ", r"a record without an occasion"),
         ({"ID": [1, 2, 1]}, "id_returns", r"this ID comes back"),
         ({"ID": [1, np.nan, 1]}, "missing_id", r"a record without a subject"),
         ({"MDV": [1, 1, 1]}, "no_observation", r"no record of the table is an observation"),
@@ -145,6 +164,67 @@ def test_missing_covariates_and_unknown_endpoints_are_problems():
 
 
 @pytest.mark.parametrize(
+    ("columns", "options", "code", "text"),
+    [
+        ({"WT": [70.0, 71, 70]}, {"covariates": ["WT"]}, "covariate_varies", r"value 71: the covariate changes within"),
+        ({"WT": [70.0, np.inf, 70]}, {"covariates": ["WT"]}, "covariate_text", r"WT is a number in other rows"),
+        ({"A": [1.0, 2, 1], "B": 3.0}, {"vectors": {"e": ["A", "B"]}}, "vector_varies", r"the vector covariate changes"),
+    ],
+)
+def test_problems_of_covariates(columns, options, code, text):
+    with pytest.raises(hx.DataError, match=text) as caught:
+        hx.read_nonmem(frame(**columns), **options)
+    assert set(caught.value.problems["code"]) == {code}
+
+
+def test_a_regimen_that_would_fill_the_memory_is_refused():
+    rows = [frame(ID=i) for i in range(600)]
+    rows[5] = frame(ID=5, ADDL=[10_000, 0, 0], II=[1, 0, 0])
+    rows[7] = frame(ID=7, AMT=[10.0, 10, 10], ADDL=[10_000] * 3, II=1, EVID=1)
+    rows += [frame(ID=i) for i in range(600, 2000)]
+    with pytest.raises(hx.DataError, match=r"ID 7, column ADDL.*more than 50000000 entries"):
+        hx.read_nonmem(pd.concat(rows))
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "code", "text"),
+    [
+        ([frame(), frame(ID=2, TIME=[0.0, 1, 1], DV=[np.nan, 5, 5])], {}, "duplicate_row", r"ID 2.*exactly the same as"),
+        ([frame(DV=[3.0, 5, 3])], {}, "dv_ignored", r"value 3: a DV on a record that is no observation is ignored"),
+        ([frame(MDV=[0, 0, 0])], {}, "mdv_ignored", r"MDV=0 on a record that is no observation is read as 1"),
+        ([frame(II=[12, 0, 0])], {}, "ii_ignored", r"an interval without ADDL and SS repeats nothing"),
+        ([frame(), frame(ID=2, MDV=1)], {}, "no_observation_of_subject", r"ID 2.*the subject has no observation"),
+        ([frame(), frame(ID=2, AMT=0.0, DV=1.5)], {}, "no_dose_of_subject", r"ID 2.*the subject has no dose"),
+        (
+            [frame(WT=70.0), frame(ID=2, WT=70.0)],
+            {"covariates": ["WT"]},
+            "covariate_constant",
+            r"column WT, value 70: the covariate has the same value in all subjects",
+        ),
+        (
+            [frame(), frame(ID=2), frame(ID=3), frame(ID=4, TIME=[0.0, 60, 120])],
+            {},
+            "time_unit",
+            r"ID 4.*as in another unit",
+        ),
+    ],
+)
+def test_oddities_are_told_once_as_a_warning(frames, options, code, text):
+    with pytest.warns(hx.DataWarning, match=text) as caught:
+        pop = hx.read_nonmem(pd.concat(frames), **options)
+    assert len(caught) == 1
+    assert set(caught[0].message.problems["code"]) == {code}
+    assert len(pop) == len({int(part["ID"].iloc[0]) for part in frames})
+
+
+def test_many_problems_of_a_kind_are_shown_by_five():
+    bad = pd.concat([frame(ID=i, AMT=[-1.0, 0, 0]) for i in range(30)])
+    with pytest.raises(hx.DataError, match=r"30 problems in the data[\s\S]*and 25 more") as caught:
+        hx.read_nonmem(bad)
+    assert len(caught.value.problems) == 30
+
+
+@pytest.mark.parametrize(
     ("call", "text"),
     [
         (lambda: hx.read_nonmem(frame().drop(columns="TIME")), r"no column \['TIME'\].*columns={'TIME'"),
@@ -153,6 +233,14 @@ def test_missing_covariates_and_unknown_endpoints_are_problems():
         (lambda: hx.read_nonmem(frame(), columns={"DOSE": "AMT"}), r"which Hierax does not read"),
         (lambda: hx.read_nonmem(frame(time=1.0)), r"More than one column is read as \['TIME'\]"),
         (lambda: hx.read_nonmem(frame().iloc[:0]), r"The table has no rows"),
+        (lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], interpolation="spline"), r"'spline' is none of \['locf'"),
+        (lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], missing="zero"), r"missing='zero' for WT is none of"),
+        (lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], missing={"AGE": 1}), r"missing= names \['AGE'\]"),
+        (lambda: hx.read_nonmem(frame(), units={"TIME": "fortnight"}), r"units={'TIME': 'fortnight'} cannot be used"),
+        (lambda: hx.read_nonmem(frame(), units={"II": "d"}), r"converts II into the unit of TIME, which is not given"),
+        (lambda: hx.read_nonmem(frame(), compartments={"depot": 0}), r"are no numbers of compartments"),
+        (lambda: hx.read_nonmem(frame(DATE=1, DAT2=1)), r"several date columns \['DATE', 'DAT2'\]"),
+        (lambda: hx.read_nonmem(3), r"The source is a int, which is no path and no data frame"),
         (lambda: hx.datasets.load("warfarin"), r"There is no data set 'warfarin'. Load one of"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,22 +26,15 @@ RESERVED = (
     "OCC",
     "CENS",
     "LIMIT",
+    "DATE",
+    "DAT1",
+    "DAT2",
+    "DAT3",
 )
-NUMERIC = tuple(name for name in RESERVED if name not in ("ID", "DVID"))
-MISSING = (".", "", "NA", "NaN", "nan")
-
-
-def load_table(source: str | Path | pd.DataFrame) -> pd.DataFrame:
-    """Read a delimited file, or copy a frame; add ``_row``, the row of the file (header = row 1)."""
-    if not isinstance(source, str | Path):
-        frame = source.copy()
-    else:
-        frame = pd.read_csv(
-            source, sep=None, engine="python", na_values=list(MISSING), keep_default_na=False, skipinitialspace=True
-        )
-    frame = frame.reset_index(drop=True)
-    frame["_row"] = np.arange(len(frame)) + 2
-    return frame
+DATES = ("DATE", "DAT1", "DAT2", "DAT3")
+# Columns that may hold text: names, categories, dates and clock times.
+NUMERIC = tuple(name for name in RESERVED if name not in ("ID", "DVID", "CMT", "TIME", "II", *DATES))
+MISSING = (".", "", "NA", "NaN", "nan", "<NA>", "None")
 
 
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep: Iterable[str]) -> pd.DataFrame:
@@ -60,7 +53,7 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep:
         if name not in renaming and role in RESERVED and role not in given and name not in kept:
             renaming[name] = role
     frame = frame.rename(columns=renaming)
-    twice = sorted(set(frame.columns[frame.columns.duplicated()]))
+    twice = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
     if twice:
         raise ValueError(
             f"More than one column is read as {twice}, because names match in any case. "
@@ -78,17 +71,30 @@ def clean_numbers(frame: pd.DataFrame, names: Iterable[str], problems: Problems)
             frame,
             numbers.isna() & ~missing,
             name,
-            f"{name} must be a number.",
+            f"{name} must be a finite number.",
             "write a number, or '.' where there is none.",
         )
         frame[name] = numbers
 
 
 def to_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Return a column as floats, NaN where a cell is no number, and which of its cells are missing."""
+    """Return a column as floats, NaN where a cell is no finite number, and which of its cells are missing."""
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_complex_dtype(column.dtype):
+        missing = column.isna()
+        numbers = pd.Series(column.to_numpy(dtype=float, na_value=np.nan), index=column.index)
+    elif pd.api.types.is_datetime64_any_dtype(column.dtype):
+        missing = column.isna()
+        numbers = pd.Series(np.nan, index=column.index)
+    else:
+        missing = is_missing(column)
+        numbers = pd.to_numeric(column.astype(object).where(~missing), errors="coerce").astype(float)
+    return numbers.where(np.isfinite(numbers)), missing
+
+
+def is_missing(column: pd.Series) -> pd.Series:
+    """Return which cells are empty, ``.`` or NA."""
     text = column.astype(object)
-    missing = text.isna() | text.astype(str).str.strip().isin(MISSING)
-    return pd.to_numeric(text.where(~missing), errors="coerce").astype(float), missing
+    return text.isna() | text.astype(str).str.strip().isin(MISSING)
 
 
 def require(frame: pd.DataFrame, names: Iterable[str]) -> None:
@@ -99,6 +105,14 @@ def require(frame: pd.DataFrame, names: Iterable[str]) -> None:
             f"The table has no column {lacking}, because none of {_listed(frame)} has that name in any case. "
             f"Say which column it is with columns={{{lacking[0]!r}: 'your name'}}."
         )
+
+
+def code_key(value: Any) -> Any:
+    """Match 1, 1.0 and '1' as the same code."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value).strip()
 
 
 def _listed(frame: pd.DataFrame) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 
@@ -14,8 +15,11 @@ def load(name: str) -> pd.DataFrame:
     Parameters
     ----------
     name : str
-        ``theophylline`` (mg, mg/L, h, kg), ``phenobarb`` (mg, mg/L, h, kg), ``indometh`` (mg/L, h), ``orange``
-        (mm, days), ``sleepstudy`` (ms, days), ``orthodont`` (mm, years).
+        ``theophylline`` (mg, mg/L, h, kg), ``phenobarb`` (mg, mg/L, h, kg), ``quinidine`` (mg, mg/L, h, kg),
+        ``remifentanil`` (µg, ng/mL, min, kg), ``indometh`` (mg/L, h), ``orange`` (mm, days), ``loblolly`` (ft, years),
+        ``soybean`` (g, days), ``sleepstudy`` (ms, days), ``orthodont`` (mm, years). ``quinidine``,
+        ``remifentanil``, ``soybean`` and ``loblolly`` are also functions that say more, and show a plot and a first
+        model.
 
     Raises
     ------
@@ -69,6 +73,105 @@ def _phenobarb() -> pd.DataFrame:
     )
 
 
+def quinidine() -> pd.DataFrame:
+    """Quinidine in hospital patients (Verme et al. 1992): 136 subjects, 361 concentrations, oral doses.
+
+    TIME h, AMT mg, DV mg/L. A dose with an interval is at steady state (SS 1), and goes on at that interval until the
+    next record. AGE years, HT inches, WT kg and GLYCO (α1-acid glycoprotein, mg/dL/100) are numbers; RACE, SMOKE,
+    ETHANOL, HEART (failure) and CREAT (creatinine clearance, mL/min) categories. Several vary over a subject's records.
+
+    Examples
+    --------
+    A first model: absorption too fast to be seen in samples at troughs, so ka is held; clearance falls with GLYCO.
+
+    >>> import hierax as hx, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> pop = hx.read_nonmem(
+    ...     hx.datasets.quinidine(), covariates=["WT", "GLYCO"], categorical=["CREAT"], interpolation="nocb"
+    ... )
+    >>> figure = hx.plot.data(pop)
+    >>> positive = dist.constraints.positive
+    >>> def model(pop):
+    ...     cl = numpyro.param("cl", 12.0, constraint=positive)
+    ...     v = numpyro.param("v", 250.0, constraint=positive)
+    ...     glyco = numpyro.param("glyco", -0.3)
+    ...     omega = numpyro.param("omega", 0.3 * jnp.ones(2), constraint=positive)
+    ...     sigma = numpyro.param("sigma", 0.3, constraint=positive)
+    ...     with numpyro.plate("subject", pop.n_subjects, dim=-2):
+    ...         eta = numpyro.sample("eta", dist.Normal(0.0, omega).to_event(1))
+    ...         CL = cl * pop.covariates["GLYCO"] ** glyco * jnp.exp(eta[..., 0])  # (subject, time)
+    ...         V = numpyro.deterministic("V", v * jnp.exp(eta[..., 1]))
+    ...         conc = hx.pk.one_compartment(pop, CL=CL, V=V, ka=0.8)
+    ...         hx.observe("dv", dist.LogNormal(jnp.log(conc), sigma), pop)
+    >>> fit = hx.fit(model, pop, hx.FOCE(), progress=False)
+    """
+    raw = _table("quinidine")
+    dosed, steady = raw["dose"].notna(), raw["interval"] > 0
+    # Doses go on strictly before the subject's next record.
+    next_time = raw["time"].shift(-1).where(raw["Subject"].eq(raw["Subject"].shift(-1)))
+    further = np.ceil((next_time - raw["time"]) / raw["interval"]).sub(1).clip(lower=0).fillna(0)
+    return pd.DataFrame(
+        {
+            "ID": raw["Subject"],
+            "TIME": raw["time"],
+            "DV": raw["conc"],
+            "AMT": raw["dose"].fillna(0.0),
+            "EVID": np.select([dosed, raw["conc"].notna()], [1, 0], 2),
+            "II": raw["interval"].where(steady, 0.0),
+            "SS": steady.astype(int),
+            "ADDL": further.astype(int),
+            "AGE": raw["Age"],
+            "HT": raw["Height"],
+            "WT": raw["Weight"],
+            "RACE": raw["Race"],
+            "SMOKE": raw["Smoke"],
+            "ETHANOL": raw["Ethanol"],
+            "HEART": raw["Heart"],
+            "CREAT": raw["Creatinine"],
+            "GLYCO": raw["glyco"],
+        }
+    )
+
+
+def remifentanil() -> pd.DataFrame:
+    """Remifentanil by infusion (Minto et al. 1997): 65 subjects, 1992 concentrations, infusions in pieces.
+
+    TIME min, AMT µg, RATE µg/min, DV ng/mL (= µg/L); AGE years, HT cm, WT kg, BSA m², LBM kg, SEX. Each row of the
+    source is a piece of an infusion, and a sample where it has a concentration: two records, the sample first.
+
+    Examples
+    --------
+    A first model: three compartments, no covariates (Minto's simple model has CL 2.46 L/min and V1 4.98 L).
+
+    >>> import hierax as hx, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> pop = hx.read_nonmem(hx.datasets.remifentanil(), covariates=["AGE", "LBM"])
+    >>> figure = hx.plot.data(pop, log=True)
+    >>> positive = dist.constraints.positive
+    >>> def model(pop):
+    ...     theta = numpyro.param("theta", jnp.array([2.5, 5.0, 2.0, 10.0, 0.1, 5.0]), constraint=positive)
+    ...     omega = numpyro.param("omega", 0.3 * jnp.ones(6), constraint=positive)
+    ...     prop = numpyro.param("prop", 0.2, constraint=positive)
+    ...     with numpyro.plate("subject", pop.n_subjects, dim=-2):
+    ...         eta = numpyro.sample("eta", dist.Normal(0.0, omega).to_event(1))
+    ...         CL, V1, Q2, V2, Q3, V3 = jnp.moveaxis(theta * jnp.exp(eta), -1, 0)
+    ...         conc = hx.pk.three_compartment(pop, CL=CL, V1=V1, Q2=Q2, V2=V2, Q3=Q3, V3=V3)
+    ...         hx.observe("dv", dist.Normal(conc, prop * conc), pop)
+    >>> table = hx.check(model, pop)
+    """
+    raw = _table("remifentanil")
+    covariates = {"AGE": "Age", "SEX": "Sex", "HT": "Ht", "WT": "Wt", "BSA": "BSA", "LBM": "LBM"}
+    base = pd.DataFrame({"ID": raw["ID"], "TIME": raw["Time"]} | {new: raw[old] for new, old in covariates.items()})
+    order = 2 * np.arange(len(raw))
+    sample, piece = raw["conc"].notna(), raw["Amt"] > 0
+    nothing = {"AMT": 0.0, "RATE": 0.0}
+    parts = [
+        base[sample].assign(_order=order[sample], DV=raw["conc"], EVID=0, **nothing),
+        base[piece].assign(_order=order[piece] + 1, DV=np.nan, EVID=1, AMT=raw["Amt"], RATE=raw["Rate"]),
+        base[~sample & ~piece].assign(_order=order[~sample & ~piece], DV=np.nan, EVID=2, **nothing),
+    ]
+    table = pd.concat(parts).sort_values("_order", kind="stable", ignore_index=True)
+    return table[["ID", "TIME", "DV", "AMT", "RATE", "EVID", *covariates]]
+
+
 def _growth(file: str, subject: str, time: str, response: str, **covariates: str) -> Callable[[], pd.DataFrame]:
     """Return a loader of data without doses: TIME is the age, day or time, and DV the response."""
 
@@ -78,6 +181,65 @@ def _growth(file: str, subject: str, time: str, response: str, **covariates: str
         return _by_subject(pd.DataFrame(columns | {new: raw[old] for new, old in covariates.items()}))
 
     return load_growth
+
+
+def soybean() -> pd.DataFrame:
+    """Growth of soybeans (Davidian & Giltinan 1995): 48 plots, 412 leaf weights per plant.
+
+    TIME days after planting, DV g; VARIETY (F commercial, P experimental) and YEAR (1988 to 1990) categories.
+
+    Examples
+    --------
+    A first model: logistic growth, power-of-the-mean error.
+
+    >>> import hierax as hx, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> pop = hx.read_nonmem(hx.datasets.soybean(), covariates=["VARIETY"], categorical=["YEAR"])
+    >>> figure = hx.plot.data(pop)
+    >>> positive = dist.constraints.positive
+    >>> def model(pop):
+    ...     asym = numpyro.param("asym", 17.0, constraint=positive)
+    ...     mid = numpyro.param("mid", 52.0, constraint=positive)
+    ...     scale = numpyro.param("scale", 7.5, constraint=positive)
+    ...     omega = numpyro.param("omega", jnp.array([0.2, 0.05]), constraint=positive)
+    ...     sigma = numpyro.param("sigma", 0.2, constraint=positive)
+    ...     with numpyro.plate("subject", pop.n_subjects, dim=-2):
+    ...         eta = numpyro.sample("eta", dist.Normal(0.0, omega).to_event(1))
+    ...         top = numpyro.deterministic("ASYM", asym * jnp.exp(eta[..., 0]))
+    ...         middle = numpyro.deterministic("MID", mid * jnp.exp(eta[..., 1]))
+    ...         weight = top / (1 + jnp.exp(-(pop.times - middle) / scale))
+    ...         hx.observe("dv", dist.Normal(weight, sigma * weight**0.95), pop)
+    >>> fit = hx.fit(model, pop, hx.FOCE(), progress=False)
+    """
+    return _growth("soybean", "Plot", "Time", "weight", VARIETY="Variety", YEAR="Year")()
+
+
+def loblolly() -> pd.DataFrame:
+    """Growth of loblolly pines (Kung 1986): 14 seed sources, 84 heights.
+
+    TIME years of age, DV feet.
+
+    Examples
+    --------
+    A first model: asymptotic growth, the asymptote varying between seed sources.
+
+    >>> import hierax as hx, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> pop = hx.read_nonmem(hx.datasets.loblolly())
+    >>> figure = hx.plot.data(pop)
+    >>> positive = dist.constraints.positive
+    >>> def model(pop):
+    ...     asym = numpyro.param("asym", 100.0, constraint=positive)
+    ...     start = numpyro.param("start", -8.5)
+    ...     rate = numpyro.param("rate", 0.04, constraint=positive)
+    ...     omega = numpyro.param("omega", 3.0, constraint=positive)
+    ...     sigma = numpyro.param("sigma", 0.7, constraint=positive)
+    ...     with numpyro.plate("subject", pop.n_subjects, dim=-2):
+    ...         eta = numpyro.sample("eta", dist.Normal(0.0, omega))
+    ...         top = numpyro.deterministic("ASYM", asym + eta)
+    ...         height = top + (start - top) * jnp.exp(-rate * pop.times)
+    ...         hx.observe("dv", dist.Normal(height, sigma), pop)
+    >>> fit = hx.fit(model, pop, hx.FOCE(), progress=False)
+    """
+    return _growth("loblolly", "Seed", "age", "height")()
 
 
 def _by_subject(frame: pd.DataFrame) -> pd.DataFrame:
@@ -95,6 +257,10 @@ def _by_subject(frame: pd.DataFrame) -> pd.DataFrame:
 _LOADERS: dict[str, Callable[[], pd.DataFrame]] = {
     "theophylline": _theophylline,
     "phenobarb": _phenobarb,
+    "quinidine": quinidine,
+    "remifentanil": remifentanil,
+    "soybean": soybean,
+    "loblolly": loblolly,
     "indometh": _growth("indometh", "Subject", "time", "conc"),
     "orange": _growth("orange", "Tree", "age", "circumference"),
     "sleepstudy": _growth("sleepstudy", "Subject", "Days", "Reaction"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+
+# Values of ``Events.modelled``: RATE = -1 and RATE = -2 of the dose record.
+MODELLED_RATE, MODELLED_DURATION = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,76 +20,140 @@ class Events:
     Attributes
     ----------
     time : array, (subject, dose)
-        Time of the dose, in the unit of TIME. Padded entries repeat a finite time.
+        Time of the dose, in the unit of TIME, before any lag. Padded entries repeat a finite time.
     amount : array, (subject, dose)
-        Amount; 0 where padded.
+        Amount, before bioavailability; 0 where padded, and for a constant infusion at steady state.
     rate : array, (subject, dose)
-        Infusion rate; 0 for a bolus.
+        Infusion rate; 0 for a bolus and where rate or duration is a parameter.
+    modelled : array of int, (subject, dose)
+        1 where the rate is a parameter (RATE -1), 2 where the duration is one (RATE -2), else 0.
+    interval : array, (subject, dose)
+        II of a steady-state dose; 0 otherwise.
+    steady : array of int, (subject, dose)
+        1 for a dose at steady state (SS 1 and 3), 2 for one that is added to what is there (SS 2), else 0.
     compartment : array of int, (subject, dose)
         CMT of the dose record, 1 when the data have none.
     record : array of int, (subject, dose)
         Index on the record axis of the dose record that the dose comes from.
+    segment : array of int, (subject, dose)
+        How often the system was reset (EVID 3 and 4, SS 1) up to and with the dose record: a dose acts on records
+        of its own segment only.
     mask : array of bool, (subject, dose)
         Which entries are doses.
-    infusions : bool
-        Whether any dose is an infusion: structure, so that bolus data compile without infusion formulas.
+    infusions, resets, steady_states : bool
+        Whether there are any: structure, so that data without them compile without their formulas.
+    modelled_kinds : tuple of int
+        Which values of ``modelled`` other than 0 occur.
+    overlap : int
+        How many infusions of a steady-state dose run at once, by the data's own rates.
+    compartments : tuple of int
+        Which compartments are dosed.
     """
 
     time: Any
     amount: Any
     rate: Any
+    modelled: Any
+    interval: Any
+    steady: Any
     compartment: Any
     record: Any
+    segment: Any
     mask: Any
     infusions: bool = False
+    resets: bool = False
+    steady_states: bool = False
+    modelled_kinds: tuple[int, ...] = ()
+    overlap: int = 0
+    compartments: tuple[int, ...] = (1,)
 
     @property
     def duration(self) -> Any:
-        """Infusion duration ``amount / rate``, (subject, dose); 0 for a bolus."""
+        """Infusion duration ``amount / rate`` of the data, (subject, dose); 0 for a bolus."""
         infused = self.rate > 0
         return self.amount * infused / (self.rate + ~infused)
 
 
-jax.tree_util.register_dataclass(
-    Events, data_fields=["time", "amount", "rate", "compartment", "record", "mask"], meta_fields=["infusions"]
-)
+_ARRAYS = ["time", "amount", "rate", "modelled", "interval", "steady", "compartment", "record", "segment", "mask"]
+_STRUCTURE = [field.name for field in dataclasses.fields(Events) if field.name not in _ARRAYS]
+jax.tree_util.register_dataclass(Events, data_fields=_ARRAYS, meta_fields=_STRUCTURE)
 
 
-def expand_doses(records: dict[str, np.ndarray]) -> Events:
+def count_segments(records: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return how often the system was reset up to and with each record, (subject, time)."""
+    starts = np.isin(records["evid"], (3, 4)) | (_is_dose(records) & np.isin(records["ss"], (1, 3)))
+    return np.cumsum(starts, axis=1).astype(np.int32)
+
+
+def expand_doses(records: Mapping[str, np.ndarray]) -> Events:
     """Expand the dose records of a padded record table, ADDL and II included.
 
     An additional dose takes the place of its parent in file order: an observation at the very time of an
-    additional dose, listed after the dose record, sees it.
+    additional dose, listed after the dose record, sees it. Additional doses of a steady-state dose are plain ones.
 
     Parameters
     ----------
     records : dict of arrays, each (subject, time)
-        ``time``, ``evid``, ``amt``, ``rate``, ``ii``, ``addl``, ``cmt``.
+        ``time``, ``evid``, ``amt``, ``rate``, ``ii``, ``addl``, ``ss``, ``cmt``.
     """
-    subject, record = np.nonzero(records["evid"] == 1)
+    subject, record = np.nonzero(_is_dose(records))
+    segment = count_segments(records)
     counts = records["addl"][subject, record].astype(int) + 1
     subject, record = np.repeat(subject, counts), np.repeat(record, counts)
-    repeat = np.concatenate([np.arange(count) for count in counts]) if counts.size else np.zeros(0, int)
-    n_subjects = records["time"].shape[0]
-    position = _position_within(subject)
-    width = int(position.max()) + 1 if position.size else 0
-    shape = (n_subjects, width)
-
-    def scatter(values: np.ndarray, fill: float, dtype: Any) -> np.ndarray:
-        out = np.full(shape, fill, dtype)
-        out[subject, position] = values
-        return out
-
+    ends = np.cumsum(counts)
+    repeat = np.arange(len(subject)) - np.repeat(ends - counts, counts)
     at = (subject, record)
-    return Events(
-        time=scatter(records["time"][at] + repeat * records["ii"][at], 0.0, float),
-        amount=scatter(records["amt"][at], 0.0, float),
-        rate=scatter(records["rate"][at], 0.0, float),
-        compartment=scatter(records["cmt"][at], 1, np.int32),
-        record=scatter(record, 0, np.int32),
-        mask=scatter(np.ones(len(record)), False, bool),
-        infusions=bool((records["rate"][at] > 0).any()),
-    )
+    rate = records["rate"][at]
+    steady = np.where(repeat == 0, records["ss"][at], 0)
+    steady = np.where(steady == 3, 1, steady)
+    values = {
+        "time": records["time"][at] + repeat * records["ii"][at],
+        "amount": records["amt"][at],
+        "rate": np.maximum(rate, 0.0),
+        "modelled": np.where(rate < 0, -rate, 0).astype(np.int32),
+        "interval": np.where(steady > 0, records["ii"][at], 0.0),
+        "steady": steady.astype(np.int32),
+        "compartment": np.where(records["cmt"][at] > 0, records["cmt"][at], 1).astype(np.int32),
+        "record": record.astype(np.int32),
+        "segment": segment[at],
+        "mask": np.ones(len(record), bool),
+    }
+    axis = _DoseAxis(subject, records["time"].shape[0])
+    return Events(**{name: axis.scatter(value) for name, value in values.items()}, **_structure(values, segment))
+
+
+def _is_dose(records: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.isin(records["evid"], (1, 4))
+
+
+def _structure(values: dict[str, np.ndarray], segment: np.ndarray) -> dict[str, Any]:
+    """Return what is structure of these doses: no values, only which formulas they need."""
+    steady, rate, interval = values["steady"] > 0, values["rate"], values["interval"]
+    periodic = steady & (rate > 0) & (interval > 0)
+    runs = values["amount"][periodic] / rate[periodic] / interval[periodic]
+    kinds = np.unique(values["modelled"])
+    return {
+        "infusions": bool((rate > 0).any() or (kinds > 0).any()),
+        "resets": bool(segment.any()),
+        "steady_states": bool(steady.any()),
+        "modelled_kinds": tuple(int(kind) for kind in kinds if kind),
+        "overlap": int(np.ceil(runs.max())) if runs.size else 0,
+        "compartments": tuple(int(number) for number in np.unique(values["compartment"])) or (1,),
+    }
+
+
+class _DoseAxis:
+    """Scatters one value a dose into a ``(subject, dose)`` array."""
+
+    def __init__(self, subject: np.ndarray, n_subjects: int):
+        self.subject = subject
+        self.position = _position_within(subject)
+        self.shape = (n_subjects, int(self.position.max()) + 1 if subject.size else 0)
+
+    def scatter(self, values: np.ndarray) -> np.ndarray:
+        out = np.zeros(self.shape, values.dtype)
+        out[self.subject, self.position] = values
+        return out
 
 
 def _position_within(group: np.ndarray) -> np.ndarray:

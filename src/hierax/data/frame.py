@@ -10,7 +10,7 @@ import pandas as pd
 
 from hierax.data.population import ENDPOINT_CODES, OCCASION_LEVELS, Population
 
-ORDER = ("AMT", "EVID", "CMT", "RATE", "II", "ADDL", "MDV", "CENS", "LIMIT")
+ORDER = ("AMT", "EVID", "CMT", "RATE", "II", "ADDL", "SS", "MDV", "CENS", "LIMIT")
 
 
 def to_frame(pop: Population) -> pd.DataFrame:
@@ -26,6 +26,8 @@ def to_frame(pop: Population) -> pd.DataFrame:
         value[hit] = np.asarray(pop.dv[name])[at][hit]
         endpoint[hit] = codes[index]
     frame = pd.DataFrame({"ID": ids[subject], "TIME": np.asarray(pop.times)[at], "DV": value}).infer_objects()
+    left_out = np.asarray(pop.records["mdv"])[at] == 100
+    frame["DV"] = np.where(left_out, np.asarray(pop.records["dv"])[at], frame["DV"])
     for name in ORDER:
         if name.lower() in pop.records:
             frame[name] = np.asarray(pop.records[name.lower()])[at]
@@ -35,12 +37,14 @@ def to_frame(pop: Population) -> pd.DataFrame:
         levels = pop.labels.get(OCCASION_LEVELS, range(pop.n_occasions))
         frame["OCC"] = np.array(list(levels))[np.asarray(pop.occasion)[at]]
     for name, values in pop.covariates.items():
-        if np.ndim(values) > 2:
+        if np.ndim(values) == 3:
+            vector = np.asarray(values)[subject, 0]
+            frame = frame.assign(**{f"{name}_{index + 1}": vector[:, index] for index in range(vector.shape[1])})
             continue
         wide = np.broadcast_to(np.asarray(values), np.asarray(pop.times).shape)[at]
         labels = pop.labels.get(name)
         frame[name] = wide if labels is None else np.array(labels, dtype=object)[wide.astype(int)]
-    whole = [name for name in ("EVID", "CMT", "ADDL", "MDV", "CENS") if name in frame.columns]
+    whole = [name for name in ("EVID", "CMT", "ADDL", "SS", "MDV", "CENS") if name in frame.columns]
     return frame.astype({name: int for name in whole})
 
 

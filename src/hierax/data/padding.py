@@ -52,6 +52,7 @@ def pad_axis(pop: Population, axis: int, size: int) -> Population:
         covariates=grow_all(pop.covariates) if old > 1 else pop.covariates,
         records=grow_all(pop.records),
         record_mask=grow(pop.record_mask),
+        segment=grow(pop.segment),
         occasion=None if pop.occasion is None else grow(pop.occasion),
         cens=grow_all(pop.cens),
         limit=grow_all(pop.limit),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from jax.core import Tracer
 
 from hierax.data.events import Events
 from hierax.data.padding import bucket_size, pad_axis
+
+if TYPE_CHECKING:
+    from hierax.data.regimen import Subject
 
 # Keys of ``labels`` beside the categories of covariates: how endpoints are coded in the table, and OCC's levels.
 ENDPOINT_CODES, OCCASION_LEVELS = "endpoint codes", "occasion levels"
@@ -27,12 +30,15 @@ ARRAYS = (
     "records",
     "record_mask",
     "subject_mask",
+    "segment",
     "occasion",
     "occasion_mask",
     "cens",
     "limit",
     "data",
 )
+# What a compiled function is compiled for, beside shapes.
+STRUCTURE = ("censoring", "interpolation", "compartment_names")
 
 
 class Named(dict[str, Any]):
@@ -75,6 +81,8 @@ class Population:
         The raw items of the records (evid, cmt, amt, ...), NaN in the padding.
     record_mask, subject_mask : bool arrays, (subject, time) and (subject,)
         Which records and which subjects are real.
+    segment : array of int, (subject, time)
+        How often the system was reset (EVID 3 and 4, SS 1) up to and with each record.
     occasion : array of int, (subject, time), or None
         Index of the occasion (sorted levels of OCC) of every record.
     occasion_mask : bool array, (subject, occasion), or None
@@ -85,6 +93,12 @@ class Population:
         Kind is ``left``, ``right`` or ``interval``.
     data : dict of arrays
         Whatever :meth:`with_data` added; leading axis subject.
+    interpolation : str or None
+        What holds between the records of a subject: ``locf``, ``nocb``, ``midpoint`` or ``linear``.
+    compartment_names : tuple of (name, number)
+        Names of compartments, where CMT had names.
+    labels : dict
+        Labels of categories by covariate, in the order of their codes. Not part of the pytree.
     """
 
     times: Any
@@ -95,12 +109,15 @@ class Population:
     records: dict[str, Any]
     record_mask: Any
     subject_mask: Any
+    segment: Any
     occasion: Any = None
     occasion_mask: Any = None
     cens: dict[str, Any] = dataclasses.field(default_factory=dict)
     limit: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
     censoring: tuple[tuple[str, str], ...] = ()
+    interpolation: str | None = None
+    compartment_names: tuple[tuple[str, int], ...] = ()
     labels: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     ids: tuple[Any, ...] | None = None
 
@@ -198,6 +215,108 @@ class Population:
             bucket_size(self.n_subjects), bucket_size(self.n_records), bucket_size(doses) if doses else None
         )
 
+    # -- designs -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_subjects(
+        cls, subjects: Iterable[Subject], *, interpolation: str | None = None, compartments: Any = None
+    ) -> Population:
+        """Build a population by hand.
+
+        Parameters
+        ----------
+        subjects : iterable of Subject
+            Each with its regimen, times, observations (if any) and covariates; all with the same covariates.
+        interpolation : {"locf", "nocb", "midpoint", "linear"}, optional
+            What holds between two values of a covariate that varies.
+        compartments : mapping, optional
+            Name → number, for regimens whose route is a name.
+
+        Returns
+        -------
+        Population
+            Records in the order of time; at equal times doses first. Records without an observed value are there
+            to be predicted and simulated, and are no data.
+        """
+        from hierax.data.design import from_subjects
+
+        return from_subjects(list(subjects), interpolation, compartments)
+
+    @classmethod
+    def from_grid(
+        cls,
+        regimens: Any,
+        times: Any,
+        covariates: Mapping[str, Any] | None = None,
+        *,
+        n: int = 1,
+        compartments: Any = None,
+    ) -> Population:
+        """Build all combinations of regimens and covariate values, ``n`` subjects each.
+
+        Parameters
+        ----------
+        regimens : Regimen, sequence of Regimen, or mapping of name to Regimen
+            With several, the category ``REGIMEN`` says which.
+        times : array
+            Times to predict at, the same for all.
+        covariates : mapping, optional
+            Name → value, or sequence of values to combine.
+        n : int
+            Subjects in each cell of the grid.
+
+        Returns
+        -------
+        Population
+            Covariates vary slowest to fastest in the order given, after the regimens; ids count from 1.
+        """
+        from hierax.data.design import from_grid
+
+        return from_grid(regimens, times, dict(covariates or {}), n, compartments)
+
+    def with_regimen(self, regimen: Any, *, keep_data: bool = False, compartments: Any = None) -> Population:
+        """Return the population with other doses in place of its own.
+
+        Parameters
+        ----------
+        regimen : Regimen or mapping
+            For all subjects; or by id.
+        keep_data : bool
+            Whether the observations stay data. By default they become records to predict, since they were not
+            observed under this regimen.
+        """
+        from hierax.data.design import with_regimen
+
+        return with_regimen(self, regimen, keep_data, compartments)
+
+    def at_times(self, times: Any) -> Population:
+        """Return the population with records to predict at other times, in place of its observations.
+
+        Doses, resets and, where covariates or occasions vary, the records at which they change stay on the record
+        axis. A time is read with the last part of the subject's history that starts at or before it.
+
+        Parameters
+        ----------
+        times : array, (time,) or (subject, time)
+            Times for all subjects, or for each.
+        """
+        from hierax.data.design import at_times
+
+        return at_times(self, times)
+
+    def with_dv(self, **endpoints: Any) -> Population:
+        """Return the population with these observations; NaN where there is none.
+
+        Parameters
+        ----------
+        **endpoints : arrays, (subject, time)
+            Observed values on the record axis, such as one draw of :func:`hierax.simulate`. Endpoints that are not
+            named keep their data.
+        """
+        from hierax.data.design import with_dv
+
+        return with_dv(self, endpoints)
+
     # -- more data -----------------------------------------------------------------------------------------------
 
     def with_data(self, **arrays: Any) -> Population:
@@ -224,11 +343,11 @@ class Population:
 
 
 def _flatten(pop: Population) -> tuple[tuple[Any, ...], Any]:
-    return tuple(getattr(pop, name) for name in ARRAYS), pop.censoring
+    return tuple(getattr(pop, name) for name in ARRAYS), tuple(getattr(pop, name) for name in STRUCTURE)
 
 
-def _unflatten(censoring: Any, arrays: tuple[Any, ...]) -> Population:
-    return Population(**dict(zip(ARRAYS, arrays, strict=True)), censoring=censoring)
+def _unflatten(structure: Any, arrays: tuple[Any, ...]) -> Population:
+    return Population(**dict(zip(ARRAYS, arrays, strict=True)), **dict(zip(STRUCTURE, structure, strict=True)))
 
 
 jax.tree_util.register_pytree_node(Population, _flatten, _unflatten)
@@ -271,7 +390,8 @@ def sanitise(pop: Population) -> Population:
 
     clean = jax.tree.map(row, pop)
     held = jnp.asarray(clean.record_mask)
-    last = jnp.max(jnp.where(held, clean.times, -jnp.inf), axis=1, keepdims=True)
+    final = jnp.max(jnp.where(held, jnp.arange(held.shape[1]), 0), axis=1, keepdims=True)
+    last = jnp.take_along_axis(clean.times, final, axis=1)
     mask = {name: leaf & held & real[:, None] for name, leaf in clean.mask.items()}
 
     def hold(leaf: Any) -> Any:
@@ -283,6 +403,7 @@ def sanitise(pop: Population) -> Population:
     return dataclasses.replace(
         clean,
         times=jnp.where(held, clean.times, last),
+        segment=jnp.where(held, clean.segment, jnp.take_along_axis(clean.segment, final, axis=1)),
         dv={name: jnp.where(mask[name], leaf, 0.0) for name, leaf in clean.dv.items()},
         mask=mask,
         covariates={name: hold(leaf) for name, leaf in clean.covariates.items()},

@@ -17,30 +17,38 @@ class Problems:
     """A list of data problems that is raised as one :class:`~hierax.errors.DataError`."""
 
     def __init__(self) -> None:
-        self._found: list[dict[str, Any]] = []
+        self._found: list[pd.DataFrame] = []
 
-    def add(
-        self, code: str, problem: str, fix: str, *, row: Any = "", id: Any = "", column: str = "", value: Any = ""
-    ) -> None:
-        """Add one problem; ``row`` is the row of the file, the header being row 1."""
-        self._found.append(
-            dict(code=code, row=row, id=id, column=column, value=_plain(value), problem=problem, fix=fix)
-        )
+    def add(self, code: str, problem: str, fix: str, *, column: str = "", value: Any = "") -> None:
+        """Add one problem of the whole table."""
+        row = dict(code=code, row="", id="", column=column, value=_plain(value), problem=problem, fix=fix)
+        self._found.append(pd.DataFrame([row], columns=list(FIELDS), dtype=object))
 
     def add_rows(
         self, code: str, frame: pd.DataFrame, bad: Iterable[bool], column: str, problem: str, fix: str
     ) -> None:
-        """Add the same problem for every row of ``frame`` where ``bad`` holds."""
+        """Add the same problem for every row of ``frame`` where ``bad`` holds; ``_row`` is the row of the file."""
         hits = frame.loc[np.asarray(bad, dtype=bool)]
-        for row, subject, value in zip(hits["_row"], hits["_id"], hits[column], strict=True):
-            self.add(code, problem, fix, row=int(row), id=_plain(subject), column=column, value=value)
+        if not len(hits):
+            return
+        found = pd.DataFrame({"code": code, "row": hits["_row"].astype(object)})
+        found["id"] = [_plain(value) for value in hits["_id"]]
+        found["column"] = column
+        found["value"] = pd.Series([_plain(value) for value in hits[column]], index=hits.index, dtype=object)
+        self._found.append(found.assign(problem=problem, fix=fix).astype(object))
+
+    def table(self) -> pd.DataFrame:
+        """Return all problems in the order of their rows."""
+        if not self._found:
+            return pd.DataFrame(columns=list(FIELDS))
+        frame = pd.concat(self._found, ignore_index=True)
+        order = frame["row"].map(lambda row: row if row != "" else -1)
+        return frame.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
 
     def raise_if_any(self) -> None:
         """Raise all problems together, in the order of their rows."""
         if self._found:
-            frame = pd.DataFrame(self._found, columns=list(FIELDS))
-            order = frame["row"].map(lambda row: row if row != "" else -1)
-            raise DataError(frame.loc[order.sort_values(kind="stable").index].reset_index(drop=True))
+            raise DataError(self.table())
 
 
 def _plain(value: Any) -> Any:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierax.data.events import expand_doses
+from hierax.data.covariates import CovariateSpec
+from hierax.data.events import count_segments, expand_doses
 from hierax.data.population import OCCASION_LEVELS, Population
 
-KEPT = ("EVID", "CMT", "AMT", "RATE", "II", "ADDL", "DV", "MDV", "CENS", "LIMIT")
+KEPT = ("EVID", "CMT", "AMT", "RATE", "II", "ADDL", "SS", "DV", "MDV", "CENS", "LIMIT")
 
 
 class RecordAxis:
@@ -38,19 +39,13 @@ class RecordAxis:
 
 
 def build_population(
-    frame: pd.DataFrame, endpoints: tuple[str, ...], covariates: list[str], labels: dict[str, tuple[Any, ...]]
+    frame: pd.DataFrame, endpoints: tuple[str, ...], spec: CovariateSpec, labels: dict[str, tuple[Any, ...]]
 ) -> Population:
     """Build the population from a table that :func:`hierax.read_nonmem` has checked."""
     axis = RecordAxis(frame)
     times = axis.scatter_hold(frame["TIME"])
-    records = {
-        name.lower(): axis.scatter(frame[name] if name in frame.columns else np.nan, np.nan)
-        for name in KEPT
-        if name in frame.columns
-    }
-    # CMT 0 is the model's default compartment: 1 for doses; kept as 0 on other records.
-    dose_compartment = np.where(records["cmt"] > 0, records["cmt"], 1)
-    events = expand_doses({**records, "time": times, "cmt": dose_compartment})
+    records = {name.lower(): axis.scatter(frame[name], np.nan) for name in KEPT if name in frame.columns}
+    with_times = {**records, "time": times}
     observed = axis.scatter(frame["_observed"], False, bool)
     endpoint = axis.scatter(frame["_endpoint"], -1, int)
     mask = {name: observed & (endpoint == index) for index, name in enumerate(endpoints)}
@@ -60,23 +55,31 @@ def build_population(
         times=times,
         dv=dv,
         mask=mask,
-        covariates={name: _covariate(frame, name, axis) for name in covariates},
-        events=events,
+        covariates=_covariates(frame, spec, axis),
+        events=expand_doses(with_times),
         records=records,
         record_mask=axis.scatter(True, False, bool),
         subject_mask=np.ones(axis.shape[0], bool),
+        segment=count_segments(with_times),
         occasion=occasion,
         occasion_mask=occasion_mask,
         **_censoring(records, mask),
+        interpolation=spec.interpolation,
         labels=labels | _occasion_levels(frame),
         ids=tuple(axis.ids),
     )
 
 
+def _covariates(frame: pd.DataFrame, spec: CovariateSpec, axis: RecordAxis) -> dict[str, np.ndarray]:
+    out = {name: _covariate(frame, name, axis) for name in spec.names}
+    for name, columns in spec.vectors.items():
+        out[name] = np.stack([axis.scatter(frame[column])[:, :1] for column in columns], axis=-1)
+    return out
+
+
 def _covariate(frame: pd.DataFrame, name: str, axis: RecordAxis) -> np.ndarray:
-    varies = frame.groupby(axis.subject)[name].nunique().max() > 1
     values = axis.scatter_hold(frame[name])
-    return values if varies else values[:, :1]
+    return values if (values != values[:, :1]).any() else values[:, :1]
 
 
 def _occasions(frame: pd.DataFrame, axis: RecordAxis) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -29,22 +29,33 @@ class Curve(NamedTuple):
 def on_grid(pop: Population, points: int) -> Population:
     """Return the population with its records replaced by an even time grid over each subject's records.
 
-    Doses stay as they are; the grid's points at the time of a dose see it. Covariates that vary by record take
-    their last value before each point. Occasions likewise.
+    Doses stay as they are; the grid's points at the time of a dose see it. What varies by record follows the
+    population's interpolation (the last value before a point, where none is named). The grid runs over the time
+    that passes, so where a reset turns the clock back, it follows the clock.
     """
     times, held = np.asarray(pop.times), np.asarray(pop.record_mask)
-    first, last = times[:, 0], np.where(held, times, -np.inf).max(1)
-    share = np.linspace(0, 1, points)
-    grid = first[:, None] + (last - first)[:, None] * share
+    segment = np.asarray(pop.segment)
+    same = np.diff(segment, axis=1) == 0
+    passed = np.concatenate([np.zeros((len(times), 1)), np.cumsum(np.where(same, np.diff(times), 0.0), 1)], axis=1)
+    grid = np.where(held, passed, 0.0).max(1)[:, None] * np.linspace(0, 1, points)
     # Index of the last real record at or before each grid point.
-    before = (np.where(held, times, np.inf)[:, None, :] <= grid[:, :, None]).sum(-1) - 1
+    before = (np.where(held, passed, np.inf)[:, None, :] <= grid[:, :, None]).sum(-1) - 1
     before = np.maximum(before, 0)
     rows = np.arange(len(times))[:, None]
+    grid = times[rows, before] + grid - passed[rows, before]
+    after = np.minimum(before + (times[rows, before] < grid), held.sum(1)[:, None] - 1)
+    inside = pop.interpolation == "nocb"
+
+    def first_point(record: np.ndarray) -> np.ndarray:
+        """Return the first grid point that is at or after a record of the population."""
+        return (before[:, None, :] < record[:, :, None]).sum(-1)
 
     def carry(leaf: Any) -> Any:
         leaf = np.asarray(leaf)
         varying = leaf.ndim >= 2 and leaf.shape[1] == times.shape[1] and leaf.shape[1] > 1
-        return leaf[rows, before] if varying else leaf
+        if not varying:
+            return leaf
+        return leaf[rows, np.where(segment[rows, after] == segment[rows, before], after, before) if inside else before]
 
     no = np.zeros(grid.shape, bool)
     return dataclasses.replace(
@@ -54,7 +65,8 @@ def on_grid(pop: Population, points: int) -> Population:
         mask={name: no for name in pop.mask},
         covariates={name: carry(leaf) for name, leaf in pop.covariates.items()},
         data={name: carry(leaf) for name, leaf in pop.data.items()},
-        events=dataclasses.replace(pop.events, record=np.zeros_like(pop.events.record)),
+        events=dataclasses.replace(pop.events, record=np.minimum(first_point(np.asarray(pop.events.record)), points - 1)),
+        segment=segment[rows, before],
         records={},
         record_mask=np.ones(grid.shape, bool),
         occasion=None if pop.occasion is None else carry(pop.occasion),

@@ -1,5 +1,5 @@
 """The plots, as ``hx.plot``."""
 
-from hierax.diagnose.plots import convergence, individual_fits, observed_predicted, residuals, vpc
+from hierax.diagnose.plots import convergence, data, individual_fits, observed_predicted, residuals, vpc
 
-__all__ = ["convergence", "individual_fits", "observed_predicted", "residuals", "vpc"]
+__all__ = ["convergence", "data", "individual_fits", "observed_predicted", "residuals", "vpc"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hierax.data.population import Population
 from hierax.diagnose.vpc import VPC
 from hierax.diagnose.vpc import vpc as compute_vpc
 from hierax.results.fit import Evaluation, Fit
@@ -37,6 +38,37 @@ def _figure(rows: int = 1, columns: int = 1, width: float = 4.6, height: float =
         hspace=0.25 if shared else 0.75 / (height - 0.75),
     )
     return figure, axes
+
+
+def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> Figure:
+    """Draw the observations of every subject against time, with marks where doses are given.
+
+    Parameters
+    ----------
+    pop : Population
+        The data.
+    endpoint : str, optional
+        The endpoint to draw; the first without it.
+    log : bool
+        Whether the axis of the observations is logarithmic.
+    """
+    name = endpoint or next(iter(pop.dv))
+    if name not in pop.dv:
+        raise ValueError(f"There is no endpoint '{name}' to draw, because the population has {list(pop.dv)}.")
+    figure, axes = _figure(1, 1, 6.4, 4.2)
+    axis = axes[0, 0]
+    times, values = np.asarray(pop.times), np.asarray(pop.dv[name])
+    real = np.asarray(pop.subject_mask)[:, None]
+    for row in np.flatnonzero(real):
+        seen = np.asarray(pop.mask[name])[row]
+        axis.plot(times[row][seen], values[row][seen], color=BLUE, lw=0.8, marker="o", ms=2.5, alpha=0.5)
+    doses = np.asarray(pop.events.time)[np.asarray(pop.events.mask) & real]
+    if doses.size:
+        marks = np.unique(doses)
+        axis.plot(marks, np.full(marks.size, 0.0), "|", color=RED, ms=7, transform=axis.get_xaxis_transform())
+    axis.set(xlabel="time", ylabel=name, yscale="log" if log else "linear")
+    axis.set_title(f"{len(pop)} subjects, {int(np.sum(pop.mask[name]))} observations" + ("; red: doses" if doses.size else ""), fontsize=9)
+    return figure
 
 
 def convergence(fit: Fit) -> Figure:

@@ -2,98 +2,284 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hierax.data.population import Population
-from hierax.dynamics.arguments import individual
-from hierax.dynamics.exponentials import exp_difference, exp_integral
+from hierax.dynamics.arguments import individual, structural
+from hierax.dynamics.disposition import Micro
+from hierax.dynamics.inputs import resolve
+from hierax.dynamics.propagation import propagate
+from hierax.dynamics.superposition import superpose
+
+Output = Literal["concentration", "amount", "concentrations", "amounts"]
+# Up to this many doses a subject, every dose is looked at from every record; beyond, doses and records are walked in
+# order. Both give the same numbers; this is where they take about the same time.
+SUPERPOSED_DOSES = 3
+
+
+class _Structure(NamedTuple):
+    """The parameters of a model: rate constants, volumes by compartment, absorption."""
+
+    micro: Micro
+    volumes: tuple[Array, ...]
+    ka: Array | None
 
 
 def one_compartment(
-    pop: Population, *, CL: Any = None, V: Any = None, k: Any = None, ka: Any = None, F: Any = 1.0
-) -> Float[Array, "subject time"]:
-    """Concentration in one compartment at every record, by superposition of all doses.
+    pop: Population,
+    *,
+    CL: Any = None,
+    V: Any = None,
+    k: Any = None,
+    ka: Any = None,
+    Tk0: Any = None,
+    F: Any = None,
+    lag: Any = None,
+    rate: Any = None,
+    duration: Any = None,
+    output: Output = "concentration",
+) -> Any:
+    """One compartment: concentrations or amounts at every record, for all doses.
 
     Parameters
     ----------
     pop : Population
-        Times and doses. Without ``ka``, every dose goes to the central compartment (CMT 1). With ``ka``, CMT 1 is
-        the depot and CMT 2 the central compartment. Doses are boluses or infusions (RATE > 0) into either.
-    CL, k : (subject, 1)
+        Times and doses. Without ``ka``, CMT 1 is the central compartment. With ``ka``, CMT 1 is the depot and CMT 2
+        the central compartment. Doses are boluses or infusions into any of them, single or at steady state.
+    CL, k : (subject, 1) or (subject, time)
         Clearance (volume/time) or elimination rate constant (1/time): one of the two.
-    V : (subject, 1)
-        Volume; the result is amount/volume.
-    ka : (subject, 1), optional
+    V : (subject, 1) or (subject, time)
+        Volume; concentrations are amount/volume.
+    ka : (subject, 1) or (subject, time), optional
         Absorption rate constant (1/time). ``ka = k`` is no special case: values and derivatives are smooth there.
-    F : (subject, 1), optional
-        Bioavailability: every amount is multiplied by it. With RATE > 0 the rate stands and the infusion lasts
-        ``F·AMT/RATE``.
+    Tk0 : (subject, 1), optional
+        Duration of a zero-order absorption: every bolus into CMT 1 is absorbed at a constant rate over this time.
+    F : (subject, 1), (subject, time) or mapping, optional
+        Bioavailability, by which every amount is multiplied. Where the rate of an infusion is known, its duration
+        changes; where its duration is, its rate. A mapping gives it by compartment (number or name).
+    lag : as F, optional
+        Lag time of doses. A steady state with a lag is that of a regimen that has always run, each dose a lag late.
+    rate, duration : as F, optional
+        Rate and duration of infusions with RATE -1 and -2.
+    output : {"concentration", "amount", "concentrations", "amounts"}
+        The central compartment's concentration or amount; or a dict of all compartments, ``depot`` (as an amount),
+        ``central``, ``peripheral1``, ``peripheral2``.
 
     Returns
     -------
-    array, (subject, time)
-        Concentration, in the units of AMT and V. At a dose record, the dose is included; an observation listed
-        before a dose of the same time does not see it.
+    array, (subject, time), or dict of such
+        In the units of AMT (and V). At a dose record, the dose is included; an observation listed before a dose of
+        the same time does not see it.
 
     Raises
     ------
     ValueError
-        A parameter of another shape than ``(subject, 1)``, or not exactly one of ``CL`` and ``k``.
+        A parameter of another shape, too few or too many of them, or a dose into a compartment that is not there.
+
+    Notes
+    -----
+    A parameter ``(subject, time)`` holds between records by the population's interpolation (``nocb``, ``locf`` or
+    ``midpoint``), also across additional doses and ends of infusions. F, lag, rate and duration are those of the dose
+    record. Steady states have the parameters of their record for ever before.
     """
-    if (CL is None) == (k is None):
-        raise ValueError("one_compartment needs exactly one of CL and k, because k = CL/V. Give one of them.")
-    if V is None:
-        raise ValueError("one_compartment needs V, because it returns a concentration. Give V=1.0 for amounts.")
-    volume = individual(pop, "V", V)
-    rate = individual(pop, "k", k) if CL is None else individual(pop, "CL", CL) / volume
-    # From here on: (subject, time, dose).
-    absorb = None if ka is None else individual(pop, "ka", ka)[..., None]
-    amount = _superpose(pop, rate[..., None], absorb, individual(pop, "F", F)[..., None])
-    return amount / volume
+    given = _given(pop, "one_compartment", CL=CL, V=V, k=k, ka=ka)
+    volume = _need(given, "one_compartment", "V")
+    structure = _Structure(Micro(_elimination(given, "one_compartment", volume)), (volume,), given.get("ka"))
+    return _solve(pop, "one_compartment", structure, Tk0, F, lag, rate, duration, output)
 
 
-def _superpose(pop: Population, k: Array, ka: Array | None, available: Array) -> Float[Array, "subject time"]:
-    """Sum the central amounts that all doses leave at every record."""
-    dose = _doses(pop)
-    elapsed = jnp.asarray(pop.times)[:, :, None] - dose["time"]
-    listed = jnp.arange(pop.n_records)[None, :, None] >= dose["record"]
-    given = dose["mask"] & ((elapsed > 0) | ((elapsed == 0) & listed))
-    t = jnp.where(given, elapsed, 0.0)
-    amount = jnp.where(dose["mask"], dose["amount"], 0.0) * available
-    if pop.events.infusions:
-        central = _infused(k, ka, t, amount, dose)
-    else:
-        central = _bolus(k, ka, t, amount, dose["compartment"])
-    return jnp.where(given, central, 0.0).sum(-1)
+def two_compartment(
+    pop: Population,
+    *,
+    CL: Any = None,
+    V1: Any = None,
+    Q: Any = None,
+    V2: Any = None,
+    k: Any = None,
+    k12: Any = None,
+    k21: Any = None,
+    ka: Any = None,
+    Tk0: Any = None,
+    F: Any = None,
+    lag: Any = None,
+    rate: Any = None,
+    duration: Any = None,
+    output: Output = "concentration",
+) -> Any:
+    """Two compartments: concentrations or amounts at every record, for all doses.
+
+    Parameters
+    ----------
+    pop : Population
+        Times and doses. Compartments are numbered central, peripheral; with ``ka`` depot, central, peripheral.
+    CL, V1, Q, V2 : (subject, 1) or (subject, time)
+        Clearance, central volume, intercompartmental clearance, peripheral volume. Or, in place of CL, Q and V2:
+    k, k12, k21 : (subject, 1) or (subject, time)
+        Rate constants of elimination, to the peripheral compartment, and back.
+    ka, Tk0, F, lag, rate, duration, output
+        As for :func:`one_compartment`.
+
+    Returns
+    -------
+    array, (subject, time), or dict of such
+        As for :func:`one_compartment`.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`one_compartment`.
+    """
+    name = "two_compartment"
+    given = _given(pop, name, CL=CL, V1=V1, Q=Q, V2=V2, k=k, k12=k12, k21=k21, ka=ka)
+    volume = _need(given, name, "V1")
+    exchange, second = _exchange(given, name, volume, ("Q", "V2"), ("k12", "k21"))
+    micro = Micro(_elimination(given, name, volume), (exchange,))
+    structure = _Structure(micro, (volume, second), given.get("ka"))
+    return _solve(pop, name, structure, Tk0, F, lag, rate, duration, output)
 
 
-def _doses(pop: Population) -> dict[str, Array]:
-    """Return the doses as arrays of shape (subject, 1, dose)."""
-    names = ("time", "amount", "rate", "compartment", "record", "mask")
-    return {name: jnp.asarray(getattr(pop.events, name))[:, None, :] for name in names}
+def three_compartment(
+    pop: Population,
+    *,
+    CL: Any = None,
+    V1: Any = None,
+    Q2: Any = None,
+    V2: Any = None,
+    Q3: Any = None,
+    V3: Any = None,
+    k: Any = None,
+    k12: Any = None,
+    k21: Any = None,
+    k13: Any = None,
+    k31: Any = None,
+    ka: Any = None,
+    Tk0: Any = None,
+    F: Any = None,
+    lag: Any = None,
+    rate: Any = None,
+    duration: Any = None,
+    output: Output = "concentration",
+) -> Any:
+    """Three compartments: concentrations or amounts at every record, for all doses.
+
+    Parameters
+    ----------
+    pop : Population
+        Times and doses. Compartments are numbered central, peripheral 1, peripheral 2; with ``ka`` the depot is
+        the first.
+    CL, V1, Q2, V2, Q3, V3 : (subject, 1) or (subject, time)
+        Clearance, central volume, and intercompartmental clearance and volume of each peripheral compartment. Or, in
+        place of CL and of either pair:
+    k, k12, k21, k13, k31 : (subject, 1) or (subject, time)
+        Rate constants of elimination, to each peripheral compartment, and back.
+    ka, Tk0, F, lag, rate, duration, output
+        As for :func:`one_compartment`.
+
+    Returns
+    -------
+    array, (subject, time), or dict of such
+        As for :func:`one_compartment`.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`one_compartment`.
+    """
+    name = "three_compartment"
+    given = _given(
+        pop, name, CL=CL, V1=V1, Q2=Q2, V2=V2, Q3=Q3, V3=V3, k=k, k12=k12, k21=k21, k13=k13, k31=k31, ka=ka
+    )
+    volume = _need(given, name, "V1")
+    first, second = _exchange(given, name, volume, ("Q2", "V2"), ("k12", "k21"))
+    other, third = _exchange(given, name, volume, ("Q3", "V3"), ("k13", "k31"))
+    micro = Micro(_elimination(given, name, volume), (first, other))
+    structure = _Structure(micro, (volume, second, third), given.get("ka"))
+    return _solve(pop, name, structure, Tk0, F, lag, rate, duration, output)
 
 
-def _bolus(k: Array, ka: Array | None, t: Array, amount: Array, compartment: Array) -> Array:
-    """Central amount after boluses, into the depot (CMT 1 where there is one) or the central compartment."""
-    central = jnp.exp(-k * t)
-    if ka is not None:
-        central = jnp.where(compartment == 1, ka * exp_difference(ka, k, t), central)
-    return amount * central
+def _given(pop: Population, model: str, **parameters: Any) -> dict[str, Array]:
+    """Return the parameters that were given, checked."""
+    return {name: structural(pop, name, value) for name, value in parameters.items() if value is not None}
 
 
-def _infused(k: Array, ka: Array | None, t: Array, amount: Array, dose: dict[str, Array]) -> Array:
-    """Central amount after boluses and infusions."""
-    rate, infused = dose["rate"], dose["rate"] > 0
-    duration = jnp.where(infused, amount / jnp.where(infused, rate, 1.0), 0.0)
-    running = jnp.minimum(t, duration)
-    after = t - running
-    central = rate * exp_integral(k, running) * jnp.exp(-k * after)
-    if ka is not None:
-        depot = rate * exp_integral(ka, running)
-        reached = rate * (exp_integral(k, running) - exp_difference(ka, k, running))
-        absorbed = reached * jnp.exp(-k * after) + depot * ka * exp_difference(ka, k, after)
-        central = jnp.where(dose["compartment"] == 1, absorbed, central)
-    return jnp.where(infused, central, _bolus(k, ka, t, amount, dose["compartment"]))
+def _need(given: dict[str, Array], model: str, name: str) -> Array:
+    if name not in given:
+        raise ValueError(f"{model} needs {name}, because it returns a concentration. Give {name}=1.0 for amounts.")
+    return given[name]
+
+
+def _elimination(given: dict[str, Array], model: str, volume: Array) -> Array:
+    if ("CL" in given) == ("k" in given):
+        raise ValueError(f"{model} needs exactly one of CL and k, because k is CL over the volume. Give one of them.")
+    return given["k"] if "k" in given else given["CL"] / volume
+
+
+def _exchange(
+    given: dict[str, Array], model: str, volume: Array, clearances: tuple[str, str], constants: tuple[str, str]
+) -> tuple[tuple[Array, Array], Array]:
+    """Return the rate constants of exchange with a peripheral compartment, and its volume."""
+    by_clearance = [name for name in clearances if name in given]
+    by_constant = [name for name in constants if name in given]
+    if len(by_clearance) == 2 and not by_constant:
+        flow, other = given[clearances[0]], given[clearances[1]]
+        return (flow / volume, flow / other), other
+    if len(by_constant) == 2 and not by_clearance:
+        out, back = given[constants[0]], given[constants[1]]
+        return (out, back), volume * out / back
+    raise ValueError(
+        f"{model} needs {' and '.join(clearances)}, or {' and '.join(constants)}, because either pair says how a "
+        f"peripheral compartment is reached. It got {by_clearance + by_constant}."
+    )
+
+
+def _solve(
+    pop: Population,
+    model: str,
+    structure: _Structure,
+    Tk0: Any,
+    F: Any,
+    lag: Any,
+    rate: Any,
+    duration: Any,
+    output: Output,
+) -> Any:
+    """Return what was asked for, by superposition or from boundary to boundary."""
+    micro, volumes, ka = structure
+    names = (["depot"] if ka is not None else []) + ["central", "peripheral1", "peripheral2"][: len(volumes)]
+    _check_doses(pop, model, names)
+    if output not in ("concentration", "amount", "concentrations", "amounts"):
+        raise ValueError(
+            f"output={output!r} is none of 'concentration', 'amount' (central compartment), 'concentrations', "
+            f"'amounts' (all compartments)."
+        )
+    if Tk0 is not None and ka is not None:
+        raise ValueError(f"{model} has both ka and Tk0, but absorption is of first or of zero order. Give one of them.")
+    inputs = resolve(pop, F, lag, rate, duration, None if Tk0 is None else individual(pop, "Tk0", Tk0))
+    every = output in ("concentrations", "amounts")
+    states = [name_state for name_state in range(-1 if ka is not None else 0, len(volumes))] if every else [0]
+    constant = all(leaf.shape[1] == 1 for leaf in (micro.k, *sum(micro.exchange, ()), *([] if ka is None else [ka])))
+    few = pop.events.time.shape[1] <= SUPERPOSED_DOSES
+    method = superpose if constant and few else propagate
+    amounts = method(pop, micro, ka, inputs, tuple(states))
+    if output in ("concentration", "concentrations"):
+        amounts = {s: a / volumes[s] if s >= 0 else a for s, a in amounts.items()}
+    if not every:
+        return amounts[0]
+    labels = {-1: "depot", 0: "central", 1: "peripheral1", 2: "peripheral2"}
+    return {labels[state]: amounts[state] for state in states}
+
+
+def _check_doses(pop: Population, model: str, names: list[str]) -> None:
+    """Refuse doses into compartments that the model does not have."""
+    unknown = [number for number in pop.events.compartments if number > len(names)]
+    if unknown:
+        have = {number + 1: name for number, name in enumerate(names)}
+        raise ValueError(
+            f"Doses go into CMT {unknown}, but this {model} has the compartments {have}. Correct CMT in the data, or use "
+            f"a model that has them" + (" (with ka, CMT 1 is the depot)." if "depot" not in names else ".")
+        )
+
+

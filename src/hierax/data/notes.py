@@ -1,0 +1,115 @@
+"""What is odd in a data set but no error: told once, as one warning with a table."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pandas as pd
+
+from hierax.data.problems import Problems
+from hierax.errors import DataWarning
+
+# Ratios between time units (min/h, h/d, min/d) less a tenth: what a subject in another unit looks like.
+_UNIT_RATIO = 20.0
+
+
+def note_oddities(frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict[str, tuple[object, ...]]) -> None:
+    """Warn of everything that is odd in a clean table."""
+    notes = Problems()
+
+    def note(code: str, where: pd.Series, column: str, problem: str, fix: str) -> None:
+        notes.add_rows(code, frame, where, column, problem, fix)
+
+    own = [name for name in frame.columns if not str(name).startswith("_")]
+    note(
+        "duplicate_row",
+        frame.duplicated(own),
+        "TIME",
+        "the row is exactly the same as an earlier one.",
+        "delete it if it was entered twice; it counts twice.",
+    )
+    not_observed = frame["EVID"] != 0
+    note(
+        "dv_ignored",
+        not_observed & frame["DV"].notna() & (frame["DV"] != 0),
+        "DV",
+        "a DV on a record that is no observation is ignored.",
+        "put the observation on a row of its own (EVID=0).",
+    )
+    note(
+        "mdv_ignored",
+        not_observed & (frame["MDV"] == 0) & frame["_mdv_given"],
+        "MDV",
+        "MDV=0 on a record that is no observation is read as 1.",
+        "set MDV=1 there.",
+    )
+    note(
+        "ii_ignored",
+        frame["EVID"].isin([1, 4]) & (frame["II"] > 0) & (frame["ADDL"] == 0) & (frame["SS"] == 0),
+        "II",
+        "an interval without ADDL and SS repeats nothing.",
+        "give ADDL or SS, or set II=0.",
+    )
+    _note_subjects(frame, note)
+    _note_covariates(frame, covariates, labels, notes)
+    table = notes.table()
+    if len(table):
+        warnings.warn(DataWarning(table), stacklevel=3)
+
+
+def _note_subjects(frame: pd.DataFrame, note: Callable[[str, pd.Series, str, str, str], None]) -> None:
+    """Note subjects without observations or doses, and subjects whose times look like another unit."""
+    first = ~frame["_id"].duplicated()
+    by = frame["_id"]
+    observed = frame["_observed"].groupby(by, sort=False).transform("any")
+    note(
+        "no_observation_of_subject",
+        first & ~observed,
+        "EVID",
+        "the subject has no observation, so it tells nothing of the parameters.",
+        "leave it if it is there for predictions.",
+    )
+    dose = frame["EVID"].isin([1, 4])
+    dosed = dose.groupby(by, sort=False).transform("any")
+    note(
+        "no_dose_of_subject",
+        first & ~dosed & bool(dose.any()),
+        "AMT",
+        "the subject has no dose, and other subjects have.",
+        "leave it if it took a placebo.",
+    )
+    times = frame["TIME"].groupby(by, sort=False)
+    spans = times.max() - times.min()
+    gaps = frame["TIME"].diff().where(~first)
+    gaps = gaps.where(gaps > 0).groupby(by, sort=False).min()
+    if len(spans) < 3 or not spans.median() > 0 or not gaps.median() > 0:
+        return
+    odd = (spans > _UNIT_RATIO * spans.median()) & (gaps > _UNIT_RATIO * gaps.median())
+    odd |= (spans < spans.median() / _UNIT_RATIO) & (gaps < gaps.median() / _UNIT_RATIO)
+    note(
+        "time_unit",
+        first & by.isin(odd.index[odd]),
+        "TIME",
+        f"the subject's times are more than {_UNIT_RATIO:.0f} times longer or shorter than the others', as in another unit.",
+        "check whether these are hours, minutes or days.",
+    )
+
+
+def _note_covariates(
+    frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict[str, tuple[object, ...]], notes: Problems
+) -> None:
+    if frame["_id"].nunique() < 2:
+        return
+    for name in covariates:
+        if frame[name].nunique() == 1:
+            value = frame[name].iloc[0]
+            shown = labels[name][int(value)] if name in labels else value
+            notes.add(
+                "covariate_constant",
+                "the covariate has the same value in all subjects, so it explains nothing.",
+                "drop it from covariates=.",
+                column=name,
+                value=shown,
+            )
+

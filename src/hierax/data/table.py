@@ -1,0 +1,98 @@
+"""Loading a table: delimited text, Parquet, pandas, or any frame that narwhals knows."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierax.data.columns import MISSING
+
+_SEPARATORS = (",", ";", "\t", "|")
+_PARQUET = (".parquet", ".pq")
+
+
+def load_table(source: Any) -> pd.DataFrame:
+    """Read a file, or copy a frame; add ``_row``, the row of the file (header = row 1).
+
+    Delimited text may be separated by commas, semicolons, tabs, bars or blanks; lines before the header that start
+    with ``#`` are comments, and so is a ``#`` in front of the header itself.
+    """
+    if isinstance(source, str | Path) and Path(source).suffix.lower() not in _PARQUET:
+        return _read_text(Path(source))
+    if isinstance(source, str | Path):
+        frame = _read_parquet(Path(source))
+    elif isinstance(source, pd.DataFrame):
+        frame = source.reset_index(drop=True)
+    else:
+        frame = _from_any_frame(source)
+    return frame.assign(_row=np.arange(len(frame)) + 2)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except ImportError as error:
+        error.add_note("Reading Parquet needs pyarrow: pip install 'hierax[all]'.")
+        raise
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    skipped, header = _header(path)
+    if header is None:
+        raise ValueError(f"The file {path} has no header line. Write the names of the columns on its first line.")
+    separator = next((mark for mark in _SEPARATORS if mark in header), r"\s+")
+    cells = next(csv.reader([header], delimiter=separator)) if len(separator) == 1 else header.split()
+    names = [name.strip() for name in cells]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"The file {path} has more than one column named {twice}. Give every column its own name.")
+    try:
+        frame = pd.read_csv(
+            path,
+            sep=separator,
+            names=names,
+            skiprows=skipped + 1,
+            na_values=list(MISSING),
+            keep_default_na=False,
+            skipinitialspace=True,
+            low_memory=False,
+            skip_blank_lines=False,
+            index_col=False,
+        )
+    except pd.errors.ParserError as error:
+        raise ValueError(f"The file {path} cannot be split into {len(names)} columns: {error}.") from None
+    frame["_row"] = np.arange(len(frame)) + skipped + 2
+    # Empty lines are no records, but they count as lines of the file.
+    return frame.dropna(how="all", subset=names).reset_index(drop=True)
+
+
+def _header(path: Path) -> tuple[int, str | None]:
+    """Return how many lines stand before the header, and the header without a comment sign."""
+    with path.open(encoding="utf-8-sig") as lines:
+        for count, line in enumerate(lines):
+            text = line.strip()
+            bare = text.lstrip("#").strip()
+            heads = bare.upper().replace('"', "").split(",")[0].split()
+            if text and (not text.startswith("#") or (heads and heads[0] in ("ID", "C"))):
+                return count, bare
+    return 0, None
+
+
+def _from_any_frame(source: Any) -> pd.DataFrame:
+    """Turn a frame of another library (polars, pyarrow, modin, DuckDB, ...) into pandas."""
+    import narwhals
+
+    try:
+        frame = narwhals.from_native(source)
+    except TypeError:
+        raise ValueError(
+            f"The source is a {type(source).__name__}, which is no path and no data frame. Give a path, a pandas "
+            f"DataFrame, or a frame that narwhals knows (polars, pyarrow, modin, DuckDB, ...)."
+        ) from None
+    if isinstance(frame, narwhals.LazyFrame):
+        frame = frame.collect()
+    return pd.DataFrame({name: frame[name].to_list() for name in frame.columns})

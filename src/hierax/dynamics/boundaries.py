@@ -1,0 +1,172 @@
+"""Everything that happens to a subject, in the order in which it happens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from hierax.data.population import Population
+from hierax.dynamics.inputs import Inputs
+
+
+class Boundaries(NamedTuple):
+    """Records, arrivals, ends of infusions, steady states and changes of parameters, sorted.
+
+    Attributes
+    ----------
+    time, gap : array, (subject, boundary)
+        When, and how long after the boundary before; no time passes across a reset.
+    keep : array, (subject, boundary)
+        0 where the system was reset since the boundary before, else 1.
+    governing : int array, (subject, boundary)
+        Index of the record whose parameters hold in the interval that ends here.
+    jump, speed : dict of arrays, (subject, boundary)
+        By CMT: amount that is added, and change of the infusion rate.
+    rank : int array, (subject, boundary)
+        The sorting: which entry of the unsorted sequence stands here.
+    at_record : int array, (subject, time)
+        Which boundary each record is.
+    steady : int
+        Where the steady states stand in the unsorted sequence.
+    """
+
+    time: Float[Array, "subject boundary"]
+    gap: Float[Array, "subject boundary"]
+    keep: Float[Array, "subject boundary"]
+    governing: Int[Array, "subject boundary"]
+    jump: dict[int, Array]
+    speed: dict[int, Array]
+    rank: Int[Array, "subject boundary"]
+    at_record: Int[Array, "subject time"]
+    steady: int
+
+    def at_steady(self, values: Float[Array, "*mode subject dose"]) -> Float[Array, "*mode subject boundary"]:
+        """Put values of steady states (zero for other doses) at their boundaries."""
+        after = self.rank.shape[-1] - self.steady - values.shape[-1]
+        ends = ((0, 0),) * (values.ndim - 1)
+        wide = jnp.pad(values, (*ends, (self.steady, after)))
+        return jnp.take_along_axis(wide, jnp.broadcast_to(self.rank, wide.shape), axis=-1)
+
+
+def sort_boundaries(pop: Population, inputs: Inputs) -> Boundaries:
+    """Sort all that happens to each subject by segment, time, and file order."""
+    times, records = jnp.asarray(pop.times), pop.n_records
+    segment, index = jnp.asarray(pop.segment), jnp.broadcast_to(jnp.arange(records), times.shape)
+    # Order at equal time: steady states (0), doses and ends of infusions (1), then what is read at the record (2).
+    blocks = [_Block(times, segment, 4 * index + 2)]
+    slots = _slots(inputs)
+    blocks += [_Block(slot.start, slot.segment, 4 * slot.record + 1) for slot in slots]
+    if inputs.infusions:
+        blocks += [_Block(slot.end, slot.segment, 4 * slot.record + 1) for slot in slots]
+    steady = sum(block.time.shape[1] for block in blocks)
+    if inputs.steady_states:
+        blocks.append(_Block(inputs.time, _sorted_segment(inputs), 4 * inputs.record))
+    if pop.interpolation == "midpoint" and records > 1:
+        blocks.append(_middles(times, segment, index))
+    time, where, order = (jnp.concatenate(part, axis=1) for part in zip(*blocks, strict=True))
+    rank = jnp.lexsort((order, jax.lax.stop_gradient(time), where), axis=1)
+    time, where = (jnp.take_along_axis(part, rank, axis=1) for part in (time, where))
+    fresh = jnp.concatenate([jnp.ones_like(where[:, :1], bool), where[:, 1:] != where[:, :-1]], axis=1)
+    gap = jnp.concatenate([jnp.zeros_like(time[:, :1]), jnp.diff(time, axis=1)], axis=1)
+    total = time.shape[1]
+
+    def put(number: int, starts: list[Array], ends: list[Array]) -> Array:
+        """Return values of starts and ends of the doses of one compartment, sorted."""
+        parts = [jnp.where(inputs.compartment == number, value, 0.0) for value in (*starts, *ends)]
+        values = jnp.concatenate([jnp.zeros(times.shape), *parts], axis=1)
+        return jnp.take_along_axis(jnp.pad(values, ((0, 0), (0, total - values.shape[1]))), rank, axis=1)
+
+    speeds = [slot.rate for slot in slots]
+    numbers = pop.events.compartments
+    return Boundaries(
+        time=time,
+        gap=jnp.where(fresh, 0.0, gap),
+        keep=jnp.where(fresh, 0.0, 1.0),
+        governing=_governing(pop, time, rank),
+        jump={number: put(number, [slot.amount for slot in slots], []) for number in numbers},
+        speed={n: put(n, speeds, [-speed for speed in speeds]) for n in numbers} if inputs.infusions else {},
+        rank=rank,
+        at_record=jnp.argsort(rank, axis=1)[:, :records],
+        steady=steady,
+    )
+
+
+class _Block(NamedTuple):
+    """One kind of boundary: time, segment and order, each (subject, n)."""
+
+    time: Array
+    segment: Array
+    order: Array
+
+
+def _middles(times: Array, segment: Array, index: Array) -> _Block:
+    """Return the middles between records of one segment, where parameters change."""
+    middle = 0.5 * (times[:, :-1] + times[:, 1:])
+    same = segment[:, :-1] == segment[:, 1:]
+    return _Block(jnp.where(same, middle, times[:, :-1]), segment[:, :-1], 4 * index[:, :-1] + 3)
+
+
+class _Slot(NamedTuple):
+    """Doses as they enter the sequence: start and end, amount of a bolus, rate of an infusion."""
+
+    start: Array
+    end: Array
+    amount: Array
+    rate: Array
+    segment: Array
+    record: Array
+
+
+def _sorted_segment(inputs: Inputs) -> Array:
+    """Return the segments of doses, padding last."""
+    return jnp.where(inputs.mask, inputs.segment, jnp.iinfo(inputs.segment.dtype).max)
+
+
+def _slots(inputs: Inputs) -> list[_Slot]:
+    """Return the doses, and the doses before a steady-state record that still arrive or run after it.
+
+    More of them than there are slots would be left out; the amount is NaN then, so that no number is silently wrong.
+    """
+    segment = _sorted_segment(inputs)
+    bolus = jnp.where(inputs.rate > 0, 0.0, inputs.amount)
+    rate = jnp.where(inputs.constant, 0.0, inputs.rate)
+    end = inputs.arrival + inputs.duration
+    if not inputs.steady_states:
+        return [_Slot(inputs.arrival, end, bolus, rate, segment, inputs.record)]
+    out = []
+    for slot in range(inputs.slots + 1):
+        back = slot * inputs.interval
+        start, stop = inputs.arrival - back, end - back
+        later = start > inputs.time
+        runs = stop > inputs.time
+        alone = ~inputs.periodic & (slot == 0)
+        amount = jnp.where(alone | (inputs.periodic & later), bolus, 0.0)
+        speed = jnp.where(alone | (inputs.periodic & runs), rate, 0.0)
+        if slot == inputs.slots:
+            lost = inputs.periodic & ((later & (bolus > 0)) | (runs & (rate > 0)))
+            first = out[0]
+            out[0] = first._replace(amount=jnp.where(lost, jnp.nan, first.amount))
+            break
+        begin = jnp.where(inputs.periodic, jnp.maximum(start, inputs.time), start)
+        out.append(_Slot(begin, jnp.maximum(stop, begin), amount, speed, segment, inputs.record))
+    return out
+
+
+def _governing(pop: Population, time: Array, rank: Array) -> Array:
+    """Return the record whose parameters hold in the interval that ends at each boundary."""
+    records = pop.n_records
+    is_record = rank < records
+    count = jnp.cumsum(is_record, axis=1)
+    # The record at or after the boundary, and the last one before it.
+    following = jnp.minimum(count - is_record, records - 1)
+    previous = jnp.clip(count - is_record - 1, 0, records - 1)
+    if pop.interpolation != "midpoint":
+        return following if pop.interpolation == "nocb" else previous
+    times = jnp.asarray(pop.times)
+    middle = 0.5 * (
+        jnp.take_along_axis(times, previous, axis=1) + jnp.take_along_axis(times, following, axis=1)
+    )
+    return jnp.where(time <= middle, previous, following)

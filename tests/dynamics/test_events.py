@@ -1,0 +1,330 @@
+"""Every rule of dosing records, against closed forms derived by hand.
+
+One compartment, k = 0.2, V = 1, unless said: after a bolus D at time s the amount is D exp(-k (t - s)); while an
+infusion of rate R runs it is (R/k) (1 - exp(-k (t - s))). All rules are checked by both ways of computing: by
+superposition, and from boundary to boundary.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import EXACT
+
+import hierax as hx
+from hierax.dynamics import closed_form
+
+K, KA = 0.2, 0.7
+
+
+@pytest.fixture(params=["superposition", "propagation"], autouse=True)
+def way(request, monkeypatch):
+    monkeypatch.setattr(closed_form, "SUPERPOSED_DOSES", 10**6 if request.param == "superposition" else -1)
+
+
+def records(*rows, interpolation=None, **options):
+    base = {"AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0, "CMT": 0, "EVID": 0}
+    frame = pd.DataFrame([{**base, "DV": np.nan if row.get("EVID", 0) else 1.0 + i, **row} for i, row in enumerate(rows)])
+    return hx.read_nonmem(frame.assign(ID=1), interpolation=interpolation, **options)
+
+
+def dose(time, amount=100.0, evid=1, **items):
+    return {"TIME": time, "AMT": amount, "EVID": evid, **items}
+
+
+def at(*times):
+    return [{"TIME": time} for time in times]
+
+
+def central(pop, **arguments):
+    """Return the central amounts at the observations."""
+    amount = hx.pk.one_compartment(pop, k=K, V=1.0, **arguments)
+    return np.asarray(amount)[0][pop.mask["dv"][0]]
+
+
+def bolus(t, amount=100.0):
+    return amount * np.exp(-K * t)
+
+
+def oral(t, amount=100.0, ka=KA):
+    return amount * ka / (ka - K) * (np.exp(-K * t) - np.exp(-ka * t))
+
+
+def infused(t, rate, duration):
+    """The amount at t after the start of an infusion."""
+    run = min(t, duration)
+    return rate / K * (1 - np.exp(-K * run)) * np.exp(-K * (t - run))
+
+
+def check(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=EXACT, atol=1e-13)
+
+
+# -- EVID (table b.2) --------------------------------------------------------------------------------------------
+
+
+def test_evid_0_1_2():
+    pop = records(dose(0), *at(1.0), {"TIME": 2.0, "EVID": 2}, *at(3.0))
+    check(central(pop), [bolus(1), bolus(3)])
+    # EVID 2 is a time to predict at, and no data.
+    check(np.asarray(hx.pk.one_compartment(pop, k=K, V=1.0))[0], [100, bolus(1), bolus(2), bolus(3)])
+    assert pop.mask["dv"].tolist() == [[False, True, False, True]]
+
+
+def test_evid_3_empties_the_system_cancels_what_is_pending_and_turns_the_clock_back():
+    pop = records(
+        dose(0, ADDL=5, II=4.0), *at(5.0), {"TIME": 2.0, "EVID": 3}, *at(2.0, 6.0), dose(7, 50.0), *at(8.0, 12.0)
+    )
+    first = bolus(5) + bolus(1)
+    check(central(pop), [first, 0, 0, bolus(1, 50), bolus(5, 50)])
+
+
+def test_evid_3_ends_an_infusion():
+    pop = records(dose(0, RATE=10.0), *at(3.0), {"TIME": 4.0, "EVID": 3}, *at(5.0))
+    check(central(pop), [infused(3, 10, 10), 0])
+
+
+def test_evid_4_resets_and_doses():
+    pop = records(dose(0), *at(1.0), dose(1, 30.0, evid=4), *at(1.0, 3.0))
+    check(central(pop), [bolus(1), 30, bolus(2, 30)])
+
+
+def test_evid_4_with_steady_state():
+    pop = records(dose(0), *at(2.0), dose(2, 30.0, evid=4, SS=1, II=6.0), *at(2.0, 5.0))
+    steady = 30 / (1 - np.exp(-K * 6))
+    check(central(pop), [bolus(2), steady, steady * np.exp(-K * 3)])
+
+
+# -- order at equal time (b.3) -----------------------------------------------------------------------------------
+
+
+def test_an_observation_sees_the_doses_that_are_listed_before_it():
+    pop = records(*at(0.0), dose(0), *at(0.0, 2.0), dose(2, 50.0), *at(2.0))
+    check(central(pop), [0, 100, bolus(2), bolus(2) + 50])
+
+
+def test_an_observation_before_a_steady_state_at_the_same_time_reads_the_state_before():
+    pop = records(dose(0), *at(3.0), dose(3, 10.0, SS=1, II=12.0), *at(3.0))
+    check(central(pop), [bolus(3), 10 / (1 - np.exp(-K * 12))])
+
+
+def test_additional_doses_take_the_place_of_their_parent():
+    # Listed after the dose record: an observation at the time of an additional dose sees it.
+    pop = records(dose(0, ADDL=2, II=4.0), *at(4.0, 8.0))
+    check(central(pop), [bolus(4) + 100, bolus(8) + bolus(4) + 100])
+
+
+# -- steady states (b.4) -----------------------------------------------------------------------------------------
+
+
+def test_steady_state_of_boluses():
+    pop = records(dose(24, SS=1, II=12.0), *at(24.0, 30.0, 40.0))
+    steady = 100 / (1 - np.exp(-K * 12))
+    # No further dose follows by itself: after the interval the amount goes on falling.
+    check(central(pop), [steady, steady * np.exp(-K * 6), steady * np.exp(-K * 16)])
+
+
+def test_additional_doses_of_a_steady_state_are_plain_doses():
+    pop = records(dose(0, SS=1, II=12.0, ADDL=1), *at(13.0))
+    check(central(pop), [100 * np.exp(-K) / (1 - np.exp(-K * 12))])
+
+
+def test_steady_state_replaces_what_is_there_and_2_adds_to_it():
+    for code, kept in ((1, 0.0), (3, 0.0), (2, 1.0)):
+        pop = records(dose(0, 40.0, RATE=4.0), dose(5, SS=code, II=8.0), *at(6.0, 12.0))
+        steady = [100 * np.exp(-K * t) / (1 - np.exp(-K * 8)) for t in (1, 7)]
+        check(central(pop), np.array(steady) + kept * np.array([infused(6, 4, 10), infused(12, 4, 10)]))
+
+
+@pytest.mark.parametrize("duration", [3.0, 8.0, 11.0, 20.0])
+def test_steady_state_of_infusions_also_longer_than_the_interval(duration):
+    rate, interval = 5.0, 8.0
+    pop = records(dose(0, rate * duration, RATE=rate, SS=1, II=interval), *at(0.0, 2.0, 7.0, 25.0))
+    past = np.arange(400)
+    expected = [sum(infused(t + n * interval, rate, duration) for n in past) for t in (0.0, 2.0, 7.0, 25.0)]
+    check(central(pop), expected)
+
+
+def test_constant_infusion_at_steady_state_ends_at_its_record():
+    pop = records(dose(3, 0.0, RATE=7.0, SS=1), *at(3.0, 5.0))
+    check(central(pop), [7 / K, 7 / K * np.exp(-K * 2)])
+    # Into a depot: the plateau of the central amount is the same, and the depot empties into it afterwards.
+    pop = records(dose(3, 0.0, RATE=7.0, SS=1, CMT=1), *at(3.0, 5.0))
+    check(central(pop, ka=KA), [7 / K, 7 / K * np.exp(-K * 2) + oral(2, 7 / KA)])
+
+
+def test_steady_state_of_oral_doses():
+    pop = records(dose(0, SS=1, II=8.0), *at(0.0, 3.0))
+    expected = [sum(oral(t + 8.0 * n) for n in range(400)) for t in (0.0, 3.0)]
+    check(central(pop, ka=KA), expected)
+
+
+@pytest.mark.parametrize("lag", [0.5, 8.0, 11.0, 17.5])
+def test_steady_state_with_a_lag_is_a_regimen_that_has_always_run(lag):
+    # Doses at 0, -8, -16, ... arrive a lag late; those that have not arrived at 0 still do, also if lag > II.
+    pop = records(dose(0, SS=1, II=8.0), *at(0.0, 0.25, 3.0, 9.0, 20.0))
+    times = np.array([0.0, 0.25, 3.0, 9.0, 20.0])
+    arrivals = lag - 8.0 * np.arange(400)
+    expected = [sum(bolus(t - arrivals[arrivals <= t])) for t in times]
+    check(central(pop, lag=lag), expected)
+
+
+def test_a_later_steady_state_cancels_lagged_doses_and_running_infusions():
+    pop = records(dose(0), dose(0, 50.0, RATE=5.0), dose(1, 20.0, SS=1, II=6.0), *at(1.5, 4.0))
+    arrivals = 1 + 2.0 - 6.0 * np.arange(400)
+    check(central(pop, lag=2.0), [sum(bolus(t - arrivals[arrivals <= t], 20)) for t in (1.5, 4.0)])
+
+
+# -- bioavailability, lag, rate, duration (b.5) ------------------------------------------------------------------
+
+
+def test_bioavailability_changes_the_duration_where_the_rate_is_known():
+    pop = records(dose(0, RATE=10.0), *at(3.0, 7.0))
+    check(central(pop, F=0.5), [infused(3, 10, 5), infused(7, 10, 5)])
+    pop = records(dose(0, RATE=-1), *at(3.0, 7.0))
+    check(central(pop, F=0.5, rate=10.0), [infused(3, 10, 5), infused(7, 10, 5)])
+
+
+def test_bioavailability_changes_the_rate_where_the_duration_is_known():
+    pop = records(dose(0, RATE=-2), *at(3.0, 7.0))
+    check(central(pop, F=0.5, duration=4.0), [infused(3, 12.5, 4), infused(7, 12.5, 4)])
+
+
+def test_zero_order_absorption():
+    pop = records(dose(0), *at(3.0), dose(6, 40.0), *at(7.0))
+    check(central(pop, Tk0=4.0), [infused(3, 25, 4), infused(7, 25, 4) + infused(1, 10, 4)])
+
+
+def test_lag_holds_for_additional_doses_too():
+    pop = records(dose(0, ADDL=2, II=5.0), *at(1.0, 4.0, 13.0))
+    check(central(pop, lag=1.5), [0, bolus(2.5), bolus(11.5) + bolus(6.5) + bolus(1.5)])
+
+
+def test_dose_parameters_are_those_of_the_dose_record():
+    pop = records(dose(0), *at(2.0), dose(4), *at(6.0))
+    values = dict(F=jnp.array([[0.5, 9.0, 2.0, 9.0]]), lag=jnp.array([[1.0, 9.0, 0.25, 9.0]]))
+    check(central(pop, **values), [bolus(1, 50), bolus(5, 50) + bolus(1.75, 200)])
+
+
+def test_dose_parameters_by_compartment_by_number_and_by_name():
+    rows = (dose(0, CMT="gut"), dose(0, 60.0, CMT="blood"), *at(2.0, 5.0))
+    pop = records(*rows, compartments={"gut": 1, "blood": 2})
+    expected = [oral(t, 40) + bolus(t - 0.5, 60) for t in (2.0, 5.0)]
+    check(central(pop, ka=KA, F={"gut": 0.4}, lag={"blood": 0.5}), expected)
+    check(central(pop, ka=KA, F={1: 0.4}, lag={2: 0.5}), expected)
+    with pytest.raises(ValueError, match=r"F names the compartment 'liver', but .*'gut': 1"):
+        central(pop, ka=KA, F={"liver": 0.4})
+
+
+def test_modelled_rates_and_durations_must_be_given_and_needed():
+    with pytest.raises(ValueError, match=r"Some doses have RATE -2, so their duration is a parameter"):
+        central(records(dose(0, RATE=-2), *at(1.0)))
+    with pytest.raises(ValueError, match=r"rate= is given, but no dose has RATE -1"):
+        central(records(dose(0), *at(1.0)), rate=3.0)
+
+
+# -- covariates between records (b.6) ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "pieces"),
+    [
+        # Interval (0, 4]: with nocb the value of the record at 4, with locf that of the record at 0, ...
+        ("nocb", [(4, 0.5), (6, 0.1)]),
+        ("locf", [(4, 0.2), (6, 0.5)]),
+        ("midpoint", [(2, 0.2), (2, 0.5), (3, 0.5), (3, 0.1)]),
+    ],
+)
+def test_a_parameter_between_records(rule, pieces):
+    pop = records(dose(0), *at(4.0, 10.0), interpolation=rule)
+    k = jnp.array([[0.2, 0.5, 0.1]])
+    found = np.asarray(hx.pk.one_compartment(pop, k=k, V=1.0))[0, -1]
+    check(found, 100 * np.exp(-sum(length * value for length, value in pieces)))
+
+
+def test_a_parameter_that_changes_while_an_infusion_runs():
+    pop = records(dose(0, RATE=10.0), *at(4.0, 14.0), interpolation="nocb")
+    k = jnp.array([[0.3, 0.3, 0.1]])
+    found = np.asarray(hx.pk.one_compartment(pop, k=k, V=1.0))[0]
+    first = 10 / 0.3 * (1 - np.exp(-1.2))
+    # The infusion ends at 10, between the records.
+    second = (first * np.exp(-0.6) + 10 / 0.1 * (1 - np.exp(-0.6))) * np.exp(-0.4)
+    check(found, [0, first, second])
+
+
+def test_straight_lines_are_refused():
+    pop = records(dose(0), *at(4.0), interpolation="linear")
+    with pytest.raises(ValueError, match=r"k changes along straight lines.*hx.solve_ode"):
+        hx.pk.one_compartment(pop, k=jnp.array([[0.2, 0.5]]), V=1.0)
+
+
+# -- the rest of the conformance cases (b.7) ---------------------------------------------------------------------
+
+
+def test_cmt_0_is_the_default_compartment():
+    check(central(records(dose(0, CMT=0), *at(2.0)), ka=KA), [oral(2)])
+    check(central(records(dose(0, CMT=0), *at(2.0))), [bolus(2)])
+
+
+def test_time_may_start_anywhere_and_be_negative():
+    for start in (-5.0, 100.0):
+        pop = records(*at(start), dose(start + 1), *at(start + 3))
+        check(central(pop), [0, bolus(2)])
+
+
+def test_the_end_of_an_infusion_at_an_observation():
+    pop = records(dose(0, RATE=25.0), *at(4.0))
+
+    def amount(rate):
+        modelled = records(dose(0, RATE=-1), *at(4.0))
+        return hx.pk.one_compartment(modelled, k=K, V=1.0, rate=rate)[0, 1]
+
+    check(central(pop), [infused(4, 25, 4)])
+    # At the tie the derivative is the one-sided one of an infusion that has ended: its duration is AMT/rate.
+    check(float(jax.grad(amount)(25.0)), (1 - np.exp(-K * 4)) / K - 100 / 25)
+
+
+def test_derivative_with_respect_to_lag():
+    pop = records(dose(0), *at(3.0))
+    # d/dlag of D exp(-k (t - lag)) is k times it.
+    slope = jax.grad(lambda lag: hx.pk.one_compartment(pop, k=K, V=1.0, lag=lag)[0, 1])(0.5)
+    check(float(slope), K * bolus(2.5))
+
+
+def test_missing_dv_is_predicted_and_no_data():
+    pop = records(dose(0), {"TIME": 1.0, "MDV": 1}, {"TIME": 2.0, "MDV": 0}, {"TIME": 3.0, "MDV": 100})
+    assert pop.mask["dv"].tolist() == [[False, False, True, False]]
+    check(np.asarray(hx.pk.one_compartment(pop, k=K, V=1.0))[0, 1:], [bolus(1), bolus(2), bolus(3)])
+
+
+def test_a_subject_without_doses_is_zero_and_one_without_observations_is_predicted():
+    frame = pd.DataFrame(
+        {"ID": [1, 1, 2, 3, 3], "TIME": [0.0, 2, 0, 0, 2], "AMT": [100.0, 0, 100, 0, 0], "DV": [np.nan, 1, np.nan, 0, 0]}
+    )
+    with pytest.warns(hx.DataWarning, match="has no observation"):
+        pop = hx.read_nonmem(frame.assign(EVID=[1, 0, 1, 0, 0]))
+    amount = np.asarray(hx.pk.one_compartment(pop, k=K, V=1.0))
+    check(amount[:, -1], [bolus(2), 100, 0])
+
+
+def test_doses_into_compartments_that_are_not_there_are_refused():
+    pop = records(dose(0, CMT=2), *at(1.0))
+    with pytest.raises(ValueError, match=r"Doses go into CMT \[2\], but this one_compartment has .*1: 'central'"):
+        central(pop)
+    check(central(pop, ka=KA), [bolus(1)])
+
+
+def test_a_population_without_any_dose():
+    frame = pd.DataFrame({"ID": 1, "TIME": [0.0, 1.0], "DV": 1.0})
+    check(np.asarray(hx.pk.one_compartment(hx.read_nonmem(frame), k=K, V=1.0)), 0.0)
+
+
+def test_padding_changes_nothing():
+    pop = records(dose(0, RATE=10.0, SS=1, II=6.0), *at(1.0), dose(3, ADDL=3, II=2.0), *at(6.5))
+    padded = pop.pad(n_subjects=3, n_records=9, n_doses=11)
+    two = dict(k=K, k12=0.3, k21=0.1, V1=1.0, ka=KA, lag=0.3)
+    check(
+        np.asarray(hx.pk.two_compartment(padded, **two))[0, : pop.n_records],
+        np.asarray(hx.pk.two_compartment(pop, **two))[0],
+    )
