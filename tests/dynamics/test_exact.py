@@ -143,5 +143,8 @@ def test_no_exchange_and_no_elimination():
     np.testing.assert_allclose(hx.pk.two_compartment(pop, CL=2.0, V1=5.0, Q=0.0, V2=3.0, ka=1.0), one, rtol=1e-12)
     three = hx.pk.three_compartment(pop, CL=2.0, V1=5.0, Q2=0.0, V2=3.0, Q3=0.0, V3=9.0, ka=1.0)
     np.testing.assert_allclose(three, one, rtol=1e-12)
+    for k12, k21 in ((0.4, 0.3), (0.0, 0.0)):
+        kept = hx.pk.three_compartment(pop, k=0.0, k12=k12, k21=k21, k13=0.1, k31=0.2, V1=1.0, output="amounts")
+        np.testing.assert_allclose(sum(kept.values()), 100.0, rtol=1e-12)
     kept = hx.pk.two_compartment(pop, k=0.0, k12=0.4, k21=0.3, V1=1.0, output="amounts")
     np.testing.assert_allclose(kept["central"] + kept["peripheral1"], 100.0, rtol=1e-12)

@@ -31,6 +31,9 @@ class Boundaries(NamedTuple):
         Which boundary each record is.
     steady : int
         Where the steady states stand in the unsorted sequence.
+    lost : bool array, (subject, dose)
+        Steady states with more doses under way at their record than there are slots: NaN, for no number may be
+        silently wrong.
     """
 
     time: Float[Array, "subject boundary"]
@@ -42,11 +45,13 @@ class Boundaries(NamedTuple):
     rank: Int[Array, "subject boundary"]
     at_record: Int[Array, "subject time"]
     steady: int
+    lost: Bool[Array, "subject dose"]
 
     def at_steady(self, values: Float[Array, "*mode subject dose"]) -> Float[Array, "*mode subject boundary"]:
         """Put values of steady states (zero for other doses) at their boundaries."""
         after = self.rank.shape[-1] - self.steady - values.shape[-1]
         ends = ((0, 0),) * (values.ndim - 1)
+        values = jnp.where(self.lost, jnp.nan, values)
         wide = jnp.pad(values, (*ends, (self.steady, after)))
         return jnp.take_along_axis(wide, jnp.broadcast_to(self.rank, wide.shape), axis=-1)
 
@@ -57,7 +62,7 @@ def sort_boundaries(pop: Population, inputs: Inputs) -> Boundaries:
     segment, index = jnp.asarray(pop.segment), jnp.broadcast_to(jnp.arange(records), times.shape)
     # Order at equal time: steady states (0), doses and ends of infusions (1), then what is read at the record (2).
     blocks = [_Block(times, segment, 4 * index + 2)]
-    slots = _slots(inputs)
+    slots, lost = _slots(inputs)
     blocks += [_Block(slot.start, slot.segment, 4 * slot.record + 1) for slot in slots]
     if inputs.infusions:
         blocks += [_Block(slot.end, slot.segment, 4 * slot.record + 1) for slot in slots]
@@ -91,6 +96,7 @@ def sort_boundaries(pop: Population, inputs: Inputs) -> Boundaries:
         rank=rank,
         at_record=jnp.argsort(rank, axis=1)[:, :records],
         steady=steady,
+        lost=lost,
     )
 
 
@@ -125,34 +131,27 @@ def _sorted_segment(inputs: Inputs) -> Array:
     return jnp.where(inputs.mask, inputs.segment, jnp.iinfo(inputs.segment.dtype).max)
 
 
-def _slots(inputs: Inputs) -> list[_Slot]:
+def _slots(inputs: Inputs) -> tuple[list[_Slot], Array]:
     """Return the doses, and the doses before a steady-state record that still arrive or run after it.
 
-    More of them than there are slots would be left out; the amount is NaN then, so that no number is silently wrong.
+    Also which steady states have more of these than there are slots.
     """
     segment = _sorted_segment(inputs)
     bolus = jnp.where(inputs.rate > 0, 0.0, inputs.amount)
     rate = jnp.where(inputs.constant, 0.0, inputs.rate)
     end = inputs.arrival + inputs.duration
     if not inputs.steady_states:
-        return [_Slot(inputs.arrival, end, bolus, rate, segment, inputs.record)]
+        slot = _Slot(inputs.arrival, end, bolus, rate, segment, inputs.record)
+        return [slot], jnp.zeros(inputs.mask.shape, bool)
     out = []
-    for slot in range(inputs.slots + 1):
-        back = slot * inputs.interval
-        start, stop = inputs.arrival - back, end - back
-        later = start > inputs.time
-        runs = stop > inputs.time
+    for slot in range(inputs.slots):
+        start, stop = inputs.arrival - slot * inputs.interval, end - slot * inputs.interval
         alone = ~inputs.periodic & (slot == 0)
-        amount = jnp.where(alone | (inputs.periodic & later), bolus, 0.0)
-        speed = jnp.where(alone | (inputs.periodic & runs), rate, 0.0)
-        if slot == inputs.slots:
-            lost = inputs.periodic & ((later & (bolus > 0)) | (runs & (rate > 0)))
-            first = out[0]
-            out[0] = first._replace(amount=jnp.where(lost, jnp.nan, first.amount))
-            break
+        amount = jnp.where(alone | (inputs.periodic & (start > inputs.time)), bolus, 0.0)
+        speed = jnp.where(alone | (inputs.periodic & (stop > inputs.time)), rate, 0.0)
         begin = jnp.where(inputs.periodic, jnp.maximum(start, inputs.time), start)
         out.append(_Slot(begin, jnp.maximum(stop, begin), amount, speed, segment, inputs.record))
-    return out
+    return out, inputs.periodic & (end - inputs.slots * inputs.interval > inputs.time)
 
 
 def _governing(pop: Population, time: Array, rank: Array) -> Array:

@@ -70,7 +70,9 @@ def _closeness(micro: Micro) -> tuple[Array, Array]:
     """Return where two rates are close, and the step in the squared half gap."""
     frozen = jax.tree.map(jax.lax.stop_gradient, micro)
     middle, square, _, _ = _pair(frozen)
-    step = (NEAR * middle) ** 2
+    # Without exchange, two rates may be 0: a step all the same.
+    total = frozen.k + sum(out + back for out, back in frozen.exchange)
+    step = (NEAR * jnp.maximum(middle, 1e-6 * total)) ** 2
     return square < step, step
 
 
@@ -88,9 +90,10 @@ def _pair(micro: Micro) -> tuple[Array, Array, Array, Array | None]:
     for _ in range(_NEWTON_STEPS):
         value = ((single - total) * single + squares) * single - product
         single = single - value / ((3.0 * single - 2.0 * total) * single + squares)
-    pair_product = product / single
-    # The sum of the other two, by the relation that does not cancel.
-    middle = 0.5 * jnp.where(largest, (squares - pair_product) / single, total - single)
+    # Product and sum of the other two, by the relations that do not cancel.
+    safe = jnp.where(largest, single, 1.0)
+    pair_product = jnp.where(largest, product / safe, squares - single * (total - single))
+    middle = 0.5 * jnp.where(largest, (squares - pair_product) / safe, total - single)
     return middle, middle * middle - pair_product, pair_product, single
 
 
@@ -108,9 +111,10 @@ def _single_root(total: Array, squares: Array, product: Array) -> tuple[Array, A
     first, second, third = (centre + 2.0 * spread * jnp.cos(angle - 2.0 * jnp.pi * i / 3.0) for i in (0, 1, 2))
     high, low = jnp.maximum(first, jnp.maximum(second, third)), jnp.minimum(first, jnp.minimum(second, third))
     # The smallest root from the product of all: the cosines lose its digits where it is far smaller than the others.
-    mid = total - high - low
+    mid = jnp.clip(total - high - low, 0.0, high)
     low = jnp.where(low > 1e-3 * mid, low, product / (high * jnp.maximum(mid, 1e-300)))
-    largest = (high - mid) * (mid + low) > (mid - low) * (high + mid)
+    # Two roots of 0 are close to each other, however they are rounded.
+    largest = (high - mid) * (mid + low) >= (mid - low) * (high + mid) - 1e-12 * high * high
     root = jnp.where(largest, high, low)
     for _ in range(2):
         value = ((root - total) * root + squares) * root - product

@@ -56,6 +56,8 @@ class Search(NamedTuple):
 Evaluate = Callable[[np.ndarray, Any], Point]
 # A line search that has halved this often is not limited by the step but by the objective.
 _HALVINGS = 30
+# After this many refused steps in a row, the modes themselves are looked at.
+_SUSPICION = 6
 _RESTARTS = 4
 _STILL = 4
 
@@ -148,9 +150,22 @@ class _Run:
                 if still >= _STILL:
                     return Result.converged, "the objective no longer changes"
             refused = 0 if accepted else refused + 1
+            if refused == _SUSPICION and self.refresh():
+                return None
             if refused > _HALVINGS:
                 return None
         return Result.max_iterations, Result.max_iterations.meaning
+
+    def refresh(self) -> bool:
+        """Look for all modes anew at the best point; return whether that lowers the objective.
+
+        A subject's mode may have been followed until it vanishes in a fold, where the objective has a cliff: no step
+        along it is a good one, while the subject's other mode has none.
+        """
+        assert self.best is not None
+        before = self.best.value
+        self.see(self.best_x, None, 0.0)
+        return self.best.value < before - 1e-9 * (1 + abs(before))
 
     def shorten(self, bfgs: _AskTell, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return the step that is asked for, halved until no bounded parameter moves too far from the best point."""
