@@ -126,7 +126,11 @@ def test_censored_rows():
         ({"ADDL": [2, 0, 0]}, "ii", r"ADDL needs an interval. Fix: give II > 0"),
         ({"II": [-2, 0, 0]}, "ii_negative", r"value -2: an interval cannot be negative"),
         ({"ADDL": [1.5, 0, 0], "II": [1, 0, 0]}, "addl", r"ADDL must be a whole number from 0 to 10000"),
-        ({"ADDL": [-3, 0, 0], "II": [1, 0, 0]}, "addl_negative", r"a negative ADDL \(NONMEM's empirical steady state\)"),
+        (
+            {"ADDL": [-3, 0, 0], "II": [1, 0, 0]},
+            "addl_negative",
+            r"a negative ADDL \(NONMEM's empirical steady state\)",
+        ),
         ({"RATE": [-3, 0, 0]}, "rate", r"RATE must be 0 \(bolus\), positive, -1 .* or -2"),
         ({"CMT": [1, -1, 1]}, "cmt_negative", r"a negative CMT \(turning a compartment off\)"),
         ({"CMT": [1, 1.5, 1]}, "cmt", r"CMT must be 0 or a positive whole number"),
@@ -168,7 +172,12 @@ def test_missing_covariates_and_unknown_endpoints_are_problems():
     [
         ({"WT": [70.0, 71, 70]}, {"covariates": ["WT"]}, "covariate_varies", r"value 71: the covariate changes within"),
         ({"WT": [70.0, np.inf, 70]}, {"covariates": ["WT"]}, "covariate_text", r"WT is a number in other rows"),
-        ({"A": [1.0, 2, 1], "B": 3.0}, {"vectors": {"e": ["A", "B"]}}, "vector_varies", r"the vector covariate changes"),
+        (
+            {"A": [1.0, 2, 1], "B": 3.0},
+            {"vectors": {"e": ["A", "B"]}},
+            "vector_varies",
+            r"the vector covariate changes",
+        ),
     ],
 )
 def test_problems_of_covariates(columns, options, code, text):
@@ -189,7 +198,12 @@ def test_a_regimen_that_would_fill_the_memory_is_refused():
 @pytest.mark.parametrize(
     ("frames", "options", "code", "text"),
     [
-        ([frame(), frame(ID=2, TIME=[0.0, 1, 1], DV=[np.nan, 5, 5])], {}, "duplicate_row", r"ID 2.*exactly the same as"),
+        (
+            [frame(), frame(ID=2, TIME=[0.0, 1, 1], DV=[np.nan, 5, 5])],
+            {},
+            "duplicate_row",
+            r"ID 2.*exactly the same as",
+        ),
         ([frame(DV=[3.0, 5, 3])], {}, "dv_ignored", r"value 3: a DV on a record that is no observation is ignored"),
         ([frame(MDV=[0, 0, 0])], {}, "mdv_ignored", r"MDV=0 on a record that is no observation is read as 1"),
         ([frame(II=[12, 0, 0])], {}, "ii_ignored", r"an interval without ADDL and SS repeats nothing"),
@@ -233,7 +247,10 @@ def test_many_problems_of_a_kind_are_shown_by_five():
         (lambda: hx.read_nonmem(frame(), columns={"DOSE": "AMT"}), r"which Hierax does not read"),
         (lambda: hx.read_nonmem(frame(time=1.0)), r"More than one column is read as \['TIME'\]"),
         (lambda: hx.read_nonmem(frame().iloc[:0]), r"The table has no rows"),
-        (lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], interpolation="spline"), r"'spline' is none of \['locf'"),
+        (
+            lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], interpolation="spline"),
+            r"'spline' is none of \['locf'",
+        ),
         (lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], missing="zero"), r"missing='zero' for WT is none of"),
         (lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], missing={"AGE": 1}), r"missing= names \['AGE'\]"),
         (lambda: hx.read_nonmem(frame(), units={"TIME": "fortnight"}), r"units={'TIME': 'fortnight'} cannot be used"),

@@ -25,7 +25,9 @@ def way(request, monkeypatch):
 
 def records(*rows, interpolation=None, **options):
     base = {"AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0, "CMT": 0, "EVID": 0}
-    frame = pd.DataFrame([{**base, "DV": np.nan if row.get("EVID", 0) else 1.0 + i, **row} for i, row in enumerate(rows)])
+    frame = pd.DataFrame(
+        [{**base, "DV": np.nan if row.get("EVID", 0) else 1.0 + i, **row} for i, row in enumerate(rows)]
+    )
     return hx.read_nonmem(frame.assign(ID=1), interpolation=interpolation, **options)
 
 
@@ -300,7 +302,12 @@ def test_missing_dv_is_predicted_and_no_data():
 
 def test_a_subject_without_doses_is_zero_and_one_without_observations_is_predicted():
     frame = pd.DataFrame(
-        {"ID": [1, 1, 2, 3, 3], "TIME": [0.0, 2, 0, 0, 2], "AMT": [100.0, 0, 100, 0, 0], "DV": [np.nan, 1, np.nan, 0, 0]}
+        {
+            "ID": [1, 1, 2, 3, 3],
+            "TIME": [0.0, 2, 0, 0, 2],
+            "AMT": [100.0, 0, 100, 0, 0],
+            "DV": [np.nan, 1, np.nan, 0, 0],
+        }
     )
     with pytest.warns(hx.DataWarning, match="has no observation"):
         pop = hx.read_nonmem(frame.assign(EVID=[1, 0, 1, 0, 0]))

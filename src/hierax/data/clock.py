@@ -56,7 +56,8 @@ def clean_times(frame: pd.DataFrame, units: Mapping[str, str], problems: Problem
         frame["II"] = _hours(frame, "II", problems, stamps=False) * hours
     else:
         clean_numbers(frame, ["II"], problems)
-        frame["II"] = frame["II"] * (UNITS[units.get("II", "h")] / UNITS[units.get("TIME", "h")] if "II" in units else 1)
+        if "II" in units:
+            frame["II"] = frame["II"] * (UNITS[units["II"]] / UNITS[units["TIME"]])
 
 
 def _has_clock(column: pd.Series) -> bool:

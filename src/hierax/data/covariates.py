@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierax.data.columns import is_missing, to_numbers
+from hierax.data.columns import to_numbers
 from hierax.data.problems import Problems
 
 INTERPOLATIONS = ("locf", "nocb", "linear", "midpoint")
@@ -167,7 +167,8 @@ def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
                 frame,
                 first,
                 name,
-                f"the vector covariate changes within a subject ({int(change.sum())} times in all), and is (subject, 1, k).",
+                f"the vector covariate changes within a subject ({int(change.sum())} times in all), and it is "
+                f"(subject, 1, k).",
                 "give one vector a subject.",
             )
         elif spec.interpolation is None:
@@ -176,7 +177,7 @@ def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
                 frame,
                 first,
                 name,
-                f"the covariate changes within a subject ({int(change.sum())} times in all), and nothing says what holds "
-                f"between records.",
+                f"the covariate changes within a subject ({int(change.sum())} times in all), and nothing says what "
+                f"holds between records.",
                 "name interpolation='nocb' (NONMEM), 'locf' (Monolix, nlmixr2), 'midpoint' or 'linear'.",
             )

@@ -26,8 +26,9 @@ def to_frame(pop: Population) -> pd.DataFrame:
         value[hit] = np.asarray(pop.dv[name])[at][hit]
         endpoint[hit] = codes[index]
     frame = pd.DataFrame({"ID": ids[subject], "TIME": np.asarray(pop.times)[at], "DV": value}).infer_objects()
-    left_out = np.asarray(pop.records["mdv"])[at] == 100
-    frame["DV"] = np.where(left_out, np.asarray(pop.records["dv"])[at], frame["DV"])
+    if "dv" in pop.records:
+        left_out = np.asarray(pop.records["mdv"])[at] == 100
+        frame["DV"] = np.where(left_out, np.asarray(pop.records["dv"])[at], frame["DV"])
     for name in ORDER:
         if name.lower() in pop.records:
             frame[name] = np.asarray(pop.records[name.lower()])[at]

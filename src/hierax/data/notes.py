@@ -91,7 +91,8 @@ def _note_subjects(frame: pd.DataFrame, note: Callable[[str, pd.Series, str, str
         "time_unit",
         first & by.isin(odd.index[odd]),
         "TIME",
-        f"the subject's times are more than {_UNIT_RATIO:.0f} times longer or shorter than the others', as in another unit.",
+        f"the subject's times are more than {_UNIT_RATIO:.0f} times longer or shorter than the others', as in another "
+        f"unit.",
         "check whether these are hours, minutes or days.",
     )
 
@@ -112,4 +113,3 @@ def _note_covariates(
                 column=name,
                 value=shown,
             )
-

@@ -285,7 +285,7 @@ class Population:
             Whether the observations stay data. By default they become records to predict, since they were not
             observed under this regimen.
         """
-        from hierax.data.design import with_regimen
+        from hierax.data.redesign import with_regimen
 
         return with_regimen(self, regimen, keep_data, compartments)
 
@@ -300,7 +300,7 @@ class Population:
         times : array, (time,) or (subject, time)
             Times for all subjects, or for each.
         """
-        from hierax.data.design import at_times
+        from hierax.data.redesign import at_times
 
         return at_times(self, times)
 
@@ -313,7 +313,7 @@ class Population:
             Observed values on the record axis, such as one draw of :func:`hierax.simulate`. Endpoints that are not
             named keep their data.
         """
-        from hierax.data.design import with_dv
+        from hierax.data.redesign import with_dv
 
         return with_dv(self, endpoints)
 

@@ -104,7 +104,9 @@ def read_nonmem(
         )
     problems.raise_if_any()
     note_oddities(clean, spec.columns, labels)
-    return dataclasses.replace(build_population(clean, names, spec, labels), compartment_names=named_compartments(compartments))
+    return dataclasses.replace(
+        build_population(clean, names, spec, labels), compartment_names=named_compartments(compartments)
+    )
 
 
 def named_compartments(compartments: Mapping[str, int] | None) -> tuple[tuple[str, int], ...]:

@@ -45,6 +45,8 @@ def build_population(
     axis = RecordAxis(frame)
     times = axis.scatter_hold(frame["TIME"])
     records = {name.lower(): axis.scatter(frame[name], np.nan) for name in KEPT if name in frame.columns}
+    # A DV that is ignored is not kept; one that is left out of estimation (MDV 100) is.
+    records["dv"] = np.where((records["evid"] == 0) & np.isin(records["mdv"], (0, 100)), records["dv"], np.nan)
     with_times = {**records, "time": times}
     observed = axis.scatter(frame["_observed"], False, bool)
     endpoint = axis.scatter(frame["_endpoint"], -1, int)

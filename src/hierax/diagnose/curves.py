@@ -65,7 +65,9 @@ def on_grid(pop: Population, points: int) -> Population:
         mask={name: no for name in pop.mask},
         covariates={name: carry(leaf) for name, leaf in pop.covariates.items()},
         data={name: carry(leaf) for name, leaf in pop.data.items()},
-        events=dataclasses.replace(pop.events, record=np.minimum(first_point(np.asarray(pop.events.record)), points - 1)),
+        events=dataclasses.replace(
+            pop.events, record=np.minimum(first_point(np.asarray(pop.events.record)), points - 1)
+        ),
         segment=segment[rows, before],
         records={},
         record_mask=np.ones(grid.shape, bool),

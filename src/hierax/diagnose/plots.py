@@ -67,7 +67,10 @@ def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> 
         marks = np.unique(doses)
         axis.plot(marks, np.full(marks.size, 0.0), "|", color=RED, ms=7, transform=axis.get_xaxis_transform())
     axis.set(xlabel="time", ylabel=name, yscale="log" if log else "linear")
-    axis.set_title(f"{len(pop)} subjects, {int(np.sum(pop.mask[name]))} observations" + ("; red: doses" if doses.size else ""), fontsize=9)
+    axis.set_title(
+        f"{len(pop)} subjects, {int(np.sum(pop.mask[name]))} observations" + ("; red: doses" if doses.size else ""),
+        fontsize=9,
+    )
     return figure
 
 

@@ -165,7 +165,5 @@ def _governing(pop: Population, time: Array, rank: Array) -> Array:
     if pop.interpolation != "midpoint":
         return following if pop.interpolation == "nocb" else previous
     times = jnp.asarray(pop.times)
-    middle = 0.5 * (
-        jnp.take_along_axis(times, previous, axis=1) + jnp.take_along_axis(times, following, axis=1)
-    )
+    middle = 0.5 * (jnp.take_along_axis(times, previous, axis=1) + jnp.take_along_axis(times, following, axis=1))
     return jnp.where(time <= middle, previous, following)

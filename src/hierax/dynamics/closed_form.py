@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from hierax.data.population import Population
 from hierax.dynamics.arguments import individual, structural
@@ -189,9 +188,7 @@ def three_compartment(
         As for :func:`one_compartment`.
     """
     name = "three_compartment"
-    given = _given(
-        pop, name, CL=CL, V1=V1, Q2=Q2, V2=V2, Q3=Q3, V3=V3, k=k, k12=k12, k21=k21, k13=k13, k31=k31, ka=ka
-    )
+    given = _given(pop, name, CL=CL, V1=V1, Q2=Q2, V2=V2, Q3=Q3, V3=V3, k=k, k12=k12, k21=k21, k13=k13, k31=k31, ka=ka)
     volume = _need(given, name, "V1")
     first, second = _exchange(given, name, volume, ("Q2", "V2"), ("k12", "k21"))
     other, third = _exchange(given, name, volume, ("Q3", "V3"), ("k13", "k31"))
@@ -278,8 +275,6 @@ def _check_doses(pop: Population, model: str, names: list[str]) -> None:
     if unknown:
         have = {number + 1: name for number, name in enumerate(names)}
         raise ValueError(
-            f"Doses go into CMT {unknown}, but this {model} has the compartments {have}. Correct CMT in the data, or use "
-            f"a model that has them" + (" (with ka, CMT 1 is the depot)." if "depot" not in names else ".")
+            f"Doses go into CMT {unknown}, but this {model} has the compartments {have}. Correct CMT in the data, or "
+            f"use a model that has them" + (" (with ka, CMT 1 is the depot)." if "depot" not in names else ".")
         )
-
-

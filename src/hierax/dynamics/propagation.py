@@ -6,6 +6,7 @@ intervals at once. Cost: records + doses.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from hierax.dynamics.boundaries import Boundaries, sort_boundaries
 from hierax.dynamics.disposition import Micro, Modes, sum_of_modes
 from hierax.dynamics.exponentials import exp_difference, exp_integral
 from hierax.dynamics.inputs import Inputs
-from hierax.dynamics.responses import Timing, absorbed, direct, time_doses
+from hierax.dynamics.responses import Timing, direct, respond, time_doses
 
 Amounts = dict[int, Float[Array, "subject time"]]
 
@@ -30,9 +31,7 @@ def propagate(pop: Population, micro: Micro, ka: Array | None, inputs: Inputs, w
         at_boundaries = _walk_modes(pop, micro, ka, inputs, line, wanted)
     else:
         at_boundaries = _walk_states(pop, micro, ka, inputs, line, wanted)
-    return {
-        state: jnp.take_along_axis(value, line.at_record, axis=1) for state, value in at_boundaries.items()
-    }
+    return {state: jnp.take_along_axis(value, line.at_record, axis=1) for state, value in at_boundaries.items()}
 
 
 def _walk_modes(
@@ -54,7 +53,7 @@ def _walk_modes(
         decay = jnp.exp(-rate * line.gap)
         integral = exp_integral(rate, jnp.broadcast_to(line.gap, shape)) if speed else None
         depot = _depot(ka, line, inputs, time, jump, speed)
-        through = None if depot is None else exp_difference(ka, rate, line.gap)
+        through = None if ka is None or depot is None else exp_difference(ka, rate, line.gap)
 
         def walk(carry: Any, boundary: Any) -> Any:
             parts, store, flow = carry
@@ -76,7 +75,7 @@ def _walk_modes(
             return (moved, store, flow), (moved, store)
 
         added = {state: jnp.broadcast_to(jump.get(state, jnp.zeros_like(line.gap)), shape) for state in fed}
-        if inputs.steady_states:
+        if time is not None:
             for state, value in _steady_modes(pop, rate, ka, inputs, time).items():
                 added[state] = added[state] + line.at_steady(value)
         zero = jnp.zeros(line.gap.shape[0])
@@ -88,7 +87,7 @@ def _walk_modes(
         along = (decay, integral, through, depot, line.keep, added, speed)
         _, (parts, store) = jax.lax.scan(walk, start, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), along))
         out = {
-            target: sum(((modes.weight[target, s][..., 0] * part).sum(1) for s, part in parts.items()), start=0.0).T
+            target: _total([(modes.weight[target, s][..., 0] * part).sum(1) for s, part in parts.items()]).T
             for target in wanted
             if target >= 0
         }
@@ -127,15 +126,20 @@ def _where_acting(inputs: Inputs, number: int, values: Array) -> Array:
     return jnp.where((inputs.periodic | inputs.constant) & (inputs.compartment == number), values, 0.0)
 
 
-def _steady_modes(pop: Population, rate: Array, ka: Array | None, inputs: Inputs, time: Timing | None) -> dict[int, Array]:
+def _total(parts: list[Array]) -> Array:
+    """Return the sum of at least one array."""
+    return functools.reduce(jnp.add, parts)
+
+
+def _steady_modes(pop: Population, rate: Array, ka: Array | None, inputs: Inputs, time: Timing) -> dict[int, Array]:
     """Return by state the steady amounts of every mode at the steady states' records, (mode, subject, dose)."""
     first = 1 if ka is None else 2
     out: dict[int, Array] = {}
     for number in pop.events.compartments:
         state = number - first
-        response = direct(rate, inputs, time) if state >= 0 else absorbed(ka, rate, inputs, time)
+        part = _where_acting(inputs, number, respond(state, rate, ka, inputs, time))
         target = max(state, 0)
-        out[target] = out.get(target, 0.0) + _where_acting(inputs, number, response)
+        out[target] = out[target] + part if target in out else part
     return out
 
 
@@ -182,15 +186,15 @@ def _propagators(
 
     def amounts(modes: Modes) -> tuple[dict[Any, Array], dict[Any, Array]]:
         decay = jnp.exp(-modes.rate * line.gap)
-        integral = exp_integral(modes.rate, jnp.broadcast_to(line.gap, decay.shape)) if infused else None
-        through = None if absorption is None else exp_difference(absorption, modes.rate, line.gap)
+        integral = exp_integral(modes.rate, jnp.broadcast_to(line.gap, decay.shape)) if infused else decay
+        through = decay if absorption is None else exp_difference(absorption, modes.rate, line.gap)
         steps, flows = {}, {}
         for o in targets:
             for i in targets:
                 steps[o, i] = (modes.weight[o, i] * decay).sum(0)
                 if i in infused:
                     flows[o, i] = (modes.weight[o, i] * integral).sum(0)
-            if through is not None:
+            if absorption is not None:
                 steps[o, -1] = (modes.weight[o, 0] * through).sum(0) * absorption
                 if -1 in infused:
                     flows[o, -1] = (modes.weight[o, 0] * (integral - through)).sum(0)
@@ -222,7 +226,7 @@ def _steady_states(pop: Population, micro: Micro, ka: Array | None, inputs: Inpu
     def amounts(modes: Modes) -> dict[int, Array]:
         parts = _steady_modes(pop, modes.rate, absorption, inputs, time)
         return {
-            target: sum(((modes.weight[target, state] * part).sum(0) for state, part in parts.items()), start=0.0)
+            target: _total([(modes.weight[target, state] * part).sum(0) for state, part in parts.items()])
             for target in range(len(micro.exchange) + 1)
         }
 

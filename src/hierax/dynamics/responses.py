@@ -39,7 +39,9 @@ class Timing(NamedTuple):
     tail: Float[Array, "subject time dose"]
 
 
-def time_doses(dose: Inputs, times: Float[Array, "subject time dose"], acts: Bool[Array, "subject time dose"]) -> Timing:
+def time_doses(
+    dose: Inputs, times: Float[Array, "subject time dose"], acts: Bool[Array, "subject time dose"]
+) -> Timing:
     """Return the timing of doses (arrays (subject, 1, dose)) at the records' times."""
     elapsed = times - dose.arrival
     if dose.steady_states:
@@ -98,6 +100,14 @@ def absorbed(ka: Array, a: Array, dose: Inputs, time: Timing) -> Array:
         plateau = dose.rate / a * jnp.exp(-a * time.elapsed) + dose.rate * exp_difference(ka, a, time.elapsed)
         out = jnp.where(dose.constant, plateau, out)
     return jnp.where(dose.periodic, steady, out)
+
+
+def respond(state: int, a: Array, ka: Array | None, dose: Inputs, time: Timing) -> Array:
+    """Amount in a mode of loss ``a`` after doses into a state of the disposition, or into the depot (-1)."""
+    if state >= 0:
+        return direct(a, dose, time)
+    assert ka is not None
+    return absorbed(ka, a, dose, time)
 
 
 def _repeats(a: Array, interval: Array) -> Array:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.dynamics.disposition import Micro, Modes, sum_of_modes
 from hierax.dynamics.inputs import Inputs
-from hierax.dynamics.responses import absorbed, direct, time_doses
+from hierax.dynamics.responses import direct, respond, time_doses
 
 
 def superpose(
@@ -33,10 +33,11 @@ def superpose(
 
     def amounts(modes: Modes) -> dict[int, Array]:
         rate = modes.rate[..., None]
+        absorption = None if ka is None else ka[..., None]
         # By source: (mode, subject, time, dose) summed over its doses.
         parts = {}
         for number, state in sources.items():
-            response = direct(rate, dose, time) if state >= 0 else absorbed(ka[..., None], rate, dose, time)
+            response = respond(state, rate, absorption, dose, time)
             parts[state] = jnp.where(acts & (dose.compartment == number), response, 0.0).sum(-1)
         return {
             target: sum(

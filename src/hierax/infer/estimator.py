@@ -20,12 +20,16 @@ Params = dict[str, Any]
 
 
 class Anchor(NamedTuple):
-    """Where an approximation is anchored: the modes, held fixed while population parameters are differentiated."""
+    """Where an approximation is anchored: the modes, held fixed while population parameters are differentiated.
+
+    ``joint`` is −log density of data and random effects there, by which two modes of a subject are compared.
+    """
 
     eta: Vectors
     hessian: Blocks
     code: Int[Array, " subject"]
     iterations: Int[Array, ""]
+    joint: Float[Array, " subject"]
 
 
 class Estimator(abc.ABC):
@@ -76,10 +80,14 @@ class ModeEstimator(Estimator):
         return -program.log_joint(pop, params, eta)
 
     def anchor(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Anchor:
-        """Find the modes by Newton iterations from the warm start or the reference point, whichever is better."""
+        """Find the modes by Newton iterations from the warm start or the reference point, whichever is better.
+
+        A subject may have several modes; whether another one than this is the best is asked where a search ends
+        (``Session.better_modes``).
+        """
         starts = (eta, program.reference(pop, params))
         modes: Modes = find_modes(lambda e: self.joint(program, pop, params, e), starts, self.newton)
-        return Anchor(modes.eta, modes.hessian, modes.code, modes.iterations)
+        return Anchor(modes.eta, modes.hessian, modes.code, modes.iterations, modes.value)
 
     def implicit_modes(self, program: Program, pop: Population, params: Params, anchor: Anchor) -> Vectors:
         """Return the modes as functions of ``params``: one more Newton step, its Hessian held fixed.

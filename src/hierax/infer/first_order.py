@@ -29,7 +29,7 @@ class _AtReference(Estimator):
         reference = program.reference(pop, params)
         eye = jnp.broadcast_to(jnp.eye(reference.shape[-1]), (*reference.shape, reference.shape[-1]))
         code = jnp.full(reference.shape[0], Result.converged)
-        return Anchor(reference, eye, code, jnp.array(0))
+        return Anchor(reference, eye, code, jnp.array(0), jnp.zeros(reference.shape[0]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,8 @@ class Evaluated(NamedTuple):
     """The objective and all that was found on the way to it.
 
     ``value`` −log L_i, (subject,); ``gradient`` of its sum, (parameter,); ``scores`` by subject,
-    (parameter, subject), None in reverse mode; ``eta`` modes, ``hessian`` of −log joint there, ``code`` results.
+    (parameter, subject), None in reverse mode; ``eta`` modes, ``hessian`` of −log joint there, ``code`` results,
+    ``joint`` −log joint at the modes.
     """
 
     value: Float[Array, " subject"]
@@ -77,6 +78,7 @@ class Evaluated(NamedTuple):
     hessian: Blocks
     code: Int[Array, " subject"]
     iterations: Int[Array, ""]
+    joint: Float[Array, " subject"]
 
 
 def compiled_objective(
@@ -103,7 +105,7 @@ def compiled_objective(
                 lambda vector: estimator.negative_log_likelihood(program, clean, params_of(vector), anchor), flat
             )
             gradient = pull(jnp.ones_like(value))[0]
-        return Evaluated(value, gradient, by_subject, anchor.eta, anchor.hessian, anchor.code, anchor.iterations)
+        return Evaluated(value, gradient, by_subject, anchor.eta, *anchor[1:])
 
     return _cached_jit(program, ("objective", estimator, forward), evaluate)
 
@@ -119,7 +121,7 @@ def compiled_value(
         anchor = estimator.anchor(program, clean, params, eta)
         value = estimator.negative_log_likelihood(program, clean, params, anchor)
         empty = jnp.zeros(0)
-        return Evaluated(value, empty, None, anchor.eta, anchor.hessian, anchor.code, anchor.iterations)
+        return Evaluated(value, empty, None, anchor.eta, *anchor[1:])
 
     return _cached_jit(program, ("value", estimator), evaluate)
 

@@ -69,14 +69,16 @@ def minimise(
     options: QuasiNewton,
     report: Callable[[dict[str, float]], None],
     bounded: np.ndarray | None = None,
+    anew: Callable[[np.ndarray, Any], Any] | None = None,
 ) -> Search:
     """Minimise a smooth objective from ``x``.
 
     ``evaluate(x, state)`` returns a :class:`Point`; its ``state`` (the modes) of the last accepted point is handed
-    to the next evaluation as a warm start. ``bounded`` marks the entries that ``max_step`` holds for. Interrupting
-    (Ctrl-C) returns the best point so far.
+    to the next evaluation as a warm start. ``bounded`` marks the entries that ``max_step`` holds for.
+    ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
+    cliff. Interrupting (Ctrl-C) returns the best point so far.
     """
-    run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded)
+    run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded, anew)
     try:
         # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -98,8 +100,9 @@ class _Run:
         options: QuasiNewton,
         report: Callable[[dict[str, float]], None],
         bounded: np.ndarray,
+        anew: Callable[[np.ndarray, Any], Any] | None,
     ):
-        self.evaluate, self.options, self.report, self.bounded = evaluate, options, report, bounded
+        self.evaluate, self.options, self.report, self.bounded, self.anew = evaluate, options, report, bounded, anew
         self.best: Point | None = None
         self.best_x = np.zeros(0)
         self.history: list[dict[str, float]] = []
@@ -115,6 +118,9 @@ class _Run:
         for attempt in range(_RESTARTS + 1):
             before = self.best.value if self.best is not None else np.inf
             done = self.descend()
+            # Where the search has ended, modes that were followed for long may no longer be the best ones.
+            if self.refresh():
+                continue
             if done is not None:
                 return done
             assert self.best is not None
@@ -157,15 +163,16 @@ class _Run:
         return Result.max_iterations, Result.max_iterations.meaning
 
     def refresh(self) -> bool:
-        """Look for all modes anew at the best point; return whether that lowers the objective.
+        """Let the modes at the best point be sought anew; return whether that changed anything.
 
-        A subject's mode may have been followed until it vanishes in a fold, where the objective has a cliff: no step
-        along it is a good one, while the subject's other mode has none.
+        The objective with better modes may be higher: it replaces the best point all the same.
         """
         assert self.best is not None
-        before = self.best.value
-        self.see(self.best_x, None, 0.0)
-        return self.best.value < before - 1e-9 * (1 + abs(before))
+        state = None if self.anew is None else self.anew(self.best_x, self.best.state)
+        if state is None:
+            return False
+        self.see(self.best_x, state, 0.0, replace=True)
+        return True
 
     def shorten(self, bfgs: _AskTell, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return the step that is asked for, halved until no bounded parameter moves too far from the best point."""
@@ -177,12 +184,12 @@ class _Run:
             bfgs.tell(np.inf, np.zeros_like(origin))
         return bfgs.ask()
 
-    def see(self, x: np.ndarray, state: Any, step: float) -> Point:
-        """Evaluate, remember the best point, and report."""
+    def see(self, x: np.ndarray, state: Any, step: float, *, replace: bool = False) -> Point:
+        """Evaluate, remember the best point (or ``replace`` it), and report."""
         point = self.evaluate(x, state)
         if not _finite(point):
             point = point._replace(value=np.inf, gradient=np.zeros_like(x))
-        if self.best is None or point.value < self.best.value:
+        if replace or self.best is None or point.value < self.best.value:
             self.best, self.best_x = point, x
         row = {
             "iteration": float(len(self.history)),

@@ -55,8 +55,8 @@ class Session:
         self._objective = compiled_objective(self.program, self.estimator, self.layout.unravel, forward)
 
     def cold(self) -> np.ndarray:
-        """Return a warm start for when there is none: zeros, (subject, coordinate)."""
-        return np.zeros((self.pop.n_subjects, len(self.program.effect_names)))
+        """Return what stands for no warm start, (subject, coordinate): modes are then sought from the reference."""
+        return np.full((self.pop.n_subjects, len(self.program.effect_names)), np.nan)
 
     def evaluate(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective, gradient and modes at a point."""
@@ -87,16 +87,38 @@ class Session:
     def search(self, flat: np.ndarray, free: np.ndarray, report: Report) -> Search:
         """Minimise over the free entries from ``flat``; the modes travel along as the warm start."""
 
-        def evaluate(x: np.ndarray, eta: Any) -> Point:
+        def place(x: np.ndarray) -> np.ndarray:
             at = flat.copy()
             at[free] = x
+            return at
+
+        def evaluate(x: np.ndarray, eta: Any) -> Point:
+            at = place(x)
             out = self.evaluate(at, eta)
             extra, slope = self.penalty(at)
             scores = None if out.scores is None else np.asarray(out.scores)[free]
             value = float(np.asarray(out.value).sum()) + extra
             return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta, extra)
 
-        return minimise(evaluate, flat[free], None, self.estimator.optimiser, report, self.layout.bounded()[free])
+        def refresh(x: np.ndarray, eta: Any) -> Any:
+            return self.better_modes(place(x), eta)
+
+        bounded = self.layout.bounded()[free]
+        return minimise(evaluate, flat[free], None, self.estimator.optimiser, report, bounded, refresh)
+
+    def better_modes(self, flat: np.ndarray, eta: Any) -> Any:
+        """Seek all modes anew; return them where they are better than ``eta``, or None where none is.
+
+        A subject's mode that was followed from point to point may have been overtaken by another one, or may be
+        about to vanish in a fold, where the objective has a cliff.
+        """
+        if not self.estimator.has_modes or eta is None or not np.size(eta):
+            return None
+        # By the objective with its gradient, which is compiled already.
+        known, fresh = self.evaluate(flat, eta), self.evaluate(flat)
+        slack = 1e-6 * (1 + np.abs(np.asarray(known.joint)))
+        better = np.asarray(fresh.joint) < np.asarray(known.joint) - slack
+        return np.where(better[:, None], np.asarray(fresh.eta), np.asarray(known.eta)) if better.any() else None
 
 
 def inert_entries(session: Session, flat: np.ndarray, free: np.ndarray) -> np.ndarray:

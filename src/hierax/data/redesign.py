@@ -1,0 +1,154 @@
+"""Other regimens, other times and other data for a population that is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierax.data.covariates import covariate_spec
+from hierax.data.design import RECORD_COLUMNS, build, value_at, vector_names
+from hierax.data.population import ENDPOINT_CODES, OCCASION_LEVELS, Population
+from hierax.data.records import RecordAxis
+
+
+def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: Any) -> Population:
+    """Put other doses in place; see :meth:`hierax.Population.with_regimen`."""
+    table = _table(pop)
+    ids = table["ID"].unique().tolist()
+    by_id: Mapping[Any, Any] = regimen if isinstance(regimen, Mapping) else {subject: regimen for subject in ids}
+    lacking = [subject for subject in ids if subject not in by_id]
+    if lacking:
+        raise ValueError(f"with_regimen has no regimen for the IDs {lacking[:20]}. Give each subject one.")
+    rest = table[table["EVID"].isin([0, 2])]
+    back = (rest["TIME"] < rest["TIME"].shift()) & rest["ID"].eq(rest["ID"].shift())
+    if back.any():
+        raise ValueError(
+            f"with_regimen needs one clock a subject, but TIME runs backwards at a reset of subject "
+            f"{rest['ID'][back].tolist()[0]!r}. Give the parts IDs of their own."
+        )
+    if not keep_data:
+        rest = rest.assign(DV=np.nan, MDV=1)
+    parts = []
+    for subject, source in table.groupby("ID", sort=False):
+        doses = by_id[subject].to_frame().assign(MDV=1)
+        parts.append(_interleave(doses, rest.loc[rest.index.intersection(source.index)], source, pop))
+    return _rebuild(pop, pd.concat(parts, ignore_index=True), compartments)
+
+
+def at_times(pop: Population, times: Any) -> Population:
+    """Put records to predict in place of observations; see :meth:`hierax.Population.at_times`."""
+    wanted = np.asarray(times, float)
+    if wanted.ndim not in (1, 2) or (wanted.ndim == 2 and len(wanted) != len(pop)):
+        raise ValueError(
+            f"at_times got times of shape {wanted.shape}. Give (time,) for all subjects, or one row for each of the "
+            f"{len(pop)} subjects."
+        )
+    wanted = np.sort(np.broadcast_to(wanted, (len(pop), wanted.shape[-1])), axis=1)
+    varies = _varies(pop)
+    parts = []
+    for row, (_, source) in enumerate(_table(pop).groupby("ID", sort=False)):
+        kept = source[source["EVID"].isin([1, 3, 4]) | varies]
+        kept = kept.assign(EVID=kept["EVID"].where(kept["EVID"] != 0, 2), DV=np.nan, MDV=1)
+        new = pd.DataFrame({"TIME": wanted[row]}).assign(**RECORD_COLUMNS)
+        parts.append(_interleave(kept, new, source, pop))
+    return _rebuild(pop, pd.concat(parts, ignore_index=True), None)
+
+
+def with_dv(pop: Population, endpoints: Mapping[str, Any]) -> Population:
+    """Put observations in place; see :meth:`hierax.Population.with_dv`."""
+    unknown = sorted(set(endpoints) - set(pop.dv))
+    if unknown:
+        raise ValueError(f"with_dv names {unknown}, which are no endpoints; the population has {list(pop.dv)}.")
+    dv, mask, records = dict(pop.dv), dict(pop.mask), dict(pop.records)
+    shape, evid = np.shape(pop.times), np.asarray(records["evid"])
+    for name, values in endpoints.items():
+        values = np.asarray(values, float)
+        if values.shape not in (shape, (len(pop), shape[1])):
+            raise ValueError(
+                f"with_dv({name}=...) has shape {values.shape}, but the records are (subject, time) = {shape}. "
+                f"Give one value a record, NaN where there is none."
+            )
+        full = np.full(shape, np.nan)
+        full[: len(values)] = values
+        seen = np.isfinite(full) & np.asarray(pop.record_mask) & np.isin(evid, (0, 2))
+        dv[name], mask[name] = np.where(seen, full, 0.0), seen
+    if np.sum(list(mask.values()), axis=0).max() > 1:
+        raise ValueError("with_dv observes two endpoints at one record, and a record holds one DV. Use NaN for one.")
+    observed = np.logical_or.reduce(list(mask.values()))
+    records["dv"] = np.where(observed, np.sum(list(dv.values()), axis=0), np.nan)
+    records["mdv"] = np.where(observed, 0.0, np.where(np.isnan(evid), np.nan, 1.0))
+    records["evid"] = np.where(observed, 0.0, evid)
+    return dataclasses.replace(pop, dv=dv, mask=mask, records=records, cens={}, limit={}, censoring=())
+
+
+def _table(pop: Population) -> pd.DataFrame:
+    """Return the population's table with a column that tells its endpoints apart."""
+    if pop.ids is None:
+        raise ValueError("This population came out of a compiled function and has lost its ids. Use the original.")
+    table = pop.to_frame()
+    by = pop.labels.get(ENDPOINT_CODES, ("DVID",))[0]
+    return table if len(pop.dv) == 1 or "DVID" in table.columns else table.assign(DVID=table[by])
+
+
+def _varies(pop: Population) -> bool:
+    """Return whether anything changes between the records of a subject: a covariate, the occasion."""
+    occasions = pop.occasion is not None and (np.asarray(pop.occasion) != np.asarray(pop.occasion)[:, :1]).any()
+    return bool(occasions) or any(np.ndim(value) == 2 and np.shape(value)[1] > 1 for value in pop.covariates.values())
+
+
+def _interleave(first: pd.DataFrame, second: pd.DataFrame, source: pd.DataFrame, pop: Population) -> pd.DataFrame:
+    """Merge two blocks of a subject's records, ``first`` before ``second`` at equal times.
+
+    Resets in ``first`` stay in place: a record of ``second`` goes to the last part of the history that starts at or
+    before it. What a record lacks (covariates, occasion) is taken from ``source`` by the population's interpolation.
+    """
+    part = first["EVID"].isin([3, 4]).cumsum().to_numpy()
+    starts = first["TIME"].groupby(part).min()
+    times = second["TIME"].to_numpy()
+    begun = starts.to_numpy()[None, :] <= times[:, None]
+    last = starts.size - 1 - np.argmax(begun[:, ::-1], axis=1) if starts.size else np.zeros(len(times), int)
+    place = starts.index.to_numpy()[np.where(begun.any(1), last, 0)] if starts.size else last
+    merged = pd.concat([first.assign(_part=part), second.assign(_part=place)], ignore_index=True)
+    merged = merged.sort_values(["_part", "TIME"], kind="stable", ignore_index=True).drop(columns="_part")
+    merged["ID"] = source["ID"].iloc[0]
+    for name in source.columns.difference([*RECORD_COLUMNS, "ID", "TIME"], sort=False):
+        own = merged[name] if name in merged.columns else pd.Series(np.nan, index=merged.index, dtype=object)
+        merged[name] = own.astype(object).where(own.notna(), _lookup(source, name, merged["TIME"].to_numpy(), pop))
+    return merged.infer_objects()
+
+
+def _lookup(source: pd.DataFrame, name: str, times: np.ndarray, pop: Population) -> pd.Series:
+    """Return a column at other times; only numbers lie on straight lines."""
+    knots, column = source["TIME"].to_numpy(), source[name].to_numpy()
+    if pop.interpolation == "linear" and name in pop.covariates and name not in pop.labels:
+        return pd.Series(value_at(times, knots, column, "linear"))
+    rule = "locf" if pop.interpolation == "linear" else pop.interpolation
+    return pd.Series(column[value_at(times, knots, np.arange(len(column)), rule).astype(int)])
+
+
+def _rebuild(pop: Population, table: pd.DataFrame, compartments: Any) -> Population:
+    """Build a population anew from a table that came from ``pop``, with its labels, endpoints and extra data."""
+    vectors = {name: vector_names(name, v.shape[2]) for name, v in pop.covariates.items() if np.ndim(v) == 3}
+    scalars = [name for name in pop.covariates if name not in vectors]
+    for name in scalars:
+        if name in pop.labels:
+            table[name] = table[name].map({label: code for code, label in enumerate(pop.labels[name])})
+    spec = covariate_spec(scalars, (), vectors, pop.interpolation, "error")
+    codes = pop.labels.get(ENDPOINT_CODES, ("DVID", *range(1, len(pop.dv) + 1)))[1:]
+    if len(pop.dv) > 1:
+        table["DVID"] = table["DVID"].fillna(codes[0])
+    names = compartments or pop.compartment_names
+    out = build(table, spec, dict(zip(pop.dv, codes, strict=True)), dict(names))
+    labels = {name: value for name, value in pop.labels.items() if name != ENDPOINT_CODES}
+    data = {name: np.asarray(leaf)[: len(pop)] for name, leaf in pop.data.items()}
+    out = dataclasses.replace(out, data=data, labels=out.labels | labels)
+    if pop.occasion is None:
+        return out
+    # The codes are those of the old population, also where a level has no record any more.
+    levels = {level: index for index, level in enumerate(labels.get(OCCASION_LEVELS, range(pop.n_occasions)))}
+    occasion = RecordAxis(table).scatter_hold(table["OCC"].map(levels)).astype(np.int32)
+    return dataclasses.replace(out, occasion=occasion, occasion_mask=np.asarray(pop.occasion_mask)[: len(pop)])
