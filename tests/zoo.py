@@ -130,3 +130,25 @@ def phenobarb(pop):
         eta = numpyro.sample("eta", dist.Normal(0.0, omega).to_event(1))
         conc = hx.pk.one_compartment(pop, CL=cl * jnp.exp(eta[..., 0]), V=v * jnp.exp(eta[..., 1]))
         hx.observe("dv", dist.Normal(conc, sigma), pop)
+
+
+def oral(pop):
+    """One compartment, first-order absorption, proportional error; starts away from the truth of the simulations."""
+    cl = numpyro.param("cl", 3.0, constraint=POSITIVE)
+    v = numpyro.param("v", 50.0, constraint=POSITIVE)
+    ka = numpyro.param("ka", 1.5, constraint=POSITIVE)
+    omega = numpyro.param("omega", 0.2 * jnp.ones(3), constraint=POSITIVE)
+    sigma = numpyro.param("sigma", 0.3, constraint=POSITIVE)
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        eta = numpyro.sample("eta", dist.Normal(0.0, omega).to_event(1))
+        cl_i, v_i, ka_i = cl * jnp.exp(eta[..., 0]), v * jnp.exp(eta[..., 1]), ka * jnp.exp(eta[..., 2])
+        conc = hx.pk.one_compartment(pop, CL=cl_i, V=v_i, ka=ka_i)
+        hx.observe("dv", dist.Normal(conc, sigma * conc), pop)
+
+
+def oral_design(n):
+    """Return 12 doses a day apart; 57 samples: dense after the first and the last dose, two a day between."""
+    first = [0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 23.9]
+    between = [24.0 * day + hour for day in range(1, 11) for hour in (1.0, 23.9)]
+    last = [264 + hour for hour in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 30, 36, 48, 60, 72)]
+    return hx.Population.from_grid(hx.Regimen(100, interval=24, count=12), first + between + last, n=n)

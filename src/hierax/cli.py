@@ -33,13 +33,16 @@ Compiled functions are kept on disk, so that a second run starts quickly (HIERAX
 )
 
 ModelArgument = Annotated[str, typer.Argument(help="Python file and function: `FILE.py:function`.")]
-DataArgument = Annotated[Path, typer.Argument(help="NONMEM-style table (CSV).")]
+DataArgument = Annotated[Path, typer.Argument(help="NONMEM-style table (CSV or Parquet).")]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results.")]
 EstimatorOption = Annotated[
     str, typer.Option(help="`fo`, `foce`, `foce-no-interaction`, `laplace`, `agq` (or `agq17`), `pooled`.")
 ]
 CovariateOption = Annotated[list[str] | None, typer.Option(help="A covariate column; repeat for more.")]
 EndpointOption = Annotated[list[str] | None, typer.Option(help="An endpoint `name=DVID`; repeat for more.")]
+InterpolationOption = Annotated[
+    str | None, typer.Option(help="What holds between records where a covariate varies: `nocb`, `locf`, `midpoint`.")
+]
 ColumnOption = Annotated[list[str] | None, typer.Option(help="A column's own name, `DV=conc`; repeat for more.")]
 
 
@@ -64,6 +67,7 @@ def fit(
     covariate: CovariateOption = None,
     endpoint: EndpointOption = None,
     column: ColumnOption = None,
+    interpolation: InterpolationOption = None,
     starts: Annotated[int, typer.Option(help="Number of starts.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the further starts.")] = 0,
     progress: bool = True,
@@ -72,7 +76,7 @@ def fit(
     prepare()
     import hierax as hx
 
-    function, pop = load_model(model), load_data(data, covariate, endpoint, column)
+    function, pop = load_model(model), load_data(data, covariate, endpoint, column, interpolation)
     with plain_errors():
         result = hx.fit(function, pop, named_estimator(estimator), starts=starts, seed=seed, progress=progress)
         deliver(result, out, f"{Path(model.split(':')[0]).stem} by {result.estimator.label}")
@@ -85,12 +89,13 @@ def check(
     covariate: CovariateOption = None,
     endpoint: EndpointOption = None,
     column: ColumnOption = None,
+    interpolation: InterpolationOption = None,
 ) -> None:
     """Show what the engine makes of each site of a model, without fitting anything."""
     prepare()
     import hierax as hx
 
-    function, pop = load_model(model), load_data(data, covariate, endpoint, column)
+    function, pop = load_model(model), load_data(data, covariate, endpoint, column, interpolation)
     with plain_errors():
         hx.check(function, pop)
 
@@ -163,7 +168,11 @@ def load_model(spec: str) -> Any:
 
 
 def load_data(
-    data: Path, covariate: list[str] | None, endpoint: list[str] | None, column: list[str] | None
+    data: Path,
+    covariate: list[str] | None,
+    endpoint: list[str] | None,
+    column: list[str] | None,
+    interpolation: str | None,
 ) -> Population:
     """Read the table of a command line."""
     import hierax as hx
@@ -172,7 +181,11 @@ def load_data(
         raise typer.BadParameter(f"{data} is not a file.")
     with plain_errors():
         return hx.read_nonmem(
-            data, columns=_pairs(column), endpoints=_pairs(endpoint) or None, covariates=covariate or []
+            data,
+            columns=_pairs(column),
+            endpoints=_pairs(endpoint) or None,
+            covariates=covariate or [],
+            interpolation=interpolation,
         )
 
 

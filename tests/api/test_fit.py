@@ -68,6 +68,18 @@ def test_several_starts_keep_the_best_and_all_histories(wang):
     assert out.history["start"].unique().tolist() == [0, 1, 2]
     assert out.ofv <= out.history["ofv"].min() + 1e-9
     assert {"iteration", "ofv", "gradient", "step", "seconds"} <= set(out.history.columns)
+    assert out.starts["evaluations"].sum() == len(out.history)
+    assert out.starts["ofv"].min() == pytest.approx(out.ofv, abs=1e-9)
+    assert "3 starts; lowest OFV (and how many starts reached it): " in str(out.summary())
+
+
+def test_starts_that_end_in_different_optima_are_told_apart(theo_pop):
+    # Theophylline has a second, flip-flop optimum at -2 log L 352.935, OFV 110.335.
+    init = {"cl": 2.72, "ka": 0.085, "v": 1.68, "omega": np.array([0.01, 0.17, 0.6]), "sigma": 0.71}
+    out = fit(zoo.theophylline, theo_pop, init=init, starts=2)
+    assert out.starts["optimum"].tolist() == [1, 2]
+    np.testing.assert_allclose(out.starts["ofv"], [110.335, 116.803], atol=2e-3)
+    assert "110.335 (1), 116.803 (1)" in str(out.summary())
 
 
 def test_priors_count_only_when_asked(wang):

@@ -101,7 +101,7 @@ def read_and_write(frame):
     assert jax.tree.structure(pop) == jax.tree.structure(again)
     for one, two in zip(jax.tree.leaves(pop), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(one, two)
-    assert [str(name) for name in pop.ids] == [str(name) for name in again.ids]
+    assert pop.ids == again.ids
     assert pop.labels == again.labels
     assert np.isfinite(np.asarray(pop.times)).all()
     return True

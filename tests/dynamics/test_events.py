@@ -8,8 +8,11 @@ superposition, and from boundary to boundary.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pandas as pd
 import pytest
+import scipy.stats
 from helpers import EXACT
 
 import hierax as hx
@@ -335,3 +338,33 @@ def test_padding_changes_nothing():
         np.asarray(hx.pk.two_compartment(padded, **two))[0, : pop.n_records],
         np.asarray(hx.pk.two_compartment(pop, **two))[0],
     )
+
+
+def test_a_subject_with_nothing_above_the_limit_of_quantification():
+    """Its likelihood is the probability of that, by quadrature over its random effect; the others' stay as they are."""
+
+    def model(pop):
+        positive = dist.constraints.positive
+        k = numpyro.param("k", 0.3, constraint=positive)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.Normal(0.0, 0.4))
+            amount = hx.pk.one_compartment(pop, k=k * jnp.exp(eta), V=1.0)
+            hx.observe("dv", dist.Normal(amount, 0.5), pop)
+
+    base = pd.DataFrame({"TIME": [0.0, 4, 9], "AMT": [9.0, 0, 0], "EVID": [1, 0, 0], "CENS": [0, 0, 0]})
+    seen, below = base.assign(ID=1, DV=[np.nan, 2.5, 0.7]), base.assign(ID=2, DV=[np.nan, 4, 4], CENS=[0, 1, 1])
+    unseen = base.assign(ID=3, DV=np.nan, EVID=[1, 2, 2])
+    with pytest.warns(hx.DataWarning, match="ID 3.*the subject has no observation"):
+        pop = hx.read_nonmem(pd.concat([seen, below, unseen]))
+    found = hx.evaluate(model, pop, {}, hx.AGQ(25, "full")).subject_objective
+    grid = np.linspace(-4, 4, 20001)
+    rate = 0.3 * np.exp(grid)
+    censored = scipy.stats.norm.cdf((4 - 9 * np.exp(-rate * 4)) / 0.5) * scipy.stats.norm.cdf(
+        (4 - 9 * np.exp(-rate * 9)) / 0.5
+    )
+    likelihood = np.trapezoid(censored * scipy.stats.norm.pdf(grid, scale=0.4), grid)
+    assert found[2] == pytest.approx(-2 * np.log(likelihood), abs=1e-6)
+    # A subject that observes nothing counts for nothing.
+    assert found[3] == pytest.approx(0.0, abs=1e-12)
+    alone = hx.evaluate(model, hx.read_nonmem(seen), {}, hx.AGQ(25, "full")).subject_objective
+    assert found[1] == pytest.approx(alone[1], abs=1e-10)

@@ -87,3 +87,22 @@ def test_many_random_effects_switch_to_reverse_mode_inside(monkeypatch):
     found = hx.evaluate(zoo.wang_proportional, pop, {}, hx.Laplace()).value
     objective.forget(zoo.wang_proportional)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_random_lag_bioavailability_and_duration():
+    """FOCE through dose parameters with random effects: arrivals and ends of infusions move with them."""
+    regimen = hx.Regimen(100) + hx.Regimen(60, time=10, route=2, duration="modelled")
+    regimen = regimen + hx.Regimen(40, time=30, steady=2, interval=8)
+    design = hx.Population.from_grid(regimen, [2.0, 5.0, 11.5, 14.0, 20.0, 31.5, 36.0], n=4)
+
+    def model(pop):
+        theta = numpyro.param("theta", jnp.array([0.6, 0.7, 4.0, 5.0]), constraint=zoo.POSITIVE)
+        omega = numpyro.param("omega", 0.1 * jnp.ones(4), constraint=zoo.POSITIVE)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.Normal(0.0, omega).to_event(1))
+            lag, F, duration, CL = jnp.moveaxis(theta * jnp.exp(eta), -1, 0)
+            conc = hx.pk.one_compartment(pop, CL=CL, V=20.0, ka=0.9, lag={1: lag}, F={1: F}, duration={2: duration})
+            hx.observe("dv", dist.Normal(conc, 0.2), pop)
+
+    data = design.with_dv(dv=hx.simulate(model, design, seed=2)["dv"].values[0])
+    compare(session_of(model, data, hx.FOCE()), 1, step=2e-4)

@@ -111,16 +111,18 @@ def test_bad_starts(theo_pop):
 
 @pytest.mark.slow
 def test_corners_of_the_cube_with_eight_starts(theo_pop):
-    reached, kept = 0, 0
-    for corner in itertools.product([-1.0, 1.0], repeat=7):
-        fit = hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), init=shifted(np.array(corner)), starts=8, progress=False)
-        ends = fit.history.groupby("start")["ofv"].min()
-        reached += bool((np.abs(ends - 116.8034) <= 1e-3).any())
-        # A few corners lead to the higher flip-flop optimum (see below), which is then what is kept. So the count of
-        # fits that come back at the published optimum is held to 120 only, not to the 126 that was aimed at.
-        kept += abs(-2 * fit.log_likelihood - 359.4032) <= 1e-3
-        assert -2 * fit.log_likelihood <= 359.4042
-    assert kept >= 120
+    """From every corner of the cube of bad starts, with further starts of its own (its own seed).
+
+    Eight starts find the published optimum from each corner. A few also find the flip-flop optimum below, whose
+    likelihood is higher, and return that: none returns anything worse.
+    """
+    reached = 0
+    for seed, corner in enumerate(itertools.product([-1.0, 1.0], repeat=7)):
+        init = shifted(np.array(corner))
+        fit = hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), init=init, starts=8, seed=seed, progress=False)
+        reached += bool((np.abs(fit.starts["ofv"] - 116.8034) <= 1e-3).any())
+        minus_two_ll = -2 * fit.log_likelihood
+        assert abs(minus_two_ll - 359.4032) <= 1e-3 or abs(minus_two_ll - 352.935) <= 2e-3
     assert reached >= 126
 
 

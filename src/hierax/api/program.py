@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float
 
-from hierax.data.population import Population, sanitise
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
 from hierax.infer.objective import read_program
 from hierax.program.density import Program
 from hierax.program.sites import Sites

@@ -77,7 +77,7 @@ def quinidine() -> pd.DataFrame:
     """Quinidine in hospital patients (Verme et al. 1992): 136 subjects, 361 concentrations, oral doses.
 
     TIME h, AMT mg, DV mg/L. A dose with an interval is at steady state (SS 1), and goes on at that interval until the
-    next record. AGE years, HT inches, WT kg and GLYCO (α1-acid glycoprotein, mg/dL/100) are numbers; RACE, SMOKE,
+    next record. AGE years, HT inches, WT kg and GLYCO (α1-acid glycoprotein, mg/100 dL) are numbers; RACE, SMOKE,
     ETHANOL, HEART (failure) and CREAT (creatinine clearance, mL/min) categories. Several vary over a subject's records.
 
     Examples

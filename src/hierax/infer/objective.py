@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hierax.data.population import Population, sanitise
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.estimator import Anchor, Estimator, scores
 from hierax.program.checks import check_program

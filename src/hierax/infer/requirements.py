@@ -10,7 +10,8 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array
 
-from hierax.data.population import Population, sanitise
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Vectors
 from hierax.program.density import Program, unwrap
 from hierax.program.families import FAMILIES, Family, find_family

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
-from hierax.data.population import Population, sanitise
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
 from hierax.infer.objective import cached
 from hierax.program.density import Program
 

@@ -179,6 +179,21 @@ class Fit(Evaluation):
         self._covariances: dict[str, Covariance] = {}
 
     @property
+    def starts(self) -> pd.DataFrame:
+        """Where each start ended: evaluations, lowest OFV, standardised gradient there, and which optimum it is.
+
+        Starts within 0.01 of each other's OFV count as one optimum; 1 is the lowest. Which of several is the right one
+        is not always the lowest: see what is known of the parameters.
+        """
+        rows = self.history.dropna(subset=["ofv"])
+        best = rows.loc[rows.groupby("start")["ofv"].idxmin()].set_index("start")
+        out = pd.DataFrame({"evaluations": self.history.groupby("start").size()})
+        out = out.assign(ofv=best["ofv"], gradient=best["gradient"])
+        order = out["ofv"].sort_values()
+        optimum = (order.diff().fillna(0.0) > 0.01).cumsum() + 1
+        return out.assign(optimum=optimum)
+
+    @property
     def n_parameters(self) -> int:
         """Number of estimated parameters."""
         return int(self.free.sum())

@@ -13,7 +13,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Array
 
-from hierax.data.population import Population, sanitise
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
 from hierax.infer.objective import cached
 from hierax.infer.simulation import every_record
 from hierax.program.density import Program, unwrap

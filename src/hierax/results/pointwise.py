@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from hierax.data.population import Population, sanitise
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import cholesky
 from hierax.infer.laplace import Laplace
 from hierax.infer.objective import cached

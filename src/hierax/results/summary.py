@@ -24,6 +24,8 @@ _Z = 1.959963984540054
 _UNBOUNDED = 10.0
 # A larger SD is not on a log scale, and has no CV to speak of.
 _LOG_SCALE = 4.0
+# So many optima of several starts are shown.
+_OPTIMA = 4
 
 
 class Summary(pd.DataFrame):
@@ -136,6 +138,12 @@ def headlines(fit: Fit) -> list[str]:
         f"BIC {fit.bic('subjects'):.3f} (N = {len(fit.rows)} subjects), {fit.bic('observations'):.3f} "
         f"(N = {fit.n_observations} observations)"
     )
+    starts = fit.starts
+    if len(starts) > 1:
+        ends = starts.groupby("optimum")["ofv"].agg(["min", "size"]).head(_OPTIMA)
+        shown = ", ".join(f"{low:.3f} ({int(count)})" for low, count in ends.to_numpy())
+        more = ", ..." if starts["optimum"].max() > len(ends) else ""
+        lines.append(f"{len(starts)} starts; lowest OFV (and how many starts reached it): {shown}{more}.")
     if fit.penalty:
         lines.append(f"Penalty (-log prior, not in the objective above): {fit.penalty:.5f}.")
     return lines

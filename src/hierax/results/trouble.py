@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hierax.data.population import sanitise
+from hierax.data.sanitise import sanitise
 from hierax.infer.objective import cached
 from hierax.program.density import unwrap
 from hierax.program.trace import site_log_prob
