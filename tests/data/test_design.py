@@ -237,6 +237,28 @@ def test_at_times_keeps_the_records_at_which_covariates_change(rule):
     assert pop.occasion[0, [0, 4]].tolist() == [0, 1]
 
 
+def test_at_times_with_categories_that_vary_and_subjects_of_different_lengths():
+    frame = pd.DataFrame(
+        {
+            "ID": ["a"] * 4 + ["b"] * 2,
+            "TIME": [0.0, 4, 8, 9, 1, 6],
+            "DV": [np.nan, 1, 2, 3, np.nan, 4],
+            "AMT": [9.0, 0, 0, 0, 5, 0],
+            "DIET": ["fed", "fed", "fasted", "fasted", "fasted", "fasted"],
+            "SEX": ["F"] * 4 + ["M"] * 2,
+        }
+    )
+    pop = hx.read_nonmem(frame, covariates=["DIET", "SEX"], interpolation="locf").at_times([2.0, 8.5])
+    table = pop.to_frame()
+    assert table["ID"].tolist() == ["a"] * 6 + ["b"] * 4
+    assert table["TIME"].tolist() == [0, 2, 4, 8, 8.5, 9, 1, 2, 6, 8.5]
+    assert table["DIET"].tolist() == ["fed"] * 3 + ["fasted"] * 7
+    assert table["SEX"].tolist() == ["F"] * 6 + ["M"] * 4
+    # Before a subject's first record, its first values hold.
+    early = hx.read_nonmem(frame, covariates=["DIET"], interpolation="locf").at_times([-1.0]).to_frame()
+    assert early.query("TIME == -1")["DIET"].tolist() == ["fed", "fasted"]
+
+
 def test_at_times_goes_to_the_last_part_of_a_history_with_resets():
     frame = pd.DataFrame(
         {"ID": 1, "TIME": [0.0, 2, 0, 3], "DV": [np.nan, 1, np.nan, 2], "AMT": [100.0, 0, 50, 0], "EVID": [1, 0, 4, 0]}

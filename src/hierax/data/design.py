@@ -22,8 +22,10 @@ DOSE_COLUMNS = {"AMT": 0.0, "EVID": 0, "CMT": 0, "RATE": 0.0, "II": 0.0, "ADDL":
 RECORD_COLUMNS = {**DOSE_COLUMNS, "MDV": 1, "DV": np.nan}
 
 
-def from_subjects(subjects: Sequence[Subject], interpolation: str | None, compartments: Any) -> Population:
-    """Build a population; see :meth:`hierax.Population.from_subjects`."""
+def from_subjects(
+    subjects: Sequence[Subject], interpolation: str | None, compartments: Any, copies: int = 1
+) -> Population:
+    """Build a population, ``copies`` of each subject; see :meth:`hierax.Population.from_subjects`."""
     if not subjects:
         raise ValueError("from_subjects got no subject. Give at least one.")
     names = list(subjects[0].covariates or {})
@@ -36,7 +38,8 @@ def from_subjects(subjects: Sequence[Subject], interpolation: str | None, compar
     endpoints = list(dict.fromkeys(name for subject in subjects for name in subject.observations or {})) or ["dv"]
     vectors = _vector_columns(subjects[0])
     spec = covariate_spec([name for name in names if name not in vectors], (), vectors, interpolation, "error")
-    table = pd.concat([_subject_table(subject, endpoints, vectors, interpolation) for subject in subjects])
+    tables = [_subject_table(subject, endpoints, vectors, interpolation) for subject in subjects]
+    table = pd.concat(_copies(tables, copies) if copies > 1 else tables)
     return build(table, spec, {name: number + 1 for number, name in enumerate(endpoints)}, compartments)
 
 
@@ -47,12 +50,20 @@ def from_grid(regimens: Any, times: Any, covariates: dict[str, Any], n: int, com
     else:
         named = dict(regimens) if isinstance(regimens, Mapping) else {str(i + 1): r for i, r in enumerate(regimens)}
     levels = {name: [value] if np.ndim(value) == 0 else list(value) for name, value in covariates.items()}
-    subjects: list[Subject] = []
+    cells = []
     for (label, regimen), *values in itertools.product(named.items(), *levels.values()):
         own = dict(zip(levels, values, strict=True)) | ({"REGIMEN": label} if len(named) > 1 else {})
-        first = len(subjects) + 1
-        subjects += [Subject(first + copy, regimen, times, covariates=own) for copy in range(n)]
-    return from_subjects(subjects, None, compartments)
+        cells.append(Subject(len(cells) + 1, regimen, times, covariates=own))
+    return from_subjects(cells, None, compartments, copies=n)
+
+
+def _copies(tables: list[pd.DataFrame], n: int) -> list[pd.DataFrame]:
+    """Return ``n`` copies of each subject's table, ids counted from 1."""
+    out = []
+    for number, table in enumerate(tables):
+        rows = table.iloc[np.tile(np.arange(len(table)), n)]
+        out.append(rows.assign(ID=np.repeat(number * n + 1 + np.arange(n), len(table))))
+    return out
 
 
 def build(table: pd.DataFrame, spec: CovariateSpec, endpoints: Mapping[str, Any], compartments: Any) -> Population:

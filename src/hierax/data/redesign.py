@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.covariates import covariate_spec
-from hierax.data.design import RECORD_COLUMNS, build, value_at, vector_names
+from hierax.data.design import RECORD_COLUMNS, build, vector_names
 from hierax.data.population import ENDPOINT_CODES, OCCASION_LEVELS, Population
 from hierax.data.records import RecordAxis
 
@@ -32,11 +32,11 @@ def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: A
         )
     if not keep_data:
         rest = rest.assign(DV=np.nan, MDV=1)
-    parts = []
-    for subject, source in table.groupby("ID", sort=False):
-        doses = by_id[subject].to_frame().assign(MDV=1)
-        parts.append(_interleave(doses, rest.loc[rest.index.intersection(source.index)], source, pop))
-    return _rebuild(pop, pd.concat(parts, ignore_index=True), compartments)
+    different = {id(one): one for one in by_id.values()}
+    frames = {key: one.to_frame().assign(MDV=1) for key, one in different.items()}
+    doses = pd.concat([frames[id(by_id[subject])] for subject in ids], ignore_index=True)
+    doses["ID"] = np.repeat(np.array(ids, dtype=object), [len(frames[id(by_id[subject])]) for subject in ids])
+    return _rebuild(pop, _interleave(doses, rest, table, pop), compartments)
 
 
 def at_times(pop: Population, times: Any) -> Population:
@@ -47,15 +47,13 @@ def at_times(pop: Population, times: Any) -> Population:
             f"at_times got times of shape {wanted.shape}. Give (time,) for all subjects, or one row for each of the "
             f"{len(pop)} subjects."
         )
+    table = _table(pop)
+    kept = table[table["EVID"].isin([1, 3, 4]) | _varies(pop)]
+    kept = kept.assign(EVID=kept["EVID"].where(kept["EVID"] != 0, 2), DV=np.nan, MDV=1)
     wanted = np.sort(np.broadcast_to(wanted, (len(pop), wanted.shape[-1])), axis=1)
-    varies = _varies(pop)
-    parts = []
-    for row, (_, source) in enumerate(_table(pop).groupby("ID", sort=False)):
-        kept = source[source["EVID"].isin([1, 3, 4]) | varies]
-        kept = kept.assign(EVID=kept["EVID"].where(kept["EVID"] != 0, 2), DV=np.nan, MDV=1)
-        new = pd.DataFrame({"TIME": wanted[row]}).assign(**RECORD_COLUMNS)
-        parts.append(_interleave(kept, new, source, pop))
-    return _rebuild(pop, pd.concat(parts, ignore_index=True), None)
+    ids = np.array(table["ID"].unique().tolist(), dtype=object)
+    new = pd.DataFrame({"ID": np.repeat(ids, wanted.shape[1]), "TIME": wanted.ravel()}).assign(**RECORD_COLUMNS)
+    return _rebuild(pop, _interleave(kept, new, table, pop), None)
 
 
 def with_dv(pop: Population, endpoints: Mapping[str, Any]) -> Population:
@@ -101,33 +99,62 @@ def _varies(pop: Population) -> bool:
 
 
 def _interleave(first: pd.DataFrame, second: pd.DataFrame, source: pd.DataFrame, pop: Population) -> pd.DataFrame:
-    """Merge two blocks of a subject's records, ``first`` before ``second`` at equal times.
+    """Merge two blocks of records of all subjects, ``first`` before ``second`` at equal times.
 
     Resets in ``first`` stay in place: a record of ``second`` goes to the last part of the history that starts at or
     before it. What a record lacks (covariates, occasion) is taken from ``source`` by the population's interpolation.
     """
-    part = first["EVID"].isin([3, 4]).cumsum().to_numpy()
-    starts = first["TIME"].groupby(part).min()
-    times = second["TIME"].to_numpy()
-    begun = starts.to_numpy()[None, :] <= times[:, None]
-    last = starts.size - 1 - np.argmax(begun[:, ::-1], axis=1) if starts.size else np.zeros(len(times), int)
-    place = starts.index.to_numpy()[np.where(begun.any(1), last, 0)] if starts.size else last
+    order = {subject: row for row, subject in enumerate(source["ID"].unique().tolist())}
+    first, second, source = (
+        block.assign(_subject=block["ID"].map(order).astype(int), TIME=block["TIME"].astype(float))
+        for block in (first, second, source)
+    )
+    part = first["EVID"].isin([3, 4]).groupby(first["_subject"]).cumsum()
+    starts = first.assign(_part=part).groupby(["_subject", "_part"], as_index=False)["TIME"].min()
+    starts = starts.sort_values(["_subject", "TIME"], kind="stable")
+    starts["_part"] = starts.groupby("_subject")["_part"].cummax()
+    place = _beside(second, starts, "backward")["_part"].fillna(0).to_numpy()
     merged = pd.concat([first.assign(_part=part), second.assign(_part=place)], ignore_index=True)
-    merged = merged.sort_values(["_part", "TIME"], kind="stable", ignore_index=True).drop(columns="_part")
-    merged["ID"] = source["ID"].iloc[0]
-    for name in source.columns.difference([*RECORD_COLUMNS, "ID", "TIME"], sort=False):
+    merged = merged.sort_values(["_subject", "_part", "TIME"], kind="stable", ignore_index=True)
+    for name in source.columns.difference([*RECORD_COLUMNS, "ID", "TIME", "_subject"], sort=False):
         own = merged[name] if name in merged.columns else pd.Series(np.nan, index=merged.index, dtype=object)
-        merged[name] = own.astype(object).where(own.notna(), _lookup(source, name, merged["TIME"].to_numpy(), pop))
-    return merged.infer_objects()
+        merged[name] = own.astype(object).where(own.notna(), _lookup(source, name, merged, pop))
+    return merged.drop(columns=["_subject", "_part"]).infer_objects()
 
 
-def _lookup(source: pd.DataFrame, name: str, times: np.ndarray, pop: Population) -> pd.Series:
-    """Return a column at other times; only numbers lie on straight lines."""
-    knots, column = source["TIME"].to_numpy(), source[name].to_numpy()
-    if pop.interpolation == "linear" and name in pop.covariates and name not in pop.labels:
-        return pd.Series(value_at(times, knots, column, "linear"))
-    rule = "locf" if pop.interpolation == "linear" else pop.interpolation
-    return pd.Series(column[value_at(times, knots, np.arange(len(column)), rule).astype(int)])
+def _beside(rows: pd.DataFrame, knots: pd.DataFrame, direction: Any) -> pd.DataFrame:
+    """Return for every row the knot of its subject that is the last at or before it, or the first at or after it."""
+    left = rows[["_subject", "TIME"]].reset_index(drop=True).reset_index(names="_place")
+    found = pd.merge_asof(
+        left.sort_values("TIME", kind="stable"),
+        knots.assign(_knot=knots["TIME"]).sort_values("TIME", kind="stable"),
+        on="TIME",
+        by="_subject",
+        direction=direction,
+    )
+    return found.sort_values("_place", ignore_index=True)
+
+
+def _lookup(source: pd.DataFrame, name: str, rows: pd.DataFrame, pop: Population) -> pd.Series:
+    """Return a column of ``source`` at other times; only numbers lie on straight lines."""
+    knots = source[["_subject", "TIME", name]]
+    if not (source.groupby("_subject")[name].nunique(dropna=False) > 1).any():
+        return rows["_subject"].map(knots.groupby("_subject")[name].first())
+    before, after = _beside(rows, knots, "backward"), _beside(rows, knots, "forward")
+    # Beyond the ends there is one neighbour only.
+    before, after = before.fillna(after), after.fillna(before)
+    number = name in pop.covariates and name not in pop.labels
+    rule = "locf" if pop.interpolation in (None, "linear") and not number else pop.interpolation
+    if rule == "nocb":
+        return after[name]
+    if rule == "midpoint":
+        nearer = rows["TIME"] - before["_knot"] <= after["_knot"] - rows["TIME"]
+        return before[name].where(nearer, after[name])
+    if rule == "linear":
+        span = after["_knot"] - before["_knot"]
+        share = ((rows["TIME"] - before["_knot"]) / span.where(span != 0, 1.0)).clip(0, 1)
+        return before[name] + share * (after[name] - before[name])
+    return before[name]
 
 
 def _rebuild(pop: Population, table: pd.DataFrame, compartments: Any) -> Population:
