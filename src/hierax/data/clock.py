@@ -18,6 +18,8 @@ _ORDER = {"DATE": ("month", "day", "year"), "DAT1": ("day", "month", "year"), "D
 _ORDER["DAT3"] = ("year", "day", "month")
 _CLOCK = re.compile(r"^(-?)(\d+):(\d{1,2})(?::(\d{1,2}(?:\.\d*)?))?\s*([AaPp])?[Mm]?$")
 _STAMP = re.compile(r"^(\d{4}-\d{1,2}-\d{1,2})[T ](.+)$")
+# Hours; a longer time is none that a clock shows.
+_LONGEST = 1e8
 _SPLIT = re.compile(r"[/.\-: ]+")
 
 
@@ -76,6 +78,7 @@ def _hours(frame: pd.DataFrame, name: str, problems: Problems, *, stamps: bool) 
     unread = numbers.isna() & ~missing
     parsed = {value: _clock(value, stamps) for value in text[unread].unique()}
     hours = numbers.where(~unread, text.map(parsed).astype(float))
+    hours = hours.where(hours.abs() < _LONGEST)
     what = "a clock time (hh:mm or hh:mm:ss)" + (", a time stamp (YYYY-MM-DD hh:mm)" if stamps else "")
     problems.add_rows(
         "clock",

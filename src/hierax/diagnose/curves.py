@@ -35,8 +35,8 @@ def on_grid(pop: Population, points: int) -> Population:
     """
     times, held = np.asarray(pop.times), np.asarray(pop.record_mask)
     segment = np.asarray(pop.segment)
-    same = np.diff(segment, axis=1) == 0
-    passed = np.concatenate([np.zeros((len(times), 1)), np.cumsum(np.where(same, np.diff(times), 0.0), 1)], axis=1)
+    gaps = np.maximum(np.diff(times), 0.0)
+    passed = np.concatenate([np.zeros((len(times), 1)), np.cumsum(gaps, axis=1)], axis=1)
     grid = np.where(held, passed, 0.0).max(1)[:, None] * np.linspace(0, 1, points)
     # Index of the last real record at or before each grid point.
     before = (np.where(held, passed, np.inf)[:, None, :] <= grid[:, :, None]).sum(-1) - 1
@@ -88,6 +88,8 @@ def fine_predictions(fit: Evaluation, endpoint: str, most: int) -> list[Curve]:
     out = []
     for row in rows:
         seen = np.asarray(fit.pop.mask[endpoint])[row]
+        # A line is not drawn back in time.
+        back = np.diff(np.asarray(fine.times)[row], prepend=-np.inf) < 0
         subject = fit.ids[len(out)]
         out.append(
             Curve(
@@ -95,8 +97,8 @@ def fine_predictions(fit: Evaluation, endpoint: str, most: int) -> list[Curve]:
                 np.asarray(fit.pop.times)[row][seen],
                 np.asarray(fit.pop.dv[endpoint])[row][seen],
                 np.asarray(fine.times)[row],
-                individual[row],
-                population[row],
+                np.where(back, np.nan, individual[row]),
+                np.where(back, np.nan, population[row]),
             )
         )
     return out
