@@ -33,7 +33,7 @@ def check_records(frame: pd.DataFrame, problems: Problems) -> None:
 
 
 def _check_times(frame: pd.DataFrame, check: Check) -> None:
-    check("missing_time", frame["TIME"].isna(), "TIME", "a record without a time.", "give its TIME.")
+    check("missing_time", frame["_time_missing"], "TIME", "a record without a time.", "give its TIME.")
     earlier = (frame["TIME"] < frame["TIME"].shift()) & frame["ID"].eq(frame["ID"].shift())
     check(
         "time_decreases",

@@ -40,6 +40,8 @@ def clean_times(frame: pd.DataFrame, units: Mapping[str, str], problems: Problem
     As in NM-TRAN, dates and clock times become times since the subject's first record, in hours or TIME's unit.
     """
     hours = 1 / UNITS[units.get("TIME", "h")]
+    # A cell that cannot be read is another mistake than one that is empty.
+    frame["_time_missing"] = is_missing(frame["TIME"])
     dates = [name for name in DATES if name in frame.columns]
     if len(dates) > 1:
         raise ValueError(f"The table has several date columns {dates}. Keep one of them.")
@@ -118,6 +120,7 @@ def _dates(frame: pd.DataFrame, name: str, problems: Problems) -> pd.Series:
     text = column.astype(object).astype(str).str.strip()
     parsed = {value: _ordinal(value, name) for value in text[~missing].unique()}
     days = text.map(parsed).astype(float)
+    days = days.where(24 * days.abs() < _LONGEST)
     order = "-".join(_ORDER[name])
     problems.add_rows(
         "date",

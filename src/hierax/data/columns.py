@@ -93,6 +93,8 @@ def to_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
 
 def is_missing(column: pd.Series) -> pd.Series:
     """Return which cells are empty, ``.`` or NA."""
+    if column.dtype.kind in "fiubM":
+        return column.isna()
     text = column.astype(object)
     return text.isna() | text.astype(str).str.strip().isin(MISSING)
 
