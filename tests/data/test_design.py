@@ -310,3 +310,89 @@ def test_with_dv_refuses_what_does_not_fit(phenobarb):
         phenobarb.with_dv(cp=phenobarb.dv["dv"])
     with pytest.raises(ValueError, match=r"with_dv\(dv=...\) has shape \(2, 2\)"):
         phenobarb.with_dv(dv=np.ones((2, 2)))
+
+
+def test_after_a_reset_that_turns_the_clock_back_its_own_covariates_hold():
+    frame = pd.DataFrame(
+        {
+            "ID": 1,
+            "TIME": [0.0, 10, 20, 30, 0, 5],
+            "DV": [np.nan, 1, 1, 2, np.nan, 1],
+            "AMT": [100.0, 0, 0, 0, 100, 0],
+            "EVID": [1, 0, 0, 0, 4, 0],
+            "WT": [50.0, 55, 60, 65, 90, 95],
+        }
+    )
+    expected = {"locf": [90, 95, 95], "nocb": [95, 95, 95], "linear": [91, 95, 95], "midpoint": [90, 95, 95]}
+    for rule, weights in expected.items():
+        table = hx.read_nonmem(frame, covariates=["WT"], interpolation=rule).at_times([1.0, 6, 11]).to_frame()
+        assert table.query("EVID == 0")["WT"].tolist() == weights, rule
+
+
+def test_with_regimen_keeps_the_records_at_which_covariates_change():
+    frame = pd.DataFrame(
+        {"ID": 1, "TIME": [0.0, 4, 8], "DV": [np.nan, np.nan, 2], "AMT": [9.0, 9, 0], "CR": [1.0, 2, 3]}
+    )
+    pop = hx.read_nonmem(frame, covariates=["CR"], interpolation="locf").with_regimen(hx.Regimen(5, time=6))
+    table = pop.to_frame()
+    assert table["TIME"].tolist() == [0, 4, 6, 8]
+    assert table["EVID"].tolist() == [2, 2, 1, 0]
+    assert table["CR"].tolist() == [1, 2, 2, 3]
+    with pytest.raises(ValueError, match="with_regimen takes a Regimen"):
+        pop.with_regimen(None)
+
+
+def test_new_data_are_not_censored_and_the_others_stay_censored():
+    frame = pd.DataFrame(
+        {"ID": 1, "TIME": [0.0, 1, 2, 3], "DV": [np.nan, 5, 4, 1], "AMT": [9.0, 0, 0, 0], "CENS": [0, 1, 1, 0]}
+    ).assign(LIMIT=[np.nan, np.nan, 0.1, np.nan], CMT=[1, 2, 3, 3])
+    pop = hx.read_nonmem(frame, endpoints={"cp": 2, "pd": 3})
+    assert pop.censoring == (("cp", "left"), ("pd", "interval"))
+    new = pop.with_dv(cp=np.where(pop.mask["cp"], 9.0, np.nan))
+    assert new.censoring == (("pd", "interval"),)
+    again = hx.read_nonmem(new.to_frame(), endpoints={"cp": 2, "pd": 3})
+    assert again.censoring == new.censoring
+    # An open end stays open under another regimen.
+    kept = pop.with_regimen(hx.Regimen(1), keep_data=True)
+    assert kept.censoring == pop.censoring
+    assert kept.limit["cp"][kept.mask["cp"]].tolist() == [-np.inf]
+
+
+def test_endpoints_told_apart_by_cmt_keep_their_data_in_the_table():
+    frame = pd.DataFrame({"ID": 1, "TIME": [0.0, 1, 2], "DV": [np.nan, 5, 4], "AMT": [9.0, 0, 0], "CMT": [1, 2, 3]})
+    pop = hx.read_nonmem(frame, endpoints={"cp": 2, "pd": 3})
+    swapped = pop.with_dv(cp=np.array([[np.nan, np.nan, 1.0]]), pd=np.array([[np.nan, 7.0, np.nan]]))
+    again = hx.read_nonmem(swapped.to_frame(), endpoints={"cp": 2, "pd": 3})
+    assert again.dv["cp"].tolist() == [[0.0, 0.0, 1.0]]
+    assert again.dv["pd"].tolist() == [[0.0, 7.0, 0.0]]
+
+
+def test_covariates_over_time_in_any_order_and_of_any_kind():
+    def diet(rule):
+        covariates = {"W": ([2.0, 0.0], [2.0, 1.0]), "FED": ([0.0, 1.5], ["fed", "fasted"])}
+        subject = hx.Subject(1, hx.Regimen(1), [1.0, 3.0], covariates=covariates)
+        return hx.Population.from_subjects([subject], interpolation=rule).to_frame()
+
+    table = diet("locf")
+    assert table["TIME"].tolist() == [0, 0, 1, 1.5, 2, 3]
+    assert table["W"].tolist() == [1, 1, 1, 1, 2, 2]
+    assert table["FED"].tolist() == ["fed"] * 3 + ["fasted"] * 3
+    assert diet("linear")["W"].tolist() == [1, 1, 1.5, 1.75, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([{"W": ([0.0, 1], [1.0])}], r"Covariate W of subject 0 is \(times, values\) of shapes \(2,\) and \(1,\)"),
+        ([{"W": (1.0, 2.0)}], r"write a vector as an array"),
+        (
+            [{"W": np.ones(2)}, {"W": np.ones(3)}],
+            r"Covariate W has shape \(3,\) for subject 1 and \(2,\) for subject 0",
+        ),
+        ([{"W": 1.0}, {"W": np.ones(3)}], r"Covariate W has shape \(3,\) for subject 1 and \(\) for subject 0"),
+        ([{"RATE": 1.0}], r"\['RATE'\] cannot be covariates"),
+    ],
+)
+def test_covariates_by_hand_that_do_not_fit(values, text):
+    with pytest.raises(ValueError, match=text):
+        hx.Population.from_subjects([hx.Subject(i, None, [1.0], covariates=v) for i, v in enumerate(values)])

@@ -219,7 +219,7 @@ def test_a_regimen_that_would_fill_the_memory_is_refused():
             [frame(), frame(ID=2), frame(ID=3), frame(ID=4, TIME=[0.0, 60, 120])],
             {},
             "time_unit",
-            r"ID 4.*as in another unit",
+            r"ID 4.*as they would be in another unit",
         ),
     ],
 )
@@ -281,3 +281,41 @@ def test_observations_in_several_compartments_need_names():
         hx.read_nonmem(frame(CMT=[1, 2, 3]))
     with pytest.raises(ValueError, match="endpoints= needs a DVID or a CMT column"):
         hx.read_nonmem(frame(), endpoints={"cp": 1, "pca": 2})
+
+
+def test_a_pooled_design_is_not_taken_for_another_unit():
+    single = [frame(ID=i, TIME=[0.0, 0.5, 24]) for i in range(6)]
+    multiple = [frame(ID=9, TIME=[0.0, 168, 336]), frame(ID=10, TIME=[0.0, 168, 504])]
+    assert len(hx.read_nonmem(pd.concat(single + multiple))) == 8
+
+
+def test_a_date_column_beside_elapsed_times_is_odd():
+    with pytest.warns(hx.DataWarning, match="TIME is a time of the day, since there is a date column"):
+        hx.read_nonmem(frame(TIME=[0.0, 24, 48], DATE=["1-1-2020", "1-2-2020", "1-3-2020"]))
+
+
+def test_a_named_column_takes_the_place_of_one_that_has_the_name():
+    pop = hx.read_nonmem(frame(LNDV=[np.nan, 1.0, 2.0]), columns={"DV": "LNDV"})
+    assert pop.dv["dv"].tolist() == [[0.0, 1.0, 2.0]]
+
+
+def test_items_of_records_are_no_covariates():
+    with pytest.raises(ValueError, match=r"\['TIME'\] cannot be covariates.*Name a copy"):
+        hx.read_nonmem(frame(), covariates=["TIME"])
+
+
+def test_long_ids_keep_their_last_digits():
+    ids = [12345678901234567] * 3 + [12345678901234568] * 3
+    pop = hx.read_nonmem(pd.concat([frame(), frame()]).assign(ID=ids))
+    assert pop.ids == (12345678901234567, 12345678901234568)
+
+
+def test_a_cell_is_told_of_once():
+    with pytest.raises(hx.DataError, match="1 problem in the data"):
+        hx.read_nonmem(frame(DV=[np.nan, "5,5", 3.0]))
+    with pytest.raises(hx.DataError, match="1 problem in the data"):
+        hx.read_nonmem(frame(OCC=[1, "A", 1]))
+    with pytest.raises(hx.DataError, match="1 problem in the data"):
+        hx.read_nonmem(frame(TIME=[np.nan, "8:00", "9:00"]))
+    with pytest.raises(hx.DataError, match="WT is a number in other rows"):
+        hx.read_nonmem(frame(WT=np.inf), covariates=["WT"])

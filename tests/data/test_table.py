@@ -73,3 +73,31 @@ def test_compartments_by_name():
         TABLE.assign(CMT=["depot", "central"] * 2), compartments=names, endpoints={"cp": "central"}
     )
     assert by_endpoint.n_observations == 2
+
+
+def test_comment_rows_are_left_out_and_counted(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("ID,TIME,DV,AMT\n1,0,.,100\n#2,0,.,50\n1,1.5,5,.\n#3,0,4,x\n2,0,.,50\n2,two,4,.\n")
+    with pytest.raises(hx.DataError, match="row 7, ID 2, column TIME, value 'two'"):
+        hx.read_nonmem(path)
+    path.write_text(path.read_text().replace("two", "2"))
+    pop = hx.read_nonmem(path)
+    assert pop.ids == (1, 2)
+    assert pop.times.tolist() == EXPECTED
+    path.write_text("C,ID,TIME,DV\n.,1,0,1\nC,1,1,x\n.,1,2,3\n")
+    assert hx.read_nonmem(path).times.tolist() == [[0.0, 2.0]]
+
+
+def test_rows_with_more_cells_than_names(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("ID,TIME,DV\n1,0,5,4\n1,1,3,7\n")
+    with pytest.raises(ValueError, match=r"Row 2 of .* has more cells than the header's 3 names.*decimal commas"):
+        hx.read_nonmem(path)
+    path.write_text("ID,TIME,DV,\n1,0,5,\n1,1,3,\n")
+    assert hx.read_nonmem(path).times.tolist() == [[0.0, 1.0]]
+
+
+def test_other_encodings(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_bytes("ID,TIME,DV,SITE\n1,0,5,Zürich\n1,1,3,Zürich\n".encode("latin-1"))
+    assert hx.read_nonmem(path, covariates=["SITE"]).labels["SITE"] == ("Zürich",)

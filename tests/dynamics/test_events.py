@@ -227,6 +227,32 @@ def test_modelled_rates_and_durations_must_be_given_and_needed():
         central(records(dose(0, RATE=-2), *at(1.0)))
     with pytest.raises(ValueError, match=r"rate= is given, but no dose has RATE -1"):
         central(records(dose(0), *at(1.0)), rate=3.0)
+    pop = records(dose(0, CMT=2, RATE=-2), *at(1.0))
+    with pytest.raises(ValueError, match=r"Doses into CMT \[2\] have RATE -2, and duration= gives none"):
+        central(pop, ka=KA, duration={1: 4.0})
+    check(central(pop, ka=KA, duration={np.int64(2): 4.0}), [infused(1, 25, 4)])
+
+
+def test_no_bioavailability_and_no_duration():
+    """F = 0 is no dose, with the derivative of a dose; a duration of 0 is a bolus."""
+    pop = records(dose(0, RATE=-2), *at(2.0))
+
+    def amount(F, duration=4.0):
+        return hx.pk.one_compartment(pop, k=K, V=1.0, F=F, duration=duration)[0, 1]
+
+    check(float(amount(0.0)), 0.0)
+    check(float(jax.jacfwd(amount)(0.0)), infused(2, 25, 4))
+    np.testing.assert_allclose(float(amount(1.0, 0.0)), bolus(2), rtol=1e-9)
+    assert np.isfinite(jax.jacfwd(lambda d: amount(1.0, d))(0.0))
+
+
+def test_a_dose_parameter_by_record_where_there_are_as_many_records_as_subjects():
+    frame = pd.DataFrame({"ID": [1, 1, 2, 2], "TIME": [0.0, 2] * 2, "DV": [np.nan, 1] * 2, "AMT": [100.0, 0] * 2})
+    pop = hx.read_nonmem(frame)
+    found = hx.pk.one_compartment(pop, k=K, V=1.0, F=jnp.array([[0.5, 9.0], [0.8, 9.0]]))
+    check(np.asarray(found)[:, 1], [bolus(2, 50), bolus(2, 80)])
+    with pytest.raises(ValueError, match=r"comes from broadcasting"):
+        hx.pk.one_compartment(pop, k=jnp.full((2, 2), K), V=1.0)
 
 
 # -- covariates between records (b.6) ----------------------------------------------------------------------------

@@ -213,9 +213,9 @@ def test_reverse_mode_gives_the_same_gradient():
     np.testing.assert_allclose(jax.jit(jax.grad(value))(POINT), jax.jacfwd(value)(POINT), rtol=1e-10)
 
 
-@pytest.mark.parametrize("lag", [0.5, 1.5, 2.5, 5.9, 6.1, 30.0])
+@pytest.mark.parametrize("lag", [0.5, 1.5, 2.5, 13.0, 21.9, 22.1, 60.0])
 def test_more_doses_before_a_steady_state_than_there_are_slots_are_not_a_number(lag):
-    # From boundary to boundary, a lag of three intervals is as much as is provided for; by superposition any lag is.
+    # From boundary to boundary, a lag of eleven intervals is as much as is provided for; by superposition any lag is.
     rows = [{"EVID": 1, "TIME": 0.0, "AMT": 10.0, "SS": 1, "II": 2.0}, {"EVID": 0, "TIME": 1.0}]
     pop = population(rows, "nocb")
     k = jnp.full((1, 2), K)
@@ -223,4 +223,4 @@ def test_more_doses_before_a_steady_state_than_there_are_slots_are_not_a_number(
     expected = sum(10 * np.exp(-K * (1.0 - arrivals[arrivals <= 1.0])))
     np.testing.assert_allclose(hx.pk.one_compartment(pop, k=K, V=1.0, lag=lag)[0, 1], expected, rtol=1e-10)
     found = hx.pk.one_compartment(pop, k=k, V=1.0, lag=lag)[0, 1]
-    assert np.isnan(found) if lag > 6 else float(found) == pytest.approx(expected, rel=1e-10)
+    assert np.isnan(found) if lag > 22 else float(found) == pytest.approx(expected, rel=1e-10)

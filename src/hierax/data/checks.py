@@ -34,7 +34,7 @@ def check_records(frame: pd.DataFrame, problems: Problems) -> None:
 
 def _check_times(frame: pd.DataFrame, check: Check) -> None:
     check("missing_time", frame["_time_missing"], "TIME", "a record without a time.", "give its TIME.")
-    earlier = (frame["TIME"] < frame["TIME"].shift()) & frame["ID"].eq(frame["ID"].shift())
+    earlier = (frame["TIME"] < frame["TIME"].shift()) & frame["_code"].eq(frame["_code"].shift())
     check(
         "time_decreases",
         earlier & ~frame["EVID"].isin([3, 4]),

@@ -48,6 +48,7 @@ def clean_times(frame: pd.DataFrame, units: Mapping[str, str], problems: Problem
     if dates or _has_clock(frame["TIME"]):
         absolute = _hours(frame, "TIME", problems, stamps=True)
         if dates:
+            frame["_elapsed"] = absolute > 24
             absolute = absolute + _dates(frame, dates[0], problems)
         first = absolute.groupby(frame["ID"], sort=False, dropna=False).transform(lambda part: part.iloc[0])
         # Exact to the second: differences of large absolute times would otherwise leave 1e-11 behind.
@@ -127,7 +128,7 @@ def _dates(frame: pd.DataFrame, name: str, problems: Problems) -> pd.Series:
         frame,
         days.isna(),
         name,
-        f"{name} must be a date in the order {order}, YYYY-MM-DD, or a day number.",
+        f"{name} must be a date in the order {order}, YYYY-MM-DD, YYYYMMDD, or a day number.",
         "write the date so, or use the column that has its order (DATE, DAT1, DAT2, DAT3).",
     )
     return days * 24.0
@@ -141,6 +142,8 @@ def _ordinal(text: str, name: str) -> float:
     """Return a date as a number of days, NaN where it is none; a lone number is a day number."""
     parts = _SPLIT.split(text)
     try:
+        if len(parts) == 1 and len(text) == 8 and text.isdigit() and text[:2] in ("19", "20"):
+            parts, name = [text[:4], text[4:6], text[6:]], "DAT2"
         if len(parts) == 1:
             return float(text)
         order = ("year", "month", "day") if len(parts[0]) == 4 and name in ("DATE", "DAT1") else _ORDER[name]

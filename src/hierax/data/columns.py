@@ -48,6 +48,13 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep:
         raise ValueError(f"columns={absent} are not in the table, which has {_listed(frame)}. Name one of those.")
     renaming = {name: role for role, name in given.items()}
     kept = set(keep)
+    taken = sorted(kept & (set(RESERVED) - {"OCC"}))
+    if taken:
+        raise ValueError(
+            f"{taken} cannot be covariates, because they are read as items of records. Name a copy of them."
+        )
+    # A column that has a reserved name by itself gives way to the one that was named for it.
+    frame = frame.drop(columns=[name for name in given if name in frame.columns and given[name] != name])
     for name in frame.columns:
         role = str(name).upper()
         if name not in renaming and role in RESERVED and role not in given and name not in kept:

@@ -89,7 +89,8 @@ def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
     labels: dict[str, tuple[Any, ...]] = {}
     for name in spec.columns:
         numbers, missing = to_numbers(frame[name])
-        category = name in spec.categorical or not (numbers.notna().any() or missing.all())
+        numeric = frame[name].dtype.kind in "fiu" or numbers.notna().any() or missing.all()
+        category = name in spec.categorical or not numeric
         if not category:
             _refuse_text(frame, name, numbers.isna() & ~missing, problems)
         values = frame[name].astype(object).where(~missing) if category else numbers
@@ -100,7 +101,8 @@ def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
             values.isna() & missing,
             name,
             "the covariate is missing here, and a missing value is not a number.",
-            "fill it in, drop it from covariates=, or say how with missing='carry', 'median' or a value.",
+            "fill it in, drop it from covariates=, or say how with missing=: 'carry' (from the subject's other "
+            "records), 'median' or a value.",
         )
         if category:
             categories = sorted({_plain(value) for value in values.dropna()}, key=_order)
@@ -143,18 +145,19 @@ def _fill(values: pd.Series, ids: pd.Series, policy: Any, category: bool) -> pd.
         forward = by.ffill()
         return forward.groupby(ids, sort=False).bfill()
     if isinstance(policy, str) and policy == "median":
-        # One value a subject, so that subjects with many records do not count for more.
+        # One value a subject, so that subjects with many records do not count for more; a subject that has a value
+        # anywhere keeps to its own.
         own = values.groupby(ids, sort=False).first().dropna()
         if not len(own):
             return values
-        return values.fillna(own.mode().iloc[0] if category else float(own.median()))
+        return _fill(values, ids, "carry", category).fillna(own.mode().iloc[0] if category else float(own.median()))
     return values.fillna(policy)
 
 
 def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problems) -> None:
     """Refuse covariates that vary in a subject where nothing says what holds between records."""
     vector_columns = {column for columns in spec.vectors.values() for column in columns}
-    same = frame["ID"].eq(frame["ID"].shift())
+    same = frame["_code"].eq(frame["_code"].shift())
     for name in spec.columns:
         change = same & frame[name].ne(frame[name].shift()) & frame[name].notna() & frame[name].shift().notna()
         if not change.any():

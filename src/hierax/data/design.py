@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierax.data.columns import RESERVED
 from hierax.data.covariates import CovariateSpec, covariate_spec
 from hierax.data.population import Population
 from hierax.data.problems import Problems
@@ -30,11 +31,7 @@ def from_subjects(
         raise ValueError("from_subjects got no subject. Give at least one.")
     names = list(subjects[0].covariates or {})
     for subject in subjects:
-        if set(subject.covariates or {}) != set(names):
-            raise ValueError(
-                f"Subject {subject.id!r} has covariates {sorted(subject.covariates or {})}, but subject "
-                f"{subjects[0].id!r} has {sorted(names)}. Give every subject the same ones."
-            )
+        _check_covariates(subject, subjects[0])
     endpoints = list(dict.fromkeys(name for subject in subjects for name in subject.observations or {})) or ["dv"]
     vectors = _vector_columns(subjects[0])
     spec = covariate_spec([name for name in names if name not in vectors], (), vectors, interpolation, "error")
@@ -110,8 +107,45 @@ def _subject_table(
             table = table.assign(**dict(zip(vectors[name], np.asarray(value, float), strict=True)))
         else:
             at = table["TIME"].to_numpy()
-            table[name] = value_at(at, value[0], value[1], interpolation) if _varies(value) else value
+            table[name] = _followed(at, value[0], value[1], interpolation) if _varies(value) else value
     return table.assign(ID=subject.id)
+
+
+def _check_covariates(subject: Subject, first: Subject) -> None:
+    """Refuse covariates that differ in kind between subjects, or that cannot be followed over time."""
+    own, names = subject.covariates or {}, first.covariates or {}
+    if set(own) != set(names):
+        raise ValueError(
+            f"Subject {subject.id!r} has covariates {sorted(own)}, but subject {first.id!r} has {sorted(names)}. "
+            f"Give every subject the same ones."
+        )
+    taken = sorted(set(own) & set(RESERVED))
+    if taken:
+        raise ValueError(
+            f"{taken} cannot be covariates, because records have items of these names. Name them otherwise."
+        )
+    for name, value in own.items():
+        if _varies(value):
+            if np.ndim(value[0]) != 1 or np.shape(value[0]) != np.shape(value[1]):
+                raise ValueError(
+                    f"Covariate {name} of subject {subject.id!r} is (times, values) of shapes {np.shape(value[0])} and "
+                    f"{np.shape(value[1])}. Give one value a time; write a vector as an array."
+                )
+        elif np.shape(value) != np.shape(names[name]) and not _varies(names[name]):
+            raise ValueError(
+                f"Covariate {name} has shape {np.shape(value)} for subject {subject.id!r} and "
+                f"{np.shape(names[name])} for subject {first.id!r}. Give all subjects the same."
+            )
+
+
+def _followed(times: np.ndarray, knots: Any, values: Any, interpolation: str | None) -> np.ndarray:
+    """Return a covariate given at times in any order at other times; categories lie on no straight line."""
+    order = np.argsort(np.asarray(knots, float), kind="stable")
+    knots, values = np.asarray(knots, float)[order], np.asarray(values)[order]
+    if interpolation == "linear" and values.dtype.kind in "iuf":
+        return value_at(times, knots, values, "linear")
+    rule = "locf" if interpolation == "linear" else interpolation
+    return values[value_at(times, knots, np.arange(len(values)), rule).astype(int)]
 
 
 def _observations(subject: Subject, endpoints: list[str]) -> list[pd.DataFrame]:

@@ -40,10 +40,12 @@ class Events:
         of its own segment only.
     mask : array of bool, (subject, dose)
         Which entries are doses.
-    infusions, resets, steady_states : bool
+    infusions, resets : bool
         Whether there are any: structure, so that data without them compile without their formulas.
-    modelled_kinds : tuple of int
-        Which values of ``modelled`` other than 0 occur.
+    steady_states : int
+        How many steady-state doses a subject has at most.
+    modelled_kinds : tuple of (kind, compartment)
+        Which values of ``modelled`` other than 0 occur, and where.
     overlap : int
         How many infusions of a steady-state dose run at once, by the data's own rates.
     compartments : tuple of int
@@ -62,8 +64,8 @@ class Events:
     mask: Any
     infusions: bool = False
     resets: bool = False
-    steady_states: bool = False
-    modelled_kinds: tuple[int, ...] = ()
+    steady_states: int = 0
+    modelled_kinds: tuple[tuple[int, int], ...] = ()
     overlap: int = 0
     compartments: tuple[int, ...] = (1,)
 
@@ -119,24 +121,28 @@ def expand_doses(records: Mapping[str, np.ndarray]) -> Events:
         "mask": np.ones(len(record), bool),
     }
     axis = _DoseAxis(subject, records["time"].shape[0])
-    return Events(**{name: axis.scatter(value) for name, value in values.items()}, **_structure(values, segment))
+    return Events(
+        **{name: axis.scatter(value) for name, value in values.items()}, **_structure(values, segment, subject)
+    )
 
 
 def _is_dose(records: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.isin(records["evid"], (1, 4))
 
 
-def _structure(values: dict[str, np.ndarray], segment: np.ndarray) -> dict[str, Any]:
+def _structure(values: dict[str, np.ndarray], segment: np.ndarray, subject: np.ndarray) -> dict[str, Any]:
     """Return what is structure of these doses: no values, only which formulas they need."""
     steady, rate, interval = values["steady"] > 0, values["rate"], values["interval"]
     periodic = steady & (rate > 0) & (interval > 0)
     runs = values["amount"][periodic] / rate[periodic] / interval[periodic]
-    kinds = np.unique(values["modelled"])
+    modelled = values["modelled"] > 0
+    pairs = np.stack([values["modelled"], values["compartment"]], axis=1)[modelled]
+    kinds = [(int(kind), int(compartment)) for kind, compartment in np.unique(pairs, axis=0)]
     return {
-        "infusions": bool((rate > 0).any() or (kinds > 0).any()),
+        "infusions": bool((rate > 0).any() or kinds),
         "resets": bool(segment.any()),
-        "steady_states": bool(steady.any()),
-        "modelled_kinds": tuple(int(kind) for kind in kinds if kind),
+        "steady_states": int(np.bincount(subject[steady]).max()) if steady.any() else 0,
+        "modelled_kinds": tuple(kinds),
         "overlap": int(np.ceil(runs.max())) if runs.size else 0,
         "compartments": tuple(int(number) for number in np.unique(values["compartment"])) or (1,),
     }

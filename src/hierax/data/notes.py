@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 from hierax.data.problems import Problems
 from hierax.errors import DataWarning
 
-# Ratios between time units (min/h, h/d, min/d) less a tenth: what a subject in another unit looks like.
-_UNIT_RATIO = 20.0
+# Ratios between time units (h/d, min/h, min/d, s/h), and how near to one of them a subject in another unit is.
+_UNIT_RATIOS = (24.0, 60.0, 1440.0, 3600.0)
+_NEAR = 1.5
 
 
 def note_oddities(frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict[str, tuple[object, ...]]) -> None:
@@ -51,6 +53,14 @@ def note_oddities(frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict
         "an interval without ADDL and SS repeats nothing.",
         "give ADDL or SS, or set II=0.",
     )
+    if "_elapsed" in frame.columns:
+        note(
+            "date_and_elapsed_time",
+            frame["_elapsed"],
+            "TIME",
+            "TIME is a time of the day, since there is a date column, and passes 24 hours.",
+            "drop the date column if TIME is already the time since the first record.",
+        )
     _note_subjects(frame, note)
     _note_covariates(frame, covariates, labels, notes)
     table = notes.table()
@@ -85,14 +95,18 @@ def _note_subjects(frame: pd.DataFrame, note: Callable[[str, pd.Series, str, str
     gaps = gaps.where(gaps > 0).groupby(by, sort=False).min()
     if len(spans) < 3 or not spans.median() > 0 or not gaps.median() > 0:
         return
-    odd = (spans > _UNIT_RATIO * spans.median()) & (gaps > _UNIT_RATIO * gaps.median())
-    odd |= (spans < spans.median() / _UNIT_RATIO) & (gaps < gaps.median() / _UNIT_RATIO)
+    # Both the whole span and the shortest gap are those of the others in one of the ratios, up or down.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        span, gap = np.log(spans / spans.median()), np.log(gaps / gaps.median())
+    same_way = np.sign(span) == np.sign(gap)
+    ratios = np.log(_UNIT_RATIOS)
+    near = [np.maximum((span.abs() - r).abs(), (gap.abs() - r).abs()) < np.log(_NEAR) for r in ratios]
+    odd = same_way & np.logical_or.reduce(near)
     note(
         "time_unit",
         first & by.isin(odd.index[odd]),
         "TIME",
-        f"the subject's times are more than {_UNIT_RATIO:.0f} times longer or shorter than the others', as in another "
-        f"unit.",
+        "the subject's times are as much longer or shorter than the others' as they would be in another unit.",
         "check whether these are hours, minutes or days.",
     )
 

@@ -280,7 +280,8 @@ class Population:
         Parameters
         ----------
         regimen : Regimen or mapping
-            For all subjects; or by id.
+            For all subjects; or by id. It takes the place of all doses and resets; where covariates or occasions
+            vary, the old records stay as times at which they change.
         keep_data : bool
             Whether the observations stay data. By default they become records to predict, since they were not
             observed under this regimen.
@@ -336,7 +337,10 @@ class Population:
         return dataclasses.replace(self, data={**self.data, **arrays})
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the records as a NONMEM-style table that :func:`hierax.read_nonmem` reads back."""
+        """Return the records as a NONMEM-style table that :func:`hierax.read_nonmem` reads back.
+
+        A design without any observation is a table for other tools; ``read_nonmem`` refuses it.
+        """
         from hierax.data.frame import to_frame
 
         return to_frame(self)
@@ -367,6 +371,8 @@ class _ById:
     def __getitem__(self, ids: Any) -> Population:
         if self.pop.ids is None:
             raise ValueError("This population has lost its ids, because it came out of a compiled function. Use rows.")
+        if isinstance(ids, slice):
+            raise ValueError("pop.loc takes ids, not a slice of them. Use pop[1:4] for positions, or a list of ids.")
         wanted = [ids] if isinstance(ids, str) or np.ndim(ids) == 0 else list(ids)
         rows: Mapping[Any, int] = {subject: row for row, subject in enumerate(self.pop.ids)}
         unknown = [subject for subject in wanted if subject not in rows]

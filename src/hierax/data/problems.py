@@ -18,6 +18,7 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: list[pd.DataFrame] = []
+        self._told: dict[str, set[int]] = {}
 
     def add(self, code: str, problem: str, fix: str, *, column: str = "", value: Any = "") -> None:
         """Add one problem of the whole table."""
@@ -27,8 +28,15 @@ class Problems:
     def add_rows(
         self, code: str, frame: pd.DataFrame, bad: Iterable[bool], column: str, problem: str, fix: str
     ) -> None:
-        """Add the same problem for every row of ``frame`` where ``bad`` holds; ``_row`` is the row of the file."""
+        """Add the same problem for every row of ``frame`` where ``bad`` holds; ``_row`` is the row of the file.
+
+        A cell is told of once: what is wrong with it first is often the reason of what is wrong with it next.
+        """
         hits = frame.loc[np.asarray(bad, dtype=bool)]
+        told = self._told.setdefault(column, set())
+        if told:
+            hits = hits[~hits["_row"].isin(told)]
+        told.update(hits["_row"])
         if not len(hits):
             return
         found = pd.DataFrame({"code": code, "row": hits["_row"].astype(object)})

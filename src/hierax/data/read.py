@@ -57,8 +57,8 @@ def read_nonmem(
         value of the earlier record, of the later one (NONMEM), of the nearer one, or a straight line. There is no
         default: a covariate that varies needs it named.
     missing : {"error", "carry", "median"}, a value, or a mapping of covariate to one of these
-        Policy for missing covariates: refuse; carry the subject's last value forward and the first one back; the
-        median over subjects (categories: the most frequent); or put this value in.
+        Policy for missing covariates: refuse; carry the subject's last value forward and the first one back; the same,
+        and the median over subjects (categories: the most frequent) where a subject has none; or put this value in.
     compartments : mapping, optional
         Name → number, for a CMT column that holds names.
     units : mapping, optional
@@ -146,8 +146,10 @@ def _check_ids(frame: pd.DataFrame, problems: Problems) -> None:
     problems.add_rows(
         "missing_id", frame, frame["ID"].isna(), "ID", "a record without a subject.", "give every row its ID."
     )
-    starts = frame["ID"].ne(frame["ID"].shift())
-    again = starts & frame["ID"].where(starts).duplicated() & frame["ID"].notna()
+    # By codes: long ids would lose their last digits as floats.
+    frame["_code"] = pd.factorize(frame["ID"])[0]
+    starts = frame["_code"].ne(frame["_code"].shift())
+    again = starts & frame["_code"].where(starts).duplicated() & frame["ID"].notna()
     problems.add_rows(
         "id_returns",
         frame,

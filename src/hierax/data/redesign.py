@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.covariates import covariate_spec
-from hierax.data.design import RECORD_COLUMNS, build, vector_names
+from hierax.data.design import DOSE_COLUMNS, RECORD_COLUMNS, build, vector_names
 from hierax.data.population import ENDPOINT_CODES, OCCASION_LEVELS, Population
 from hierax.data.records import RecordAxis
+from hierax.data.regimen import Regimen
 
 
 def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: Any) -> Population:
@@ -23,7 +24,15 @@ def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: A
     lacking = [subject for subject in ids if subject not in by_id]
     if lacking:
         raise ValueError(f"with_regimen has no regimen for the IDs {lacking[:20]}. Give each subject one.")
-    rest = table[table["EVID"].isin([0, 2])]
+    if not all(isinstance(by_id[subject], Regimen) for subject in ids):
+        raise ValueError("with_regimen takes a Regimen, or a mapping of id to Regimen. Make one with hx.Regimen(...).")
+    varies = _varies(pop)
+    rest = table if varies else table[table["EVID"].isin([0, 2])]
+    if varies:
+        # Old doses stay as records at which covariates change.
+        dosing = ~rest["EVID"].isin([0, 2])
+        rest = rest.assign(**{name: rest[name].where(~dosing, value) for name, value in DOSE_COLUMNS.items()})
+        rest["EVID"] = rest["EVID"].where(~dosing, 2)
     back = (rest["TIME"] < rest["TIME"].shift()) & rest["ID"].eq(rest["ID"].shift())
     if back.any():
         raise ValueError(
@@ -31,12 +40,12 @@ def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: A
             f"{rest['ID'][back].tolist()[0]!r}. Give the parts IDs of their own."
         )
     if not keep_data:
-        rest = rest.assign(DV=np.nan, MDV=1)
+        rest = rest.assign(DV=np.nan, MDV=1, CENS=0)
     different = {id(one): one for one in by_id.values()}
     frames = {key: one.to_frame().assign(MDV=1) for key, one in different.items()}
     doses = pd.concat([frames[id(by_id[subject])] for subject in ids], ignore_index=True)
     doses["ID"] = np.repeat(np.array(ids, dtype=object), [len(frames[id(by_id[subject])]) for subject in ids])
-    return _rebuild(pop, _interleave(doses, rest, table, pop), compartments)
+    return _rebuild(pop, _interleave(doses, rest, rest if varies else table, pop), compartments)
 
 
 def at_times(pop: Population, times: Any) -> Population:
@@ -49,7 +58,7 @@ def at_times(pop: Population, times: Any) -> Population:
         )
     table = _table(pop)
     kept = table[table["EVID"].isin([1, 3, 4]) | _varies(pop)]
-    kept = kept.assign(EVID=kept["EVID"].where(kept["EVID"] != 0, 2), DV=np.nan, MDV=1)
+    kept = kept.assign(EVID=kept["EVID"].where(kept["EVID"] != 0, 2), DV=np.nan, MDV=1, CENS=0)
     wanted = np.sort(np.broadcast_to(wanted, (len(pop), wanted.shape[-1])), axis=1)
     ids = np.array(table["ID"].unique().tolist(), dtype=object)
     new = pd.DataFrame({"ID": np.repeat(ids, wanted.shape[1]), "TIME": wanted.ravel()}).assign(**RECORD_COLUMNS)
@@ -80,7 +89,24 @@ def with_dv(pop: Population, endpoints: Mapping[str, Any]) -> Population:
     records["dv"] = np.where(observed, np.sum(list(dv.values()), axis=0), np.nan)
     records["mdv"] = np.where(observed, 0.0, np.where(np.isnan(evid), np.nan, 1.0))
     records["evid"] = np.where(observed, 0.0, evid)
-    return dataclasses.replace(pop, dv=dv, mask=mask, records=records, cens={}, limit={}, censoring=())
+    # New data are not censored; those of the other endpoints stay as they are.
+    fresh = np.logical_or.reduce([mask[name] | np.asarray(pop.mask[name]) for name in endpoints])
+    records["cens"] = np.where(fresh, 0.0, records["cens"])
+    if "limit" in records:
+        records["limit"] = np.where(fresh, np.nan, records["limit"])
+    by, *codes = pop.labels.get(ENDPOINT_CODES, ("DVID",))
+    if by == "CMT":
+        for (name, seen), code in zip(mask.items(), codes, strict=True):
+            records["cmt"] = np.where(seen & (name in endpoints), float(code), records["cmt"])
+    return dataclasses.replace(
+        pop,
+        dv=dv,
+        mask=mask,
+        records=records,
+        cens={name: leaf for name, leaf in pop.cens.items() if name not in endpoints},
+        limit={name: leaf for name, leaf in pop.limit.items() if name not in endpoints},
+        censoring=tuple(pair for pair in pop.censoring if pair[0] not in endpoints),
+    )
 
 
 def _table(pop: Population) -> pd.DataFrame:
@@ -110,26 +136,37 @@ def _interleave(first: pd.DataFrame, second: pd.DataFrame, source: pd.DataFrame,
         for block in (first, second, source)
     )
     part = first["EVID"].isin([3, 4]).groupby(first["_subject"]).cumsum()
+    # Where resets turn the clock back, a time means nothing without its part of the history.
+    own_part = source["EVID"].isin([3, 4]).groupby(source["_subject"]).cumsum()
+    turns = (source["TIME"].diff() < 0) & (source["_subject"].diff() == 0)
+    source = source.assign(_part=own_part if turns.any() else 0)
     starts = first.assign(_part=part).groupby(["_subject", "_part"], as_index=False)["TIME"].min()
     starts = starts.sort_values(["_subject", "TIME"], kind="stable")
     starts["_part"] = starts.groupby("_subject")["_part"].cummax()
     place = _beside(second, starts, "backward")["_part"].fillna(0).to_numpy()
     merged = pd.concat([first.assign(_part=part), second.assign(_part=place)], ignore_index=True)
     merged = merged.sort_values(["_subject", "_part", "TIME"], kind="stable", ignore_index=True)
-    for name in source.columns.difference([*RECORD_COLUMNS, "ID", "TIME", "_subject"], sort=False):
+    if not turns.any():
+        merged["_part"] = 0
+    for name in source.columns.difference(
+        [*RECORD_COLUMNS, "CENS", "LIMIT", "ID", "TIME", "_subject", "_part"], sort=False
+    ):
         own = merged[name] if name in merged.columns else pd.Series(np.nan, index=merged.index, dtype=object)
         merged[name] = own.astype(object).where(own.notna(), _lookup(source, name, merged, pop))
     return merged.drop(columns=["_subject", "_part"]).infer_objects()
 
 
-def _beside(rows: pd.DataFrame, knots: pd.DataFrame, direction: Any) -> pd.DataFrame:
+def _beside(
+    rows: pd.DataFrame, knots: pd.DataFrame, direction: Any, by: tuple[str, ...] = ("_subject",)
+) -> pd.DataFrame:
     """Return for every row the knot of its subject that is the last at or before it, or the first at or after it."""
-    left = rows[["_subject", "TIME"]].reset_index(drop=True).reset_index(names="_place")
+    left = rows[[*by, "TIME"]].reset_index(drop=True).reset_index(names="_place")
+    left, knots = (block.astype(dict.fromkeys(by, int)) for block in (left, knots))
     found = pd.merge_asof(
         left.sort_values("TIME", kind="stable"),
         knots.assign(_knot=knots["TIME"]).sort_values("TIME", kind="stable"),
         on="TIME",
-        by="_subject",
+        by=list(by),
         direction=direction,
     )
     return found.sort_values("_place", ignore_index=True)
@@ -137,10 +174,11 @@ def _beside(rows: pd.DataFrame, knots: pd.DataFrame, direction: Any) -> pd.DataF
 
 def _lookup(source: pd.DataFrame, name: str, rows: pd.DataFrame, pop: Population) -> pd.Series:
     """Return a column of ``source`` at other times; only numbers lie on straight lines."""
-    knots = source[["_subject", "TIME", name]]
+    by = ("_subject", "_part")
+    knots = source[[*by, "TIME", name]]
     if not (source.groupby("_subject")[name].nunique(dropna=False) > 1).any():
         return rows["_subject"].map(knots.groupby("_subject")[name].first())
-    before, after = _beside(rows, knots, "backward"), _beside(rows, knots, "forward")
+    before, after = _beside(rows, knots, "backward", by), _beside(rows, knots, "forward", by)
     # Beyond the ends there is one neighbour only.
     before, after = before.fillna(after), after.fillna(before)
     number = name in pop.covariates and name not in pop.labels

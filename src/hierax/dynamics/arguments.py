@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from hierax.data.population import Population
@@ -25,8 +26,9 @@ def individual(pop: Population, name: str, value: Any, *, varying: bool = False)
         return value[None, None]
     if value.shape in ((n, 1), (1, 1)):
         return value
+    # With as many records as subjects, a slip of broadcasting cannot be told from a parameter by record.
     slip = value.shape == (n, n) and n > 1
-    if varying and value.shape == (n, t) and not (slip and pop.interpolation is None):
+    if varying and value.shape == (n, t):
         return value
     may = f"(subject, 1) = ({n}, 1)" + (f" or (subject, time) = ({n}, {t})" if varying else "")
     what = f"{name} has shape {value.shape}, but an individual parameter must be {may}"
@@ -48,7 +50,7 @@ def structural(pop: Population, name: str, value: Any) -> Float[Array, "subject 
     ValueError
         A parameter that changes where no interpolation was named, or a straight line between records.
     """
-    value = individual(pop, name, value, varying=True)
+    value = individual(pop, name, value, varying=pop.interpolation is not None or pop.n_subjects != pop.n_records)
     if value.shape[1] == 1 or pop.n_records == 1:
         return value
     if pop.interpolation is None:
@@ -88,8 +90,8 @@ def per_dose(pop: Population, name: str, value: Any, default: float) -> Float[Ar
 
 def compartment_number(pop: Population, name: str, key: Any) -> int:
     """Return the number of a compartment that is given by number or name."""
-    if isinstance(key, int):
-        return key
+    if isinstance(key, int | np.integer):
+        return int(key)
     names = dict(pop.compartment_names)
     if key not in names:
         raise ValueError(

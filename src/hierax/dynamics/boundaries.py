@@ -80,7 +80,8 @@ def sort_boundaries(pop: Population, inputs: Inputs) -> Boundaries:
 
     def put(number: int, starts: list[Array], ends: list[Array]) -> Array:
         """Return values of starts and ends of the doses of one compartment, sorted."""
-        parts = [jnp.where(inputs.compartment == number, value, 0.0) for value in (*starts, *ends)]
+        places = [slot.compartment for slot in slots] * (2 if ends else 1)
+        parts = [jnp.where(c == number, v, 0.0) for c, v in zip(places, (*starts, *ends), strict=True)]
         values = jnp.concatenate([jnp.zeros(times.shape), *parts], axis=1)
         return jnp.take_along_axis(jnp.pad(values, ((0, 0), (0, total - values.shape[1]))), rank, axis=1)
 
@@ -124,6 +125,7 @@ class _Slot(NamedTuple):
     rate: Array
     segment: Array
     record: Array
+    compartment: Array
 
 
 def _sorted_segment(inputs: Inputs) -> Array:
@@ -132,25 +134,34 @@ def _sorted_segment(inputs: Inputs) -> Array:
 
 
 def _slots(inputs: Inputs) -> tuple[list[_Slot], Array]:
-    """Return the doses, and the doses before a steady-state record that still arrive or run after it.
+    """Return the doses, and the doses of each steady state that still arrive or run after its record.
 
     Also which steady states have more of these than there are slots.
     """
     segment = _sorted_segment(inputs)
-    bolus = jnp.where(inputs.rate > 0, 0.0, inputs.amount)
-    rate = jnp.where(inputs.constant, 0.0, inputs.rate)
     end = inputs.arrival + inputs.duration
+    alone = ~(inputs.periodic | inputs.constant)
+    bolus = jnp.where(alone & ~inputs.infused, inputs.amount, 0.0)
+    rate = jnp.where(alone & inputs.infused, inputs.rate, 0.0)
+    out = [_Slot(inputs.arrival, end, bolus, rate, segment, inputs.record, inputs.compartment)]
+    lost = jnp.zeros(inputs.mask.shape, bool)
     if not inputs.steady_states:
-        slot = _Slot(inputs.arrival, end, bolus, rate, segment, inputs.record)
-        return [slot], jnp.zeros(inputs.mask.shape, bool)
-    out = []
+        return out, lost
+    # The steady states of a subject are few: theirs alone are followed slot by slot.
+    chosen = jnp.argsort(~inputs.periodic, axis=1, stable=True)[:, : inputs.steady_states]
+
+    def pick(values: Array) -> Array:
+        return jnp.take_along_axis(values, chosen, axis=1)
+
+    time, periodic, interval = pick(inputs.time), pick(inputs.periodic), pick(inputs.interval)
+    infused, amount, speed = pick(inputs.infused), pick(inputs.amount), pick(inputs.rate)
+    rest = (pick(segment), pick(inputs.record), pick(inputs.compartment))
     for slot in range(inputs.slots):
-        start, stop = inputs.arrival - slot * inputs.interval, end - slot * inputs.interval
-        alone = ~inputs.periodic & (slot == 0)
-        amount = jnp.where(alone | (inputs.periodic & (start > inputs.time)), bolus, 0.0)
-        speed = jnp.where(alone | (inputs.periodic & (stop > inputs.time)), rate, 0.0)
-        begin = jnp.where(inputs.periodic, jnp.maximum(start, inputs.time), start)
-        out.append(_Slot(begin, jnp.maximum(stop, begin), amount, speed, segment, inputs.record))
+        start, stop = pick(inputs.arrival) - slot * interval, pick(end) - slot * interval
+        given = jnp.where(periodic & ~infused & (start > time), amount, 0.0)
+        running = jnp.where(periodic & infused & (stop > time), speed, 0.0)
+        begin = jnp.maximum(start, time)
+        out.append(_Slot(begin, jnp.maximum(stop, begin), given, running, *rest))
     return out, inputs.periodic & (end - inputs.slots * inputs.interval > inputs.time)
 
 

@@ -82,7 +82,10 @@ def one_compartment(
     -----
     A parameter ``(subject, time)`` holds between records by the population's interpolation (``nocb``, ``locf`` or
     ``midpoint``), also across additional doses and ends of infusions. F, lag, rate and duration are those of the dose
-    record. Steady states have the parameters of their record for ever before.
+    record. Steady states have the parameters of their record for ever before. Where doses are many or parameters
+    change, the doses of a steady state that still arrive or run at its record are followed one by one, eleven of them
+    (more where the data's own infusions overlap): with a lag or a modelled duration of more intervals the result is
+    NaN.
     """
     given = _given(pop, "one_compartment", CL=CL, V=V, k=k, ka=ka)
     volume = _need(given, "one_compartment", "V")

@@ -5,7 +5,9 @@ After a unit bolus into compartment ``i``, the amount in compartment ``o`` is th
 in place of the exponential. Two rates of a disposition (almost) coincide where exchange with a compartment (almost)
 stops while its rate constant equals the elimination's: weights then grow as the inverse of the gap, and their
 derivatives as powers of it, although every amount stays smooth. There the amounts, which are analytic in the squared
-half gap, are extrapolated from points a little away.
+half gap, are extrapolated from points a little away. This is for two rates: where all three rates of three compartments
+coincide (no exchange at all, and both rate constants back equal to the elimination's), derivatives lose digits, and at
+the very point there is no number.
 """
 
 from __future__ import annotations

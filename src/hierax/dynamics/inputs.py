@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +11,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hierax.data.events import MODELLED_DURATION, MODELLED_RATE
 from hierax.data.population import Population
-from hierax.dynamics.arguments import individual, per_dose
+from hierax.dynamics.arguments import compartment_number, individual, per_dose
+
+# How many intervals a lag or a modelled duration of a steady state may last, where doses are followed one by one.
+EXTRA_SLOTS = 10
+# The shortest infusion: a modelled duration of 0 is a bolus, whose rate would be infinite.
+_SHORTEST = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +31,16 @@ class Inputs:
         Amount that becomes available; rate and duration of an infusion, both 0 for a bolus.
     interval : array
         Period of a steady state, 1 where there is none.
+    infused : bool array
+        Which doses are infusions, whatever their rate.
     periodic, constant : bool array
         Steady states of repeated doses, and of a constant infusion.
     compartment, record, segment, mask : array
         As in :class:`~hierax.data.events.Events`.
-    infusions, steady_states : bool
+    infusions : bool
         Whether there are any.
+    steady_states : int
+        How many steady states a subject has at most.
     slots : int
         How many doses of a periodic steady state may still be on their way, or run, at its record.
     """
@@ -41,6 +51,7 @@ class Inputs:
     rate: Float[Array, "subject dose"]
     duration: Float[Array, "subject dose"]
     interval: Float[Array, "subject dose"]
+    infused: Bool[Array, "subject dose"]
     periodic: Bool[Array, "subject dose"]
     constant: Bool[Array, "subject dose"]
     compartment: Int[Array, "subject dose"]
@@ -48,7 +59,7 @@ class Inputs:
     segment: Int[Array, "subject dose"]
     mask: Bool[Array, "subject dose"]
     infusions: bool
-    steady_states: bool
+    steady_states: int
     slots: int
 
 
@@ -71,12 +82,13 @@ def resolve(
         Doses whose rate or duration is a parameter that is not given, or one given that no dose has.
     """
     events = pop.events
-    _check_modelled(events.modelled_kinds, rate, duration)
+    for number, name, value in ((MODELLED_RATE, "rate", rate), (MODELLED_DURATION, "duration", duration)):
+        _check_modelled(pop, number, name, value)
     mask, steady = jnp.asarray(events.mask), jnp.asarray(events.steady)
     given, interval = jnp.asarray(events.amount), jnp.asarray(events.interval)
     available = given if F is None else given * per_dose(pop, "F", F, 1.0)
     available = jnp.where(mask, available, 0.0)
-    speed, length = _speed(pop, available, rate, duration, zero_order, route)
+    infused, speed, length = _speed(pop, available, rate, duration, zero_order, route)
     time = jnp.asarray(events.time)
     arrival = time if lag is None else time + per_dose(pop, "lag", lag, 0.0)
     constant = mask & (steady > 0) & (interval <= 0) & (given == 0)
@@ -90,6 +102,7 @@ def resolve(
         rate=speed,
         duration=length,
         interval=jnp.where(periodic & (interval > 0), interval, 1.0),
+        infused=infused,
         periodic=periodic,
         constant=constant,
         compartment=jnp.asarray(events.compartment),
@@ -98,45 +111,55 @@ def resolve(
         mask=mask,
         infusions=infusions,
         steady_states=events.steady_states,
-        slots=max(1, events.overlap) + 2 * moves if events.steady_states else 1,
+        slots=max(1, events.overlap) + EXTRA_SLOTS * moves,
     )
 
 
 def _speed(
     pop: Population, amount: Array, rate: Any, duration: Any, zero_order: Any, route: int
-) -> tuple[Array, Array]:
-    """Return rate and duration of every dose; 0 and 0 for a bolus.
+) -> tuple[Array, Array, Array]:
+    """Return which doses are infusions, and rate and duration of every dose; 0 and 0 for a bolus.
 
     Where the rate is known (RATE > 0 or -1), bioavailability changes the duration; where the duration is, the rate.
     """
     events = pop.events
     speed, modelled = jnp.asarray(events.rate), jnp.asarray(events.modelled)
     length = jnp.zeros_like(speed)
-    timed = jnp.zeros(speed.shape, bool)
-    if MODELLED_RATE in events.modelled_kinds:
+    timed, rated = jnp.zeros(speed.shape, bool), speed > 0
+    kinds = {kind for kind, _ in events.modelled_kinds}
+    if MODELLED_RATE in kinds:
+        rated = rated | (modelled == MODELLED_RATE)
         speed = jnp.where(modelled == MODELLED_RATE, per_dose(pop, "rate", rate, 1.0), speed)
-    if MODELLED_DURATION in events.modelled_kinds:
+    if MODELLED_DURATION in kinds:
         timed = modelled == MODELLED_DURATION
         length = jnp.where(timed, per_dose(pop, "duration", duration, 1.0), length)
     if zero_order is not None:
-        absorbed = (speed == 0) & (modelled == 0) & (jnp.asarray(events.compartment) == route) & events.mask
+        absorbed = ~rated & (modelled == 0) & (jnp.asarray(events.compartment) == route) & events.mask
         length = jnp.where(absorbed, individual(pop, "Tk0", zero_order), length)
         timed = timed | absorbed
+    length = jnp.where(timed, jnp.maximum(length, _SHORTEST), 0.0)
     speed = jnp.where(timed, amount / jnp.where(timed, length, 1.0), speed)
-    infused = speed > 0
-    length = jnp.where(timed, length, jnp.where(infused, amount / jnp.where(infused, speed, 1.0), 0.0))
-    return jnp.where(events.mask, speed, 0.0), length
+    length = jnp.where(rated, amount / jnp.where(rated, speed, 1.0), length)
+    return (timed | rated) & events.mask, jnp.where(events.mask, speed, 0.0), length
 
 
-def _check_modelled(kinds: tuple[int, ...], rate: Any, duration: Any) -> None:
-    for kind, name, value in ((MODELLED_RATE, "rate", rate), (MODELLED_DURATION, "duration", duration)):
-        if kind in kinds and value is None:
+def _check_modelled(pop: Population, kind: int, name: str, value: Any) -> None:
+    """Refuse modelled rates and durations that are not given, and given ones that no dose has."""
+    needed = {compartment for known, compartment in pop.events.modelled_kinds if known == kind}
+    if needed and value is None:
+        raise ValueError(
+            f"Some doses have RATE -{kind}, so their {name} is a parameter of the model, and none is given. "
+            f"Pass {name}=, (subject, 1) or (subject, time)."
+        )
+    if isinstance(value, Mapping):
+        lacking = needed - {compartment_number(pop, name, key) for key in value}
+        if lacking:
             raise ValueError(
-                f"Some doses have RATE -{kind}, so their {name} is a parameter of the model, and none is given. "
-                f"Pass {name}=, (subject, 1) or (subject, time)."
+                f"Doses into CMT {sorted(lacking)} have RATE -{kind}, and {name}= gives none for that compartment; it "
+                f"has {list(value)}. Add it."
             )
-        if kind not in kinds and value is not None:
-            raise ValueError(
-                f"{name}= is given, but no dose has RATE -{kind}, so it would do nothing. Set RATE={-kind} on the dose "
-                f"records" + (", or use Tk0= for a zero-order absorption." if kind == MODELLED_DURATION else ".")
-            )
+    if not needed and value is not None:
+        raise ValueError(
+            f"{name}= is given, but no dose has RATE -{kind}, so it would do nothing. Set RATE={-kind} on the dose "
+            f"records" + (", or use Tk0= for a zero-order absorption." if kind == MODELLED_DURATION else ".")
+        )

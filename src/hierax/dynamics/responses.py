@@ -65,14 +65,14 @@ def direct(a: Array, dose: Inputs, time: Timing) -> Array:
     out = dose.amount * jnp.exp(-a * time.elapsed)
     if dose.infusions:
         infused = dose.rate * exp_integral(a, time.running) * jnp.exp(-a * time.after)
-        out = jnp.where(dose.rate > 0, infused, out)
+        out = jnp.where(dose.infused, infused, out)
     if not dose.steady_states:
         return out
     repeated = _repeats(a, dose.interval)
     steady = dose.amount * jnp.exp(-a * time.elapsed) * repeated
     if dose.infusions:
         ended = dose.rate * exp_integral(a, dose.duration) * jnp.exp(-a * time.tail) * repeated
-        steady = jnp.where(dose.rate > 0, ended + dose.rate * _running_sum(a, dose, time), steady)
+        steady = jnp.where(dose.infused, ended + dose.rate * _running_sum(a, dose, time), steady)
         out = jnp.where(dose.constant, dose.rate / a * jnp.exp(-a * time.elapsed), out)
     return jnp.where(dose.periodic, steady, out)
 
@@ -84,7 +84,7 @@ def absorbed(ka: Array, a: Array, dose: Inputs, time: Timing) -> Array:
         depot = dose.rate * exp_integral(ka, time.running)
         reached = dose.rate * (exp_integral(a, time.running) - exp_difference(ka, a, time.running))
         infused = reached * jnp.exp(-a * time.after) + depot * ka * exp_difference(ka, a, time.after)
-        out = jnp.where(dose.rate > 0, infused, out)
+        out = jnp.where(dose.infused, infused, out)
     if not dose.steady_states:
         return out
     steady = dose.amount * ka * _repeated_difference(ka, a, dose.interval, time.elapsed)
@@ -96,7 +96,7 @@ def absorbed(ka: Array, a: Array, dose: Inputs, time: Timing) -> Array:
         last = time.elapsed + time.count * dose.interval
         gone = _repeated_difference(ka, a, dose.interval, time.elapsed)
         gone = gone - _repeated_difference(ka, a, dose.interval, last)
-        steady = jnp.where(dose.rate > 0, ended + dose.rate * (_running_sum(a, dose, time) - gone), steady)
+        steady = jnp.where(dose.infused, ended + dose.rate * (_running_sum(a, dose, time) - gone), steady)
         plateau = dose.rate / a * jnp.exp(-a * time.elapsed) + dose.rate * exp_difference(ka, a, time.elapsed)
         out = jnp.where(dose.constant, plateau, out)
     return jnp.where(dose.periodic, steady, out)
