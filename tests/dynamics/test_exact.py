@@ -108,7 +108,8 @@ def test_more_random_parameters(n):
             compare(np.exp(rng.uniform(-4, 2, 2 * n - 1 + oral)), n, oral, BAR)
 
 
-@pytest.mark.parametrize("gap", [1e-2, 1e-5, 1e-8, 0.0])
+# References of 50 digits take seconds: two of the gaps are left to the slow tests.
+@pytest.mark.parametrize("gap", [1e-2, 1e-8, *(pytest.param(gap, marks=pytest.mark.slow) for gap in (1e-5, 0.0))])
 @pytest.mark.parametrize(
     ("n", "oral", "point"),
     [
@@ -126,6 +127,42 @@ def test_more_random_parameters(n):
 )
 def test_near_equal_rates(n, oral, point, gap):
     compare(point(gap), n, oral, BAR)
+
+
+def all_three_rates(gap, exchange, oral):
+    """No exchange, and both peripheral compartments empty as fast as the central one.
+
+    Three points a little apart stand in for one: their weights are inverse squares of the distance.
+    """
+    point = [0.2, exchange, 0.2 * (1 + gap), 0.5 * exchange, 0.2 * (1 - gap), *([1.0] if oral else [])]
+    compare(point, 3, oral, 1e-8)
+
+
+def test_all_three_rates_of_three_compartments():
+    all_three_rates(1e-8, 1e-9, False)
+
+
+@pytest.mark.slow
+def test_all_three_rates_of_three_compartments_from_near_to_at_the_point():
+    for oral in (False, True):
+        for gap in (0.0, 1e-8, 1e-4):
+            for exchange in (1e-9, 1e-5):
+                all_three_rates(gap, exchange, oral)
+
+
+def test_both_modes_of_differentiation_where_all_three_rates_coincide():
+    frame = pd.DataFrame({"ID": 1, "TIME": [0.0, *TIMES], "DV": [np.nan, 1, 2, 3, 4], "AMT": [100.0, 0, 0, 0, 0]})
+    pop = hx.read_nonmem(frame)
+
+    def curve(theta):
+        k, k12, k21, k13, k31 = theta
+        return hx.pk.three_compartment(pop, k=k, k12=k12, k21=k21, k13=k13, k31=k31, V1=1.0)[0]
+
+    point = jnp.array([0.2, 0.0, 0.2, 0.0, 0.2])
+    forward, reverse = jax.jit(jax.jacfwd(curve))(point), jax.jit(jax.jacrev(curve))(point)
+    np.testing.assert_allclose(curve(point), 100 * np.exp(-0.2 * pop.times[0]), rtol=1e-10)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-8, atol=1e-8)
+    assert np.isfinite(forward).all()
 
 
 def test_absorption_as_fast_as_a_mode_of_two_compartments():

@@ -5,9 +5,8 @@ After a unit bolus into compartment ``i``, the amount in compartment ``o`` is th
 in place of the exponential. Two rates of a disposition (almost) coincide where exchange with a compartment (almost)
 stops while its rate constant equals the elimination's: weights then grow as the inverse of the gap, and their
 derivatives as powers of it, although every amount stays smooth. There the amounts, which are analytic in the squared
-half gap, are extrapolated from points a little away. This is for two rates: where all three rates of three compartments
-coincide (no exchange at all, and both rate constants back equal to the elimination's), derivatives lose digits, and at
-the very point there is no number.
+half gap, are extrapolated from points a little away. Where all three rates of three compartments come together, the
+same is done in the linear coefficient of their centred characteristic polynomial, in which the amounts are analytic too.
 """
 
 from __future__ import annotations
@@ -69,13 +68,49 @@ def sum_of_modes(micro: Micro, amounts: Callable[[Modes], Any]) -> Any:
 
 
 def _closeness(micro: Micro) -> tuple[Array, Array]:
-    """Return where two rates are close, and the step in the squared half gap."""
+    """Return where two rates, or three, are close, and the step in what is moved there."""
     frozen = jax.tree.map(jax.lax.stop_gradient, micro)
-    middle, square, _, _ = _pair(frozen)
     # Without exchange, two rates may be 0: a step all the same.
     total = frozen.k + sum(out + back for out, back in frozen.exchange)
-    step = (NEAR * jnp.maximum(middle, 1e-6 * total)) ** 2
-    return square < step, step
+    if len(micro.exchange) == 1:
+        middle, square, _, _ = _pair(frozen)
+        step = (NEAR * jnp.maximum(middle, 1e-6 * total)) ** 2
+        return square < step, step
+    triple = _is_triple(frozen)
+    middle, square, _, _ = _pair(_apart(frozen, triple))
+    step = (NEAR * jnp.maximum(jnp.where(triple, total / 3.0, middle), 1e-6 * total)) ** 2
+    return triple | (square < step), step
+
+
+def _cubic(micro: Micro) -> tuple[Array, Array, Array]:
+    """Return the coefficients of the characteristic polynomial z³ - total z² + squares z - product."""
+    (k12, k21), (k13, k31) = micro.exchange
+    total = micro.k + k12 + k13 + k21 + k31
+    squares = micro.k * (k21 + k31) + k12 * k31 + k13 * k21 + k21 * k31
+    return total, squares, micro.k * k21 * k31
+
+
+def _centred(micro: Micro) -> tuple[Array, Array, Array]:
+    """Return the mean of the three rates, and linear and constant coefficient of the polynomial around it."""
+    total, squares, product = _cubic(micro)
+    centre = total / 3.0
+    return centre, squares - total * centre, ((centre - total) * centre + squares) * centre - product
+
+
+def _is_triple(micro: Micro) -> Array:
+    """Return where all three rates are close."""
+    centre, linear, constant = jax.lax.stop_gradient(_centred(micro))
+    near = NEAR * centre
+    return (-linear < near**2) & (jnp.abs(constant) < 0.1 * near**3)
+
+
+def _apart(micro: Micro, triple: Array) -> Micro:
+    """Return the rate constants, with some whose rates are far apart where all three are close.
+
+    What is computed for a pair there is not used, but must be finite, or its derivatives would be NaN in reverse mode.
+    """
+    safe = Micro(jnp.ones(()), ((jnp.array(0.5), jnp.array(0.3)), (jnp.array(0.2), jnp.array(0.1))))
+    return jax.tree.map(lambda value, other: jnp.where(triple, other, value), micro, safe)
 
 
 def _pair(micro: Micro) -> tuple[Array, Array, Array, Array | None]:
@@ -84,10 +119,7 @@ def _pair(micro: Micro) -> tuple[Array, Array, Array, Array | None]:
         ((k12, k21),) = micro.exchange
         half = 0.5 * (micro.k + k12 - k21)
         return 0.5 * (micro.k + k12 + k21), half * half + k12 * k21, micro.k * k21, None
-    (k12, k21), (k13, k31) = micro.exchange
-    total = micro.k + k12 + k13 + k21 + k31
-    squares = micro.k * (k21 + k31) + k12 * k31 + k13 * k21 + k21 * k31
-    product = micro.k * k21 * k31
+    total, squares, product = _cubic(micro)
     single, largest = _single_root(total, squares, product)
     for _ in range(_NEWTON_STEPS):
         value = ((single - total) * single + squares) * single - product
@@ -126,14 +158,42 @@ def _single_root(total: Array, squares: Array, product: Array) -> tuple[Array, A
 
 
 def _modes(micro: Micro, shift: Array) -> Modes:
-    """Return the modes, the squared half gap of the closest rates moved by ``shift``."""
+    """Return the modes; where rates are close, they are moved apart by ``shift``."""
+    if len(micro.exchange) == 1:
+        upper, lower, half, _ = _shifted_pair(micro, shift)
+        return _two_modes(micro, jnp.stack([upper, lower]), half, shift)
+    triple = _is_triple(micro)
+    far = _apart(micro, triple)
+    upper, lower, half, single = _shifted_pair(far, jnp.where(triple, 0.0, shift))
+    pair = jnp.stack([upper, lower, single])
+    gaps = jnp.stack(
+        [-2.0 * half * (single - upper), 2.0 * half * (single - lower), (upper - single) * (lower - single)]
+    )
+    three = _shifted_triple(micro, jnp.where(triple, shift, 0.0), triple)
+    spread = jnp.stack([(three[j] - three[i]) * (three[k] - three[i]) for i, j, k in ((0, 1, 2), (1, 0, 2), (2, 0, 1))])
+    return _three_modes(micro, jnp.where(triple, three, pair), jnp.where(triple, spread, gaps))
+
+
+def _shifted_pair(micro: Micro, shift: Array) -> tuple[Array, Array, Array, Array]:
+    """Return the two closest rates, the squared half gap moved by ``shift``, that half gap, and the third rate."""
     middle, square, product, single = _pair(micro)
     half = jnp.sqrt(square + shift)
     upper = middle + half
-    lower = (product - shift) / upper
-    if single is None:
-        return _two_modes(micro, jnp.stack([upper, lower]), half, shift)
-    return _three_modes(micro, jnp.stack([upper, lower, jnp.broadcast_to(single, upper.shape)]), half)
+    return upper, (product - shift) / upper, half, middle if single is None else jnp.broadcast_to(single, upper.shape)
+
+
+def _shifted_triple(micro: Micro, shift: Array, triple: Array) -> Array:
+    """Return three rates, the linear coefficient of their centred polynomial moved by ``shift``."""
+    centre, linear, constant = _centred(micro)
+    linear = jnp.where(triple, linear - shift, -1.0)
+    constant = jnp.where(triple, constant, 0.0)
+    frozen, rest = jax.lax.stop_gradient((linear, constant))
+    scale = jnp.sqrt(-frozen / 3.0)
+    angle = jnp.arccos(jnp.clip(-rest / (2.0 * scale**3), -1.0, 1.0)) / 3.0
+    roots = jnp.stack([2.0 * scale * jnp.cos(angle - 2.0 * jnp.pi * i / 3.0) for i in (0, 1, 2)])
+    for _ in range(_NEWTON_STEPS):
+        roots = roots - ((roots * roots + linear) * roots + constant) / (3.0 * roots * roots + linear)
+    return centre + roots
 
 
 def _two_modes(micro: Micro, rate: Array, half: Array, shift: Array) -> Modes:
@@ -156,12 +216,9 @@ def _two_modes(micro: Micro, rate: Array, half: Array, shift: Array) -> Modes:
     )
 
 
-def _three_modes(micro: Micro, rate: Array, half: Array) -> Modes:
+def _three_modes(micro: Micro, rate: Array, gaps: Array) -> Modes:
+    """Return the modes of these rates; ``gaps`` are the products of each one's distances to the others."""
     (k12, k21), (k13, k31) = micro.exchange
-    upper, lower, single = rate
-    denominator = jnp.stack(
-        [-2.0 * half * (single - upper), 2.0 * half * (single - lower), (upper - single) * (lower - single)]
-    )
     leave = micro.k + k12 + k13 - rate
     from2, from3 = k21 - rate, k31 - rate
     numerator = {
@@ -175,4 +232,4 @@ def _three_modes(micro: Micro, rate: Array, half: Array) -> Modes:
         (2, 1): jnp.broadcast_to(k21 * k13, rate.shape),
         (1, 2): jnp.broadcast_to(k31 * k12, rate.shape),
     }
-    return Modes(rate, {key: value / denominator for key, value in numerator.items()})
+    return Modes(rate, {key: value / gaps for key, value in numerator.items()})
