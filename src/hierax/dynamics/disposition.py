@@ -6,7 +6,7 @@ in place of the exponential. Two rates of a disposition (almost) coincide where 
 stops while its rate constant equals the elimination's: weights then grow as the inverse of the gap, and their
 derivatives as powers of it, although every amount stays smooth. There the amounts, which are analytic in the squared
 half gap, are extrapolated from points a little away. Where all three rates of three compartments come together, the
-same is done in the linear coefficient of their centred characteristic polynomial, in which the amounts are analytic too.
+same is done in the linear coefficient of their centred characteristic polynomial; the amounts are analytic in it too.
 """
 
 from __future__ import annotations
