@@ -50,7 +50,7 @@ def clean_times(frame: pd.DataFrame, units: Mapping[str, str], problems: Problem
         if dates:
             frame["_elapsed"] = absolute > 24
             absolute = absolute + _dates(frame, dates[0], problems)
-        first = absolute.groupby(frame["ID"], sort=False, dropna=False).transform(lambda part: part.iloc[0])
+        first = absolute.groupby(frame["ID"], sort=False, dropna=False).transform("first")
         # Exact to the second: differences of large absolute times would otherwise leave 1e-11 behind.
         frame["TIME"] = np.round((absolute - first) * 3600, 6) / 3600 * hours
     else:

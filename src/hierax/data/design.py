@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from hierax.data.columns import RESERVED
 from hierax.data.covariates import CovariateSpec, covariate_spec
 from hierax.data.population import Population
 from hierax.data.problems import Problems
-from hierax.data.read import clean_table, named_compartments
+from hierax.data.read import clean_table
 from hierax.data.records import build_population
 from hierax.data.regimen import Regimen, Subject
 
@@ -70,8 +69,7 @@ def build(table: pd.DataFrame, spec: CovariateSpec, endpoints: Mapping[str, Any]
     one = list(endpoints) == ["dv"]
     clean, names, labels = clean_table(table, spec, problems, None if one else endpoints, compartments)
     problems.raise_if_any()
-    out = build_population(clean, names, spec, labels)
-    return dataclasses.replace(out, compartment_names=named_compartments(compartments))
+    return build_population(clean, names, spec, labels, compartments)
 
 
 def value_at(times: np.ndarray, knots: Any, values: Any, interpolation: str | None) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,14 +103,7 @@ def read_nonmem(
         )
     problems.raise_if_any()
     note_oddities(clean, spec.columns, labels)
-    return dataclasses.replace(
-        build_population(clean, names, spec, labels), compartment_names=named_compartments(compartments)
-    )
-
-
-def named_compartments(compartments: Mapping[str, int] | None) -> tuple[tuple[str, int], ...]:
-    """Return names of compartments in the order of their numbers."""
-    return tuple(sorted((compartments or {}).items(), key=lambda pair: pair[1]))
+    return build_population(clean, names, spec, labels, compartments)
 
 
 def clean_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,11 @@ class RecordAxis:
 
 
 def build_population(
-    frame: pd.DataFrame, endpoints: tuple[str, ...], spec: CovariateSpec, labels: dict[str, tuple[Any, ...]]
+    frame: pd.DataFrame,
+    endpoints: tuple[str, ...],
+    spec: CovariateSpec,
+    labels: dict[str, tuple[Any, ...]],
+    compartments: Mapping[str, int] | None = None,
 ) -> Population:
     """Build the population from a table that :func:`hierax.read_nonmem` has checked."""
     axis = RecordAxis(frame)
@@ -67,6 +72,7 @@ def build_population(
         occasion_mask=occasion_mask,
         **_censoring(records, mask),
         interpolation=spec.interpolation,
+        compartment_names=tuple(sorted((compartments or {}).items(), key=lambda pair: pair[1])),
         labels=labels | _occasion_levels(frame),
         ids=tuple(axis.ids),
     )
