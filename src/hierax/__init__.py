@@ -24,6 +24,11 @@ from hierax.diagnose.report import report as report
 from hierax.diagnose.vpc import VPC as VPC
 from hierax.diagnose.vpc import vpc as vpc
 from hierax.dynamics import pk as pk
+from hierax.dynamics.adaptive import Adaptive as Adaptive
+from hierax.dynamics.exponential import MatrixExponential as MatrixExponential
+from hierax.dynamics.forcing import transit as transit
+from hierax.dynamics.grid import Grid as Grid
+from hierax.dynamics.ode import solve_ode as solve_ode
 from hierax.errors import DataError as DataError
 from hierax.errors import DataWarning as DataWarning
 from hierax.errors import EstimatorError as EstimatorError

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 from helpers import EXACT
+from numpyro.primitives import _PYRO_STACK
 
 import hierax as hx
 from hierax.dynamics import closed_form
@@ -21,9 +22,58 @@ from hierax.dynamics import closed_form
 K, KA = 0.2, 0.7
 
 
-@pytest.fixture(params=["superposition", "propagation"], autouse=True)
+def by_ode(pop, *, k, V, ka=None, F=None, lag=None, rate=None, duration=None, Tk0=None):
+    """The closed form's work as an ODE, compiled."""
+
+    def field(t, y, p):
+        central = -p["k"] * y["central"]
+        if "depot" not in y:
+            return {"central": central}
+        return {"depot": -p["ka"] * y["depot"], "central": central + p["ka"] * y["depot"]}
+
+    if Tk0 is not None:
+        pytest.skip("zero-order absorption of a bolus is an option of the closed forms; here it is RATE -2")
+    oral = ka is not None
+    states = ["depot", "central"] if oral else ["central"]
+
+    def solve(pop, k, ka, F, lag, rate, duration):
+        args = {"k": k, "ka": ka} if oral else {"k": k}
+        return hx.solve_ode(
+            pop,
+            field,
+            dict.fromkeys(states, 0.0),
+            args,
+            doses=dict(enumerate(states, start=1)),
+            bioavailability=F,
+            lag=lag,
+            rate=rate,
+            duration=duration,
+            solver=hx.Grid(rtol=1e-10, floor=1e-6, method="dopri8"),
+        )
+
+    compiled = solve if _PYRO_STACK else jax.jit(solve)
+    return compiled(pop, k, ka, F, lag, rate, duration)["central"] / V
+
+
+def closed_forms_only(way):
+    if way == "ode":
+        pytest.skip("the ODE has a rule and a message of its own: tests/dynamics/test_ode.py")
+
+
+# An ODE is solved to 1e-10 of the state, and at least to 1e-16 of its peak; amounts are of the order of 100.
+TOLERANCE = {"rtol": EXACT, "atol": 1e-13}
+ODE_TOLERANCE = {"rtol": 1e-8, "atol": 1e-11}
+
+
+@pytest.fixture(params=["superposition", "propagation", pytest.param("ode", marks=pytest.mark.slow)], autouse=True)
 def way(request, monkeypatch):
+    if request.param == "ode":
+        monkeypatch.setattr(hx.pk, "one_compartment", by_ode)
+        monkeypatch.setitem(TOLERANCE, "rtol", ODE_TOLERANCE["rtol"])
+        monkeypatch.setitem(TOLERANCE, "atol", ODE_TOLERANCE["atol"])
+        return request.param
     monkeypatch.setattr(closed_form, "SUPERPOSED_DOSES", 10**6 if request.param == "superposition" else -1)
+    return request.param
 
 
 def records(*rows, interpolation=None, **options):
@@ -63,7 +113,7 @@ def infused(t, rate, duration):
 
 
 def check(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=EXACT, atol=1e-13)
+    np.testing.assert_allclose(found, expected, **TOLERANCE)
 
 
 # -- EVID (table b.2) --------------------------------------------------------------------------------------------
@@ -218,7 +268,7 @@ def test_dose_parameters_by_compartment_by_number_and_by_name():
     expected = [oral(t, 40) + bolus(t - 0.5, 60) for t in (2.0, 5.0)]
     check(central(pop, ka=KA, F={"gut": 0.4}, lag={"blood": 0.5}), expected)
     check(central(pop, ka=KA, F={1: 0.4}, lag={2: 0.5}), expected)
-    with pytest.raises(ValueError, match=r"F names the compartment 'liver', but .*'gut': 1"):
+    with pytest.raises(ValueError, match=r"names the compartment 'liver', but .*'gut': 1"):
         central(pop, ka=KA, F={"liver": 0.4})
 
 
@@ -284,7 +334,8 @@ def test_a_parameter_that_changes_while_an_infusion_runs():
     check(found, [0, first, second])
 
 
-def test_straight_lines_are_refused():
+def test_straight_lines_are_refused(way):
+    closed_forms_only(way)
     pop = records(dose(0), *at(4.0), interpolation="linear")
     with pytest.raises(ValueError, match=r"k changes along straight lines.*hx.solve_ode"):
         hx.pk.one_compartment(pop, k=jnp.array([[0.2, 0.5]]), V=1.0)
@@ -344,7 +395,8 @@ def test_a_subject_without_doses_is_zero_and_one_without_observations_is_predict
     check(amount[:, -1], [bolus(2), 100, 0])
 
 
-def test_doses_into_compartments_that_are_not_there_are_refused():
+def test_doses_into_compartments_that_are_not_there_are_refused(way):
+    closed_forms_only(way)
     pop = records(dose(0, CMT=2), *at(1.0))
     with pytest.raises(ValueError, match=r"Doses go into CMT \[2\], but this one_compartment has .*1: 'central'"):
         central(pop)

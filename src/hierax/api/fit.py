@@ -33,6 +33,8 @@ _warned_float32 = False
 # Further starts lie within this distance of the program's own start in unconstrained space: a factor of e, up or down,
 # for a positive parameter.
 SPREAD = 1.0
+_HISTORY = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
+_REFINEMENTS = 3
 
 
 def fit(
@@ -106,7 +108,14 @@ def fit(
     with Progress(progress, estimator.label, _constant(session, flat)) as bar:
         bar.begin(places.params(flat))
         search, history, flat = _multi_start(session, flat, free, max(starts, 1), seed, bar)
-    final = _finish(session, flat, search)
+        final = _finish(session, flat, search)
+        # The steps of an ODE are judged at the end; where they were too long, the search goes on with shorter ones.
+        for _ in range(_REFINEMENTS):
+            if search.result is Result.interrupted or session.confirm(flat, final):
+                break
+            search, more, flat = _go_on(session, flat, free, search, final, bar)
+            history = pd.concat([history, more], ignore_index=True)
+            final = _finish(session, flat, search)
     names = places.names()
     out = Fit(
         **_evaluation(session, flat, final),
@@ -126,7 +135,9 @@ def fit(
             "search": float(history["seconds"].sum()) if len(history) else 0.0,
             "evaluations": session.evaluations,
             "total": time.perf_counter() - began,
+            **_grid_timing(session),
         },
+        solver_error=None if session.grids is None else dict(session.grids.error),
     )
     _tell(out, throw)
     return out
@@ -164,8 +175,21 @@ def _multi_start(
     history["seconds"] = history.groupby("start")["seconds"].diff().fillna(history["seconds"])
     at = flat.copy()
     at[free] = best.x
-    order = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
-    return best, history.astype({"iteration": int})[order], at
+    return best, history.astype({"iteration": int})[_HISTORY], at
+
+
+def _go_on(
+    session: Session, flat: np.ndarray, free: np.ndarray, last: Search, final: Evaluated, bar: Progress
+) -> tuple[Search, pd.DataFrame, np.ndarray]:
+    """Search on from where a search ended, with other ODE grids."""
+    search = session.search(flat, free, lambda row: bar.show(0, row), final.eta)
+    frame = pd.DataFrame(search.history).assign(start=0)
+    frame["ofv"] = 2 * frame["value"] - _constant(session, flat)
+    frame["seconds"] = frame["seconds"].diff().fillna(frame["seconds"])
+    at = flat.copy()
+    at[free] = search.x
+    frame["iteration"] += len(last.history)
+    return search, frame.astype({"iteration": int})[_HISTORY], at
 
 
 def _rank(search: Search) -> tuple[bool, float]:
@@ -176,6 +200,12 @@ def _rank(search: Search) -> tuple[bool, float]:
 def _finish(session: Session, flat: np.ndarray, search: Search) -> Evaluated:
     """Evaluate once more at the end, so that modes and values belong to the returned parameters."""
     return _with_modes(session, flat, session.evaluate(flat, search.point.state))
+
+
+def _grid_timing(session: Session) -> dict[str, float]:
+    """Return how often ODE grids were placed, and for how many sizes of them the objective was compiled."""
+    grids = session.grids
+    return {} if grids is None else {"grid placings": grids.placings, "grid sizes": len(grids.sizes)}
 
 
 def _with_modes(session: Session, flat: np.ndarray, out: Evaluated) -> Evaluated:

@@ -44,6 +44,8 @@ class Events:
         Whether there are any: structure, so that data without them compile without their formulas.
     steady_states : int
         How many steady-state doses a subject has at most.
+    superposed : bool
+        Whether any steady state is added to what is there (SS 2).
     modelled_kinds : tuple of (kind, compartment)
         Which values of ``modelled`` other than 0 occur, and where.
     overlap : int
@@ -65,6 +67,7 @@ class Events:
     infusions: bool = False
     resets: bool = False
     steady_states: int = 0
+    superposed: bool = False
     modelled_kinds: tuple[tuple[int, int], ...] = ()
     overlap: int = 0
     compartments: tuple[int, ...] = (1,)
@@ -142,6 +145,7 @@ def _structure(values: dict[str, np.ndarray], segment: np.ndarray, subject: np.n
         "infusions": bool((rate > 0).any() or kinds),
         "resets": bool(segment.any()),
         "steady_states": int(np.bincount(subject[steady]).max()) if steady.any() else 0,
+        "superposed": bool((values["steady"] == 2).any()),
         "modelled_kinds": tuple(kinds),
         "overlap": int(np.ceil(runs.max())) if runs.size else 0,
         "compartments": tuple(int(number) for number in np.unique(values["compartment"])) or (1,),

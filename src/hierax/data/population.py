@@ -36,6 +36,7 @@ ARRAYS = (
     "cens",
     "limit",
     "data",
+    "grids",
 )
 # What a compiled function is compiled for, beside shapes.
 STRUCTURE = ("censoring", "interpolation", "compartment_names")
@@ -93,6 +94,8 @@ class Population:
         Kind is ``left``, ``right`` or ``interval``.
     data : dict of arrays
         Whatever :meth:`with_data` added; leading axis subject.
+    grids : dict
+        Frozen steps of the ODEs of a program, placed by a fit; see :class:`~hierax.Grid`.
     interpolation : str or None
         What holds between the records of a subject: ``locf``, ``nocb``, ``midpoint`` or ``linear``.
     compartment_names : tuple of (name, number)
@@ -115,6 +118,7 @@ class Population:
     cens: dict[str, Any] = dataclasses.field(default_factory=dict)
     limit: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    grids: dict[str, Any] = dataclasses.field(default_factory=dict)
     censoring: tuple[tuple[str, str], ...] = ()
     interpolation: str | None = None
     compartment_names: tuple[tuple[str, int], ...] = ()

@@ -75,6 +75,7 @@ def on_grid(pop: Population, points: int) -> Population:
         cens={},
         limit={},
         censoring=(),
+        grids={},
     )
 
 

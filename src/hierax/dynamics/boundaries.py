@@ -21,16 +21,21 @@ class Boundaries(NamedTuple):
         When, and how long after the boundary before; no time passes across a reset.
     keep : array, (subject, boundary)
         0 where the system was reset since the boundary before, else 1.
-    governing : int array, (subject, boundary)
-        Index of the record whose parameters hold in the interval that ends here.
-    jump, speed : dict of arrays, (subject, boundary)
-        By CMT: amount that is added, and change of the infusion rate.
+    fresh : bool array, (subject, boundary)
+        Which boundaries are the first of their part of the history.
+    governing, previous, following : int array, (subject, boundary)
+        Index of the record whose parameters hold in the interval that ends here; of the last record before it, and of
+        the first one after it.
+    jump, speed, begun : dict of arrays, (subject, boundary)
+        By CMT: amount that is added; change of the infusion rate, and of the number of infusions that run.
     rank : int array, (subject, boundary)
         The sorting: which entry of the unsorted sequence stands here.
     at_record : int array, (subject, time)
         Which boundary each record is.
     steady : int
         Where the steady states stand in the unsorted sequence.
+    segment : int array, (subject, boundary)
+        Part of the history.
     lost : bool array, (subject, dose)
         Steady states with more doses under way at their record than there are slots: NaN, for no number may be
         silently wrong.
@@ -39,12 +44,17 @@ class Boundaries(NamedTuple):
     time: Float[Array, "subject boundary"]
     gap: Float[Array, "subject boundary"]
     keep: Float[Array, "subject boundary"]
+    fresh: Bool[Array, "subject boundary"]
     governing: Int[Array, "subject boundary"]
+    previous: Int[Array, "subject boundary"]
+    following: Int[Array, "subject boundary"]
     jump: dict[int, Array]
     speed: dict[int, Array]
+    begun: dict[int, Array]
     rank: Int[Array, "subject boundary"]
     at_record: Int[Array, "subject time"]
     steady: int
+    segment: Int[Array, "subject boundary"]
     lost: Bool[Array, "subject dose"]
 
     def at_steady(self, values: Float[Array, "*mode subject dose"]) -> Float[Array, "*mode subject boundary"]:
@@ -55,24 +65,55 @@ class Boundaries(NamedTuple):
         wide = jnp.pad(values, (*ends, (self.steady, after)))
         return jnp.take_along_axis(wide, jnp.broadcast_to(self.rank, wide.shape), axis=-1)
 
+    def at_steady_flags(self, flags: Bool[Array, "subject dose"]) -> Bool[Array, "subject boundary"]:
+        """Put flags of steady states at their boundaries."""
+        after = self.rank.shape[-1] - self.steady - flags.shape[-1]
+        return jnp.take_along_axis(jnp.pad(flags, ((0, 0), (self.steady, after))), self.rank, axis=-1)
 
-def sort_boundaries(pop: Population, inputs: Inputs) -> Boundaries:
-    """Sort all that happens to each subject by segment, time, and file order."""
+
+class Block(NamedTuple):
+    """One kind of boundary: time, segment and order at equal time, each (subject, n)."""
+
+    time: Array
+    segment: Array
+    order: Array
+
+
+class Order(NamedTuple):
+    """An order found before: ``rank`` and ``at_record`` as in :class:`Boundaries`, and the records it was found for."""
+
+    rank: Int[Array, "subject boundary"]
+    at_record: Int[Array, "subject time"]
+    times: Float[Array, "subject time"]
+
+
+def sort_boundaries(
+    pop: Population, inputs: Inputs, extra: tuple[Block, ...] = (), order: Order | None = None
+) -> Boundaries:
+    """Sort all that happens to each subject, and ``extra`` times, by segment, time, and file order.
+
+    Sorting takes as long as a short solve; an ``order`` that was found for the same times saves it.
+    """
     times, records = jnp.asarray(pop.times), pop.n_records
     segment, index = jnp.asarray(pop.segment), jnp.broadcast_to(jnp.arange(records), times.shape)
     # Order at equal time: steady states (0), doses and ends of infusions (1), then what is read at the record (2).
-    blocks = [_Block(times, segment, 4 * index + 2)]
+    blocks = [Block(times, segment, 4 * index + 2)]
     slots, lost = _slots(inputs)
-    blocks += [_Block(slot.start, slot.segment, 4 * slot.record + 1) for slot in slots]
+    blocks += [Block(slot.start, slot.segment, 4 * slot.record + 1) for slot in slots]
     if inputs.infusions:
-        blocks += [_Block(slot.end, slot.segment, 4 * slot.record + 1) for slot in slots]
+        blocks += [Block(slot.end, slot.segment, 4 * slot.record + 1) for slot in slots]
     steady = sum(block.time.shape[1] for block in blocks)
     if inputs.steady_states:
-        blocks.append(_Block(inputs.time, _sorted_segment(inputs), 4 * inputs.record))
+        blocks.append(Block(inputs.time, _sorted_segment(inputs), 4 * inputs.record))
     if pop.interpolation == "midpoint" and records > 1:
         blocks.append(_middles(times, segment, index))
-    time, where, order = (jnp.concatenate(part, axis=1) for part in zip(*blocks, strict=True))
-    rank = jnp.lexsort((order, jax.lax.stop_gradient(time), where), axis=1)
+    blocks += extra
+    time, where, listed = (jnp.concatenate(part, axis=1) for part in zip(*blocks, strict=True))
+    if order is None:
+        rank = jnp.lexsort((listed, jax.lax.stop_gradient(time), where), axis=1)
+        at_record = jnp.argsort(rank, axis=1)[:, :records]
+    else:
+        rank, at_record = jnp.asarray(order.rank), jnp.asarray(order.at_record)
     time, where = (jnp.take_along_axis(part, rank, axis=1) for part in (time, where))
     fresh = jnp.concatenate([jnp.ones_like(where[:, :1], bool), where[:, 1:] != where[:, :-1]], axis=1)
     gap = jnp.concatenate([jnp.zeros_like(time[:, :1]), jnp.diff(time, axis=1)], axis=1)
@@ -85,44 +126,43 @@ def sort_boundaries(pop: Population, inputs: Inputs) -> Boundaries:
         values = jnp.concatenate([jnp.zeros(times.shape), *parts], axis=1)
         return jnp.take_along_axis(jnp.pad(values, ((0, 0), (0, total - values.shape[1]))), rank, axis=1)
 
-    speeds = [slot.rate for slot in slots]
+    speeds, runs = [slot.rate for slot in slots], [slot.runs * 1.0 for slot in slots]
     numbers = pop.events.compartments
+    governing, previous, following = _governing(pop, time, rank)
     return Boundaries(
         time=time,
         gap=jnp.where(fresh, 0.0, gap),
         keep=jnp.where(fresh, 0.0, 1.0),
-        governing=_governing(pop, time, rank),
+        fresh=fresh,
+        governing=governing,
+        previous=previous,
+        following=following,
         jump={number: put(number, [slot.amount for slot in slots], []) for number in numbers},
         speed={n: put(n, speeds, [-speed for speed in speeds]) for n in numbers} if inputs.infusions else {},
+        begun={n: put(n, runs, [-run for run in runs]) for n in numbers} if inputs.infusions else {},
         rank=rank,
-        at_record=jnp.argsort(rank, axis=1)[:, :records],
+        at_record=at_record,
         steady=steady,
+        segment=where,
         lost=lost,
     )
 
 
-class _Block(NamedTuple):
-    """One kind of boundary: time, segment and order, each (subject, n)."""
-
-    time: Array
-    segment: Array
-    order: Array
-
-
-def _middles(times: Array, segment: Array, index: Array) -> _Block:
+def _middles(times: Array, segment: Array, index: Array) -> Block:
     """Return the middles between records of one segment, where parameters change."""
     middle = 0.5 * (times[:, :-1] + times[:, 1:])
     same = segment[:, :-1] == segment[:, 1:]
-    return _Block(jnp.where(same, middle, times[:, :-1]), segment[:, :-1], 4 * index[:, :-1] + 3)
+    return Block(jnp.where(same, middle, times[:, :-1]), segment[:, :-1], 4 * index[:, :-1] + 3)
 
 
 class _Slot(NamedTuple):
-    """Doses as they enter the sequence: start and end, amount of a bolus, rate of an infusion."""
+    """Doses as they enter the sequence: start and end, amount of a bolus, rate of an infusion and whether it is one."""
 
     start: Array
     end: Array
     amount: Array
     rate: Array
+    runs: Array
     segment: Array
     record: Array
     compartment: Array
@@ -142,8 +182,9 @@ def _slots(inputs: Inputs) -> tuple[list[_Slot], Array]:
     end = inputs.arrival + inputs.duration
     alone = ~(inputs.periodic | inputs.constant)
     bolus = jnp.where(alone & ~inputs.infused, inputs.amount, 0.0)
-    rate = jnp.where(alone & inputs.infused, inputs.rate, 0.0)
-    out = [_Slot(inputs.arrival, end, bolus, rate, segment, inputs.record, inputs.compartment)]
+    runs = alone & inputs.infused
+    rate = jnp.where(runs, inputs.rate, 0.0)
+    out = [_Slot(inputs.arrival, end, bolus, rate, runs, segment, inputs.record, inputs.compartment)]
     lost = jnp.zeros(inputs.mask.shape, bool)
     if not inputs.steady_states:
         return out, lost
@@ -159,14 +200,14 @@ def _slots(inputs: Inputs) -> tuple[list[_Slot], Array]:
     for slot in range(inputs.slots):
         start, stop = pick(inputs.arrival) - slot * interval, pick(end) - slot * interval
         given = jnp.where(periodic & ~infused & (start > time), amount, 0.0)
-        running = jnp.where(periodic & infused & (stop > time), speed, 0.0)
+        runs = periodic & infused & (stop > time)
         begin = jnp.maximum(start, time)
-        out.append(_Slot(begin, jnp.maximum(stop, begin), given, running, *rest))
+        out.append(_Slot(begin, jnp.maximum(stop, begin), given, jnp.where(runs, speed, 0.0), runs, *rest))
     return out, inputs.periodic & (end - inputs.slots * inputs.interval > inputs.time)
 
 
-def _governing(pop: Population, time: Array, rank: Array) -> Array:
-    """Return the record whose parameters hold in the interval that ends at each boundary."""
+def _governing(pop: Population, time: Array, rank: Array) -> tuple[Array, Array, Array]:
+    """Return the record whose parameters hold in the interval that ends at each boundary, and those around it."""
     records = pop.n_records
     is_record = rank < records
     count = jnp.cumsum(is_record, axis=1)
@@ -174,7 +215,7 @@ def _governing(pop: Population, time: Array, rank: Array) -> Array:
     following = jnp.minimum(count - is_record, records - 1)
     previous = jnp.clip(count - is_record - 1, 0, records - 1)
     if pop.interpolation != "midpoint":
-        return following if pop.interpolation == "nocb" else previous
+        return following if pop.interpolation == "nocb" else previous, previous, following
     times = jnp.asarray(pop.times)
     middle = 0.5 * (jnp.take_along_axis(times, previous, axis=1) + jnp.take_along_axis(times, following, axis=1))
-    return jnp.where(time <= middle, previous, following)
+    return jnp.where(time <= middle, previous, following), previous, following

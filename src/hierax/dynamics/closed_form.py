@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from hierax.data.population import Population
 from hierax.dynamics.arguments import individual, structural
 from hierax.dynamics.disposition import Micro
-from hierax.dynamics.inputs import resolve
+from hierax.dynamics.forcing import Forcing
+from hierax.dynamics.inputs import Inputs, resolve
 from hierax.dynamics.propagation import propagate
-from hierax.dynamics.superposition import superpose
+from hierax.dynamics.superposition import sources_of, superpose
 
-Output = Literal["concentration", "amount", "concentrations", "amounts"]
+Output = Literal["concentration", "amount", "concentrations", "amounts", "forcing"]
 # Up to this many doses a subject, every dose is looked at from every record; beyond, doses and records are walked in
 # order. Both give the same numbers; this is where they take about the same time.
 SUPERPOSED_DOSES = 3
@@ -63,9 +66,10 @@ def one_compartment(
         Lag time of doses. A steady state with a lag is that of a regimen that has always run, each dose a lag late.
     rate, duration : as F, optional
         Rate and duration of infusions with RATE -1 and -2.
-    output : {"concentration", "amount", "concentrations", "amounts"}
+    output : {"concentration", "amount", "concentrations", "amounts", "forcing"}
         The central compartment's concentration or amount; or a dict of all compartments, ``depot`` (as an amount),
-        ``central``, ``peripheral1``, ``peripheral2``.
+        ``central``, ``peripheral1``, ``peripheral2``; or the central concentration as a function of time, for the
+        ``args`` of :func:`~hierax.solve_ode`.
 
     Returns
     -------
@@ -250,17 +254,19 @@ def _solve(
     micro, volumes, ka = structure
     names = (["depot"] if ka is not None else []) + ["central", "peripheral1", "peripheral2"][: len(volumes)]
     _check_doses(pop, model, names)
-    if output not in ("concentration", "amount", "concentrations", "amounts"):
+    if output not in get_args(Output):
         raise ValueError(
             f"output={output!r} is none of 'concentration', 'amount' (central compartment), 'concentrations', "
-            f"'amounts' (all compartments)."
+            f"'amounts' (all compartments), 'forcing' (a function of time for hx.solve_ode)."
         )
     if Tk0 is not None and ka is not None:
         raise ValueError(f"{model} has both ka and Tk0, but absorption is of first or of zero order. Give one of them.")
     inputs = resolve(pop, F, lag, rate, duration, None if Tk0 is None else individual(pop, "Tk0", Tk0))
+    constant = all(leaf.shape[1] == 1 for leaf in (micro.k, *sum(micro.exchange, ()), *([] if ka is None else [ka])))
+    if output == "forcing":
+        return _forcing(pop, model, structure, inputs, constant)
     every = output in ("concentrations", "amounts")
     states = [name_state for name_state in range(-1 if ka is not None else 0, len(volumes))] if every else [0]
-    constant = all(leaf.shape[1] == 1 for leaf in (micro.k, *sum(micro.exchange, ()), *([] if ka is None else [ka])))
     few = pop.events.time.shape[1] <= SUPERPOSED_DOSES
     method = superpose if constant and few else propagate
     amounts = method(pop, micro, ka, inputs, tuple(states))
@@ -270,6 +276,22 @@ def _solve(
         return amounts[0]
     labels = {-1: "depot", 0: "central", 1: "peripheral1", 2: "peripheral2"}
     return {labels[state]: amounts[state] for state in states}
+
+
+def _forcing(pop: Population, model: str, structure: _Structure, inputs: Inputs, constant: bool) -> Forcing:
+    """Return the central concentration as a function of time."""
+    if not constant or structure.volumes[0].shape[1] > 1:
+        raise ValueError(
+            f"{model} with output='forcing' has parameters that change from record to record, but a closed form by "
+            f"superposition needs constant ones. Write these compartments as states of hx.solve_ode."
+        )
+
+    def by_subject(leaf: Array) -> Array:
+        return jnp.broadcast_to(leaf, (pop.n_subjects, 1))
+
+    micro, ka = jax.tree.map(by_subject, (structure.micro, structure.ka))
+    sources = tuple(sources_of(pop, ka).items())
+    return Forcing(inputs, micro, ka, by_subject(structure.volumes[0]), sources=sources)
 
 
 def _check_doses(pop: Population, model: str, names: list[str]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -43,6 +44,8 @@ class Inputs:
         How many steady states a subject has at most.
     slots : int
         How many doses of a periodic steady state may still be on their way, or run, at its record.
+    moves : bool
+        Whether parameters move arrivals or ends.
     """
 
     time: Float[Array, "subject dose"]
@@ -61,6 +64,15 @@ class Inputs:
     infusions: bool
     steady_states: int
     slots: int
+    moves: bool = False
+
+
+_STRUCTURE = ["infusions", "steady_states", "slots", "moves"]
+jax.tree_util.register_dataclass(
+    Inputs,
+    data_fields=[field.name for field in dataclasses.fields(Inputs) if field.name not in _STRUCTURE],
+    meta_fields=_STRUCTURE,
+)
 
 
 def resolve(
@@ -112,6 +124,7 @@ def resolve(
         infusions=infusions,
         steady_states=events.steady_states,
         slots=max(1, events.overlap) + EXTRA_SLOTS * moves,
+        moves=bool(moves),
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.dynamics.disposition import Micro, Modes, sum_of_modes
 from hierax.dynamics.inputs import Inputs
-from hierax.dynamics.responses import direct, respond, time_doses
+from hierax.dynamics.responses import Timing, direct, respond, time_doses
 
 
 def superpose(
@@ -20,11 +20,23 @@ def superpose(
 
     Cost: records × doses × modes.
     """
-    dose = _on_last_axis(inputs)
+    dose = on_last_axis(inputs)
     times = jnp.asarray(pop.times)[:, :, None]
     acts = _acting(pop, dose, times)
-    time = time_doses(dose, times, acts)
-    sources = _sources(pop, ka)
+    return superpose_at(sources_of(pop, ka), micro, ka, dose, time_doses(dose, times, acts), acts, wanted)
+
+
+def superpose_at(
+    sources: dict[int, int],
+    micro: Micro,
+    ka: Array | None,
+    dose: Inputs,
+    time: Timing,
+    acts: Array,
+    wanted: tuple[int, ...],
+) -> dict[int, Float[Array, "subject time"]]:
+    """Return the amounts at given timings of the doses (arrays (subject, time, dose))."""
+    shape = acts.shape[:2]
     out: dict[int, Array] = {}
     if -1 in wanted:
         assert ka is not None
@@ -42,7 +54,7 @@ def superpose(
         return {
             target: sum(
                 ((modes.weight[target, max(state, 0)] * part).sum(0) for state, part in parts.items()),
-                start=jnp.zeros(jnp.shape(pop.times)),
+                start=jnp.zeros(shape),
             )
             for target in wanted
             if target >= 0
@@ -51,13 +63,13 @@ def superpose(
     return out | sum_of_modes(micro, amounts)
 
 
-def _sources(pop: Population, ka: Array | None) -> dict[int, int]:
+def sources_of(pop: Population, ka: Array | None) -> dict[int, int]:
     """Return the dosed compartments: CMT → state."""
     first = 1 if ka is None else 2
     return {number: number - first for number in pop.events.compartments}
 
 
-def _on_last_axis(inputs: Inputs) -> Inputs:
+def on_last_axis(inputs: Inputs) -> Inputs:
     """Return the doses as arrays (subject, 1, dose)."""
     arrays = {
         field.name: getattr(inputs, field.name)[:, None, :]

@@ -59,6 +59,8 @@ _HALVINGS = 30
 # After this many refused steps in a row, the modes themselves are looked at.
 _SUSPICION = 6
 _RESTARTS = 4
+# So many changes of the objective by ``watch`` are no restarts.
+_CHANGES = 20
 _STILL = 4
 
 
@@ -70,15 +72,17 @@ def minimise(
     report: Callable[[dict[str, float]], None],
     bounded: np.ndarray | None = None,
     anew: Callable[[np.ndarray, Any], Any] | None = None,
+    watch: Callable[[np.ndarray, Any], bool] | None = None,
 ) -> Search:
     """Minimise a smooth objective from ``x``.
 
     ``evaluate(x, state)`` returns a :class:`Point`; its ``state`` (the modes) of the last accepted point is handed
     to the next evaluation as a warm start. ``bounded`` marks the entries that ``max_step`` holds for.
     ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
-    cliff. Interrupting (Ctrl-C) returns the best point so far.
+    cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
+    placing the grid of an ODE anew). Interrupting (Ctrl-C) returns the best point so far.
     """
-    run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded, anew)
+    run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded, anew, watch)
     try:
         # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -101,7 +105,9 @@ class _Run:
         report: Callable[[dict[str, float]], None],
         bounded: np.ndarray,
         anew: Callable[[np.ndarray, Any], Any] | None,
+        watch: Callable[[np.ndarray, Any], bool] | None = None,
     ):
+        self.watch, self.changed = watch, 0
         self.evaluate, self.options, self.report, self.bounded, self.anew = evaluate, options, report, bounded, anew
         self.best: Point | None = None
         self.best_x = np.zeros(0)
@@ -115,9 +121,15 @@ class _Run:
             return Result.non_finite, "the objective is not finite at the start values"
         if x.size == 0:
             return Result.converged, "nothing is free to vary"
-        for attempt in range(_RESTARTS + 1):
+        attempt = -1
+        while attempt < _RESTARTS:
+            attempt += 1
             before = self.best.value if self.best is not None else np.inf
+            changes = self.changed
             done = self.descend()
+            if self.changed > changes:
+                attempt -= self.changed <= _CHANGES
+                continue
             # Where the search has ended, modes that were followed for long may no longer be the best ones.
             if self.refresh():
                 continue
@@ -147,6 +159,10 @@ class _Run:
             point = self.see(origin + scale @ step, self.best.state, float(np.linalg.norm(step)))
             accepted = bfgs.tell(point.value, scale.T @ point.gradient)
             if accepted:
+                if self.watch is not None and self.watch(self.best_x, self.best.state):
+                    self.changed += 1
+                    self.see(self.best_x, self.best.state, 0.0, replace=True)
+                    return None
                 if standardised(self.best) < self.options.gtol:
                     return Result.converged, "the standardised gradient is below gtol"
                 # With few subjects their scores say little of the curvature; BFGS knows it after some steps.

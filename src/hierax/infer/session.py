@@ -14,12 +14,16 @@ import numpy as np
 from hierax.data.population import Population
 from hierax.infer import objective
 from hierax.infer.estimator import Estimator
+from hierax.infer.grids import Grids, grids_of
 from hierax.infer.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.optimise import Point, Search, minimise
 from hierax.infer.result import Result
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
 from hierax.program.priors import penalty
+
+# How often the first evaluation places grids at the modes that it finds.
+_SETTLING = 3
 
 Report = Callable[[dict[str, float]], None]
 
@@ -43,8 +47,10 @@ class Session:
     priors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evaluations: int = 0
     compile_seconds: float = 0.0
+    grids: Grids | None = None
 
     def __post_init__(self) -> None:
+        self.grids = grids_of(self.program)
         self.estimator.check(self.program, self.pop)
         self._use(forward=self.layout.size <= objective.FORWARD_PARAMETERS)
         self._value = compiled_value(self.program, self.estimator, self.layout.unravel)
@@ -58,11 +64,57 @@ class Session:
         """Return what stands for no warm start, (subject, coordinate): modes are then sought from the reference."""
         return np.full((self.pop.n_subjects, len(self.program.effect_names)), np.nan)
 
+    def place(self, flat: Any, eta: Any = None) -> None:
+        """Place the grids of the program's ODEs for these values."""
+        assert self.grids is not None
+        self.pop = self.grids.place(self.pop, self.layout.params(flat), self.cold() if eta is None else eta)
+
+    def _settle(self, function: Any, flat: Any, eta: Any) -> Evaluated:
+        """Evaluate; where no grid is placed yet, place it at the modes, which are found on grids placed on the way."""
+        first = self.grids is not None and not self.grids.placings
+        start = self.cold() if eta is None else eta
+        if first:
+            self.place(flat, start)
+        for _ in range(_SETTLING + 1):
+            out = function(jnp.asarray(flat, float), jnp.asarray(start), self.pop)
+            finite = np.where(np.isfinite(out.eta), out.eta, np.nan)
+            if not first or not self.estimator.has_modes or not self.watch(flat, finite):
+                break
+        return out
+
+    def watch(self, flat: np.ndarray, eta: Any) -> bool:
+        """Look at the error of the ODE grids; place them anew where it has grown, and return whether."""
+        if self.grids is None:
+            return False
+        params = self.layout.params(flat)
+        if self.grids.look(self.pop, params, [eta]) <= self.grids.slack:
+            return False
+        self.place(flat, eta)
+        if self.grids.look(self.pop, params, [eta]) > 1:
+            self.grids.tighten()
+            self.place(flat, eta)
+        return True
+
+    def confirm(self, flat: np.ndarray, out: Evaluated) -> bool:
+        """Look at the error at the modes and two posterior SDs around them; place finer grids where it is too large.
+
+        Returns whether the grids were good.
+        """
+        if self.grids is None:
+            return True
+        eta, spread = np.asarray(out.eta), _spread(np.asarray(out.hessian))
+        params = self.layout.params(flat)
+        around = [eta] + [eta + side * 2 * spread * unit for unit in np.eye(eta.shape[1]) for side in (-1, 1)]
+        if self.grids.look(self.pop, params, around) <= 1:
+            return True
+        self.grids.tighten()
+        self.place(flat, eta)
+        return False
+
     def evaluate(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective, gradient and modes at a point."""
         start = time.perf_counter()
-        out = self._objective(jnp.asarray(flat, float), jnp.asarray(self.cold() if eta is None else eta), self.pop)
-        out = jax.block_until_ready(out)
+        out = jax.block_until_ready(self._settle(self._objective, flat, eta))
         if not self.forward and np.isfinite(out.value).all() and not np.isfinite(out.gradient).all():
             # Reverse mode multiplies the bad derivatives of masked predictions (log of 0 at a dose record) by zero and
             # keeps the NaN. Forward passes drop them: slower with many parameters, but right.
@@ -75,7 +127,7 @@ class Session:
 
     def value(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective and modes, without the gradient."""
-        return self._value(jnp.asarray(flat, float), jnp.asarray(self.cold() if eta is None else eta), self.pop)
+        return self._settle(self._value, flat, eta)
 
     def penalty(self, flat: Any) -> tuple[float, np.ndarray]:
         """Return −log prior of the parameters whose priors count, and its gradient."""
@@ -84,7 +136,7 @@ class Session:
         value, gradient = self._penalty(jnp.asarray(flat, float), self.pop)
         return float(value), np.asarray(gradient)
 
-    def search(self, flat: np.ndarray, free: np.ndarray, report: Report) -> Search:
+    def search(self, flat: np.ndarray, free: np.ndarray, report: Report, eta: Any = None) -> Search:
         """Minimise over the free entries from ``flat``; the modes travel along as the warm start."""
 
         def place(x: np.ndarray) -> np.ndarray:
@@ -103,8 +155,11 @@ class Session:
         def refresh(x: np.ndarray, eta: Any) -> Any:
             return self.better_modes(place(x), eta)
 
+        def watch(x: np.ndarray, eta: Any) -> bool:
+            return self.watch(place(x), eta)
+
         bounded = self.layout.bounded()[free]
-        return minimise(evaluate, flat[free], None, self.estimator.optimiser, report, bounded, refresh)
+        return minimise(evaluate, flat[free], eta, self.estimator.optimiser, report, bounded, refresh, watch)
 
     def better_modes(self, flat: np.ndarray, eta: Any) -> Any:
         """Seek all modes anew; return them where they are better than ``eta``, or None where none is.
@@ -119,6 +174,12 @@ class Session:
         slack = 1e-6 * (1 + np.abs(np.asarray(known.joint)))
         better = np.asarray(fresh.joint) < np.asarray(known.joint) - slack
         return np.where(better[:, None], np.asarray(fresh.eta), np.asarray(known.eta)) if better.any() else None
+
+
+def _spread(hessian: np.ndarray) -> np.ndarray:
+    """Return the posterior SD of every coordinate by the Hessian at the mode, 0 where it has none."""
+    diagonal = np.einsum("nkk->nk", np.linalg.pinv(np.nan_to_num(hessian), hermitian=True))
+    return np.sqrt(np.clip(diagonal, 0.0, None))
 
 
 def inert_entries(session: Session, flat: np.ndarray, free: np.ndarray) -> np.ndarray:

@@ -53,7 +53,8 @@ def _drawer(program: Program, batch: int) -> Callable[..., dict[str, Any]]:
         return {name: trace[name]["value"] for name in wanted}
 
     def many(key: Any, pop: Population, params: dict[str, Any]) -> dict[str, Any]:
-        clean = every_record(sanitise(pop))
+        # Drawn random effects may lie far from those that a grid was placed for: each draw gets its own.
+        clean = dataclasses.replace(every_record(sanitise(pop)), grids={})
         return jax.vmap(lambda k: once(k, clean, params))(jax.random.split(key, batch))
 
     return many

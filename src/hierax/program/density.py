@@ -160,6 +160,9 @@ class Program:
                 # Event axes of an Independent are still there: a site's density has its batch shape alone.
                 density = density.reshape(*density.shape[: len(msg["fn"].batch_shape)], -1).sum(-1)
             total = total + per_subject(site_log_prob(msg, density), site.dim, pop.n_subjects)
+        for name in self.sites.odes:
+            # Whatever the density of a failed solve would be (a NaN, mostly), there is no such subject.
+            total = jnp.where(run.messages[name]["value"].code == 0, total, -jnp.inf)
         return jnp.where(jnp.asarray(pop.subject_mask), total, 0.0)
 
     def log_joint(

@@ -80,6 +80,7 @@ class Sites:
     individual: dict[str, tuple[int, ...]]
     messages: dict[str, dict[str, Any]]
     last_effect: str | None
+    odes: tuple[str, ...] = ()
 
     @property
     def effect_names(self) -> tuple[str, ...]:
@@ -115,7 +116,8 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
             individual[name] = tuple(jnp.shape(msg["value"]))
     effects = {name: _effect_site(name, run, plate) for name in run.coordinates}
     last = list(run.coordinates)[-1] if run.coordinates else None
-    return Sites(population, effects, data, individual, run.messages, last)
+    odes = tuple(name for name, msg in run.messages.items() if msg["type"] == "ode")
+    return Sites(population, effects, data, individual, run.messages, last, odes)
 
 
 def _is_population(msg: dict[str, Any], plate: str) -> bool:

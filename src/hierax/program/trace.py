@@ -94,7 +94,7 @@ class _Bind(Messenger):
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         name = msg.get("name")
-        if name is not None and msg["type"] in ("sample", "param", "deterministic", "plate", "mutable"):
+        if name is not None and msg["type"] in ("sample", "param", "deterministic", "plate", "mutable", "ode"):
             self.run.messages[name] = msg
             if name == self.stop_after:
                 raise _Stop

@@ -159,6 +159,9 @@ class Fit(Evaluation):
         Parameters that the objective does not contain, held at their start.
     ignored_priors : list of str
         Sites whose priors did not count.
+    solver_error : dict or None
+        By ODE: the largest relative error of its solution over subjects, states and records, at the modes and two
+        posterior SDs around them.
     use_priors, given_priors
         What the fit was told of priors: the option, and the sites that ``priors=`` named.
     """
@@ -172,6 +175,7 @@ class Fit(Evaluation):
     held: list[str] = dataclasses.field(default_factory=list)
     ignored_priors: list[str] = dataclasses.field(default_factory=list)
     seed: int = 0
+    solver_error: dict[str, float] | None = None
     use_priors: Any = "auto"
     given_priors: list[str] = dataclasses.field(default_factory=list)
 

@@ -1,0 +1,85 @@
+"""Adaptive stepping between boundaries by diffrax: for stiff systems, and as the judge of frozen grids."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from hierax.dynamics.grid import Placement
+from hierax.dynamics.march import MAX_STEPS, NON_FINITE, OK, land
+from hierax.dynamics.problem import Problem, Solution, finish, solve
+from hierax.dynamics.steps import Steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive:
+    """A diffrax solver with adaptive steps from boundary to boundary.
+
+    For stiff systems (``Adaptive(diffrax.Kvaerno5())``), where an explicit method would need very many steps. Every
+    derivative goes through (``DirectAdjoint``), but steps are chosen anew at every evaluation: the objective of a fit
+    is smooth only up to the tolerance, and slower than on a :class:`~hierax.Grid`.
+
+    Parameters
+    ----------
+    solver : diffrax solver
+        By default Kvaerno5, which is implicit.
+    rtol, atol : float
+        Tolerances of diffrax's step size controller.
+    max_steps : int
+        Most steps between two boundaries. A subject that needs more has no number and a log density of −∞, and says so.
+    """
+
+    solver: Any = dataclasses.field(default_factory=diffrax.Kvaerno5)
+    rtol: float = 1e-8
+    atol: float = 1e-10
+    max_steps: int = 1024
+
+    def solve(self, problem: Problem, placed: Placement | None = None) -> Solution:
+        """Solve; ``placed`` is for other solvers."""
+        return finish(problem, *self.states(problem))
+
+    def states(self, problem: Problem) -> tuple[Array, Array, Array]:
+        """Return states (state, subject, time), codes and times of failure."""
+        return solve(problem, lambda steps, y, consts, y0: self._march(problem, steps, y, consts, y0))
+
+    def _march(self, problem: Problem, steps: Steps, y: Array, consts: Any, y0: Array) -> tuple[Array, Array, Array]:
+        system = problem.system
+        controller = diffrax.PIDController(rtol=self.rtol, atol=self.atol)
+
+        def one(t0: Array, gap: Array, y: Array, rows: Any) -> tuple[Array, Array]:
+            term = diffrax.ODETerm(lambda t, y, args: system.single(t, y, *args))
+            found = diffrax.diffeqsolve(
+                term,
+                self.solver,
+                t0,
+                t0 + gap,
+                None,
+                y,
+                (rows, consts),
+                stepsize_controller=controller,
+                saveat=diffrax.SaveAt(t1=True),
+                adjoint=diffrax.DirectAdjoint(),
+                max_steps=self.max_steps,
+                throw=False,
+            )
+            assert found.ys is not None
+            return found.ys[0], found.result == diffrax.RESULTS.successful
+
+        def walk(carry: Any, this: Any) -> tuple[Any, Array]:
+            y, code, when = carry
+            start, gap, moving, *events = this
+            moved, good = jax.vmap(one, in_axes=(0, 0, -1, 0), out_axes=(-1, 0))(start, gap, y, steps.rows_at(moving))
+            finite = jnp.isfinite(jax.lax.stop_gradient(moved)).all(0)
+            fault = jnp.where(good, jnp.where(finite, OK, NON_FINITE), MAX_STEPS)
+            new = (code == OK) & (fault != OK)
+            y = land(system, y0, moved, *events)
+            return (y, jnp.where(new, fault, code), jnp.where(new, start, when)), y
+
+        n = y.shape[1]
+        (_, code, when), out = jax.lax.scan(walk, (y, jnp.zeros(n, int), steps.start[0]), steps.along)
+        return out, code, when

@@ -1,0 +1,78 @@
+"""Linear systems by matrix exponentials: exact between boundaries, however stiff."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from hierax.dynamics.grid import Placement
+from hierax.dynamics.march import NON_FINITE, NOT_LINEAR, OK, land
+from hierax.dynamics.problem import Problem, Solution, finish, solve
+from hierax.dynamics.steps import Steps
+from hierax.dynamics.system import System
+
+# A vector field is linear if its tangent says what it is elsewhere, to rounding.
+_LINEAR = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixExponential:
+    """Exact solution of linear systems, y' = A y + b with A and b constant between boundaries.
+
+    A and b are read off the vector field. Any number of compartments in any arrangement, also stiff ones; infusions,
+    steady states and parameters that change from record to record are exact. A system that is not linear, or that
+    depends on time between boundaries, has no number here, and says so.
+    """
+
+    def solve(self, problem: Problem, placed: Placement | None = None) -> Solution:
+        """Solve; ``placed`` is for other solvers."""
+        return finish(problem, *self.states(problem))
+
+    def states(self, problem: Problem) -> tuple[Array, Array, Array]:
+        """Return states (state, subject, time), codes and times of failure."""
+        return solve(problem, lambda steps, y, consts, y0: _march(problem.system, steps, y, consts, y0))
+
+
+def _march(system: System, steps: Steps, y: Array, consts: Any, y0: Array) -> tuple[Array, Array, Array]:
+    def propagator(start: Array, gap: Array, moving: Any) -> tuple[Array, Array]:
+        """Return the matrix that carries (y, 1) over an interval, by row, and whether the system is linear there."""
+        field = system.field(steps.rows_at(moving), consts)
+        size, n = y.shape
+        zero = jnp.zeros_like(y)
+        basis = jnp.broadcast_to(jnp.eye(size)[:, :, None], (size, size, n))
+        push = jax.vmap(lambda e: jax.jvp(lambda y: field(start, y), (zero,), (e,)), out_axes=(None, 0))
+        offset, columns = push(basis)
+        linear = _is_linear(field, start, gap, offset, columns)
+        matrix = jnp.transpose(columns, (2, 1, 0))
+        full = jnp.zeros((n, size + 1, size + 1)).at[:, :size, :size].set(matrix).at[:, :size, size].set(offset.T)
+        return jax.scipy.linalg.expm(full * gap[:, None, None]), linear
+
+    def walk(carry: Any, this: Any) -> tuple[Any, Array]:
+        y, code, when = carry
+        start, gap, moving, *events = this
+        matrix, linear = propagator(start, gap, moving)
+        moved = (jnp.einsum("nij,jn->in", matrix[:, :-1, :-1], y).T + matrix[:, :-1, -1]).T
+        finite = jnp.isfinite(jax.lax.stop_gradient(moved)).all(0)
+        fault = jnp.where(finite, jnp.where(linear, OK, NOT_LINEAR), NON_FINITE)
+        new = (code == OK) & (fault != OK)
+        y = land(system, y0, moved, *events)
+        return (y, jnp.where(new, fault, code), jnp.where(new, start, when)), y
+
+    n = y.shape[1]
+    (_, code, when), out = jax.lax.scan(walk, (y, jnp.zeros(n, int), steps.start[0]), steps.along)
+    return out, code, when
+
+
+def _is_linear(field: Any, start: Array, gap: Array, offset: Array, columns: Array) -> Array:
+    """Compare the vector field with its tangent at another state, at the end of the interval."""
+    size = offset.shape[0]
+    probe = jnp.broadcast_to(1.0 + jnp.arange(size)[:, None] / size, offset.shape)
+    there = field(start + gap, probe)
+    # columns[k] is the derivative along state k.
+    parts = jnp.einsum("ksn,kn->sn", jnp.abs(columns), probe) + jnp.abs(offset)
+    straight = jnp.einsum("ksn,kn->sn", columns, probe) + offset
+    return jax.lax.stop_gradient((jnp.abs(there - straight) <= _LINEAR * parts + 1e-300).all(0))

@@ -1,0 +1,220 @@
+"""The frozen grids of a program's ODEs: placing them, and watching their error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro.primitives import Messenger
+
+from hierax.data.padding import bucket_size
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
+from hierax.dynamics.grid import Grid, Placement
+from hierax.dynamics.march import MAX_STEPS
+from hierax.infer.objective import cached
+from hierax.program.density import Program
+
+# Room of the pilot: enough for most, so that it is compiled once; and the most that a fit will try.
+_ROOM, _MOST = 256, 4096
+# A grid is placed anew during a search where the error has grown to this multiple of the tolerance.
+_SLACK = 3.0
+# Placing for a part of the tolerance leaves room for the parameters to move.
+_MARGIN = 0.3
+# How many more steps than are needed there is room for.
+_SPARE = 1.1
+
+
+class _Placing(Messenger):
+    """Places the grid of every solve that has one, and solves on it."""
+
+    def __init__(self, room: int, tol: Mapping[str, Any]):
+        super().__init__(None)
+        self.room, self.tol = room, tol
+        self.found: dict[str, Placement] = {}
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "ode" and isinstance(msg["solver"], Grid):
+            problem, _ = msg["args"]
+            placed = msg["solver"].place(problem.frozen(), self.room, self.tol[msg["name"]])
+            self.found[msg["name"]] = placed
+            msg["args"] = (problem, placed)
+
+
+class _Ordering(Messenger):
+    """Sorts the boundaries and steps of every placed grid, once for all where no parameter moves any."""
+
+    def __init__(self, placed: Mapping[str, Placement]):
+        super().__init__(None)
+        self.placed = dict(placed)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "ode" and msg["name"] in self.placed:
+            placed = self.placed[msg["name"]].ordered(msg["args"][0].frozen())
+            self.placed[msg["name"]] = placed
+            msg["args"] = (msg["args"][0], placed)
+
+
+class _Judging(Messenger):
+    """Solves on the placed grid and with every step halved, and notes by how much the two differ."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.errors: dict[str, Float[Array, " subject"]] = {}
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "ode" and isinstance(msg["solver"], Grid):
+            problem, placed = msg["args"]
+            fine = msg["solver"].states(problem, placed, halves=True)[0]
+            here, code, when = msg["solver"].states(problem, placed)
+            self.errors[msg["name"]] = relative_error(here, fine, msg["solver"].floor)
+            msg["value"] = msg["solver"].finish(problem, here, code, when)
+
+
+def relative_error(found: Array, right: Array, floor: float) -> Float[Array, " subject"]:
+    """Return the largest error of each subject over states and records, relative to |state| + floor·peak."""
+    size = jnp.abs(right)
+    scale = size + floor * size.max(-1, keepdims=True)
+    error = jnp.where(scale > 0, jnp.abs(found - right) / jnp.where(scale > 0, scale, 1.0), 0.0)
+    return error.max((0, 2))
+
+
+@dataclasses.dataclass
+class Grids:
+    """The grids of one fit.
+
+    Attributes
+    ----------
+    tol : dict
+        Tolerance for which the grid of each ODE is placed.
+    error : float
+        The largest error when it was last looked at, in units of the tolerance.
+    placings : int
+        How often grids were placed.
+    sizes : list of int
+        The numbers of steps that were compiled for.
+    """
+
+    program: Program
+    solvers: dict[str, Grid]
+    tol: dict[str, float] = dataclasses.field(default_factory=dict)
+    error: dict[str, float] = dataclasses.field(default_factory=dict)
+    placings: int = 0
+    sizes: list[int] = dataclasses.field(default_factory=list)
+    room: int = _ROOM
+
+    def __post_init__(self) -> None:
+        self.tol = {name: _MARGIN * solver.rtol for name, solver in self.solvers.items()}
+
+    def place(self, pop: Population, params: Any, eta: Any) -> Population:
+        """Return the population with grids for these values."""
+        found = self._find(pop, params, eta)
+        need = self._need(found)
+        if not self.sizes:
+            # Room for what other random effects than these will need, so that the fit compiles once.
+            for side in (-1.0, 1.0):
+                need = max(need, self._need(self._find(pop, params, self._shifted(pop, params, eta, side))))
+        if not self.sizes or need > self.sizes[-1]:
+            self.sizes.append(min(bucket_size(int(_SPARE * need) + 2), self.room))
+        self.placings += 1
+        grids = {name: one.cropped(self.sizes[-1]) for name, one in found.items()}
+        grids = self._orderer()(pop_without(pop), params, jnp.asarray(eta), grids)
+        return dataclasses.replace(pop, grids={**pop.grids, **grids})
+
+    def _find(self, pop: Population, params: Any, eta: Any) -> dict[str, Placement]:
+        while True:
+            found = self._placer(self.room)(pop_without(pop), params, jnp.asarray(eta), self.tol)
+            short = any(np.any(np.asarray(one.code) == MAX_STEPS) for one in found.values())
+            if not short or self.room >= _MOST:
+                return found
+            self.room *= 4
+
+    def _need(self, found: Mapping[str, Placement]) -> int:
+        return max(int(np.max(np.asarray(one.count), initial=1)) for one in found.values())
+
+    def _shifted(self, pop: Population, params: Any, eta: Any, side: float) -> Array:
+        """Return all random effects one prior SD to one side."""
+
+        def shift(pop: Population, params: Any, eta: Array, side: float) -> Array:
+            clean = sanitise(pop)
+            at = jnp.where(jnp.isnan(eta), self.program.reference(clean, params), eta)
+            return at + side * self.program.prior_scale(clean, params, at)
+
+        return cached(self.program.model, ("shift", id(self.program)), lambda: jax.jit(shift))(
+            pop_without(pop), params, jnp.asarray(eta), side
+        )
+
+    def _orderer(self) -> Any:
+        def order(pop: Population, params: Any, eta: Array, placed: dict[str, Placement]) -> dict[str, Placement]:
+            ordering = _Ordering(placed)
+            with ordering:
+                self._run(pop, params, eta)
+            return ordering.placed
+
+        return cached(self.program.model, ("order", id(self.program)), lambda: jax.jit(order))
+
+    def _placer(self, room: int) -> Any:
+        def place(pop: Population, params: Any, eta: Array, tol: dict[str, Array]) -> dict[str, Placement]:
+            placing = _Placing(room, tol)
+            with placing:
+                self._run(pop, params, eta)
+            return placing.found
+
+        return cached(self.program.model, ("place", id(self.program), room), lambda: jax.jit(place))
+
+    def _run(self, pop: Population, params: Any, eta: Array) -> None:
+        clean = sanitise(pop)
+        reference = self.program.reference(clean, params)
+        self.program.run(clean, params, jnp.where(jnp.isnan(eta), reference, eta))
+
+    def judge(self, pop: Population, params: Any, eta: Any) -> dict[str, Float[np.ndarray, " subject"]]:
+        """Return by ODE the relative error of every subject, by halving all steps."""
+
+        def judge(pop: Population, params: Any, eta: Array) -> dict[str, Array]:
+            judging = _Judging()
+            with judging:
+                self._run(pop, params, eta)
+            real = jnp.asarray(pop.subject_mask)
+            return {name: jnp.where(real, error, 0.0) for name, error in judging.errors.items()}
+
+        function = cached(self.program.model, ("judge", id(self.program)), lambda: jax.jit(judge))
+        return {name: np.asarray(error) for name, error in function(pop, params, jnp.asarray(eta)).items()}
+
+    def look(self, pop: Population, params: Any, etas: list[Any]) -> float:
+        """Return the largest error at some random effects, in units of the tolerance; remember the errors."""
+        self.error = dict.fromkeys(self.solvers, 0.0)
+        for eta in etas:
+            for name, error in self.judge(pop, params, eta).items():
+                worst = float(np.max(np.nan_to_num(error, nan=np.inf), initial=0.0))
+                self.error[name] = max(self.error[name], worst)
+        return max(self.error[name] / solver.rtol for name, solver in self.solvers.items())
+
+    def tighten(self) -> None:
+        """Place for a tolerance so much smaller as the error is too large."""
+        for name, solver in self.solvers.items():
+            excess = min(self.error[name] / solver.rtol, 1e4)
+            if excess > 1:
+                self.tol[name] = max(self.tol[name] / (2.0 * excess), 1e-14)
+
+    @property
+    def slack(self) -> float:
+        """The multiple of the tolerance at which a search places the grid anew."""
+        return _SLACK
+
+
+def pop_without(pop: Population) -> Population:
+    """Return the population without any grid."""
+    return dataclasses.replace(pop, grids={})
+
+
+def grids_of(program: Program) -> Grids | None:
+    """Return the grids of a program; None where it has no ODE that needs one."""
+    messages = program.sites.messages
+    solvers = {name: messages[name]["solver"] for name in program.sites.odes}
+    solvers = {name: solver for name, solver in solvers.items() if isinstance(solver, Grid)}
+    return Grids(program, solvers) if solvers else None
