@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from hierax.dynamics.boundaries import Order
-from hierax.dynamics.march import MAX_STEPS, NON_FINITE, OK, STALE, Pilot, fly, march
+from hierax.dynamics.march import MAX_STEPS, NO_STEADY_STATE, NON_FINITE, OK, STALE, Pilot, fly, march
 from hierax.dynamics.problem import Problem, Solution, finish, solve, steady_amounts, with_steady
 from hierax.dynamics.steps import PADDING, Mesh, Steps
 from hierax.dynamics.tableau import METHODS, Method, Tableau
@@ -85,7 +85,8 @@ class Grid:
         Order 5, or order 8 for tight tolerances (1e-9 and below).
     steps : int, optional
         Room for steps inside intervals, where no grid is placed and the values are not known (inside ``jax.jit``). By
-        default 64, or four for every boundary. A subject that needs more is not a number, and says so.
+        default 64, or four for every boundary, and more for tighter tolerances. A subject that needs more is not a
+        number, and says so.
     """
 
     rtol: float = 1e-6
@@ -141,7 +142,9 @@ class Grid:
         """Return a grid for the values at hand; with as many steps as are needed, where they are known."""
         frozen = problem.frozen()
         boundaries = jax.eval_shape(lambda: frozen.line(None)[1].gap).shape[0]
-        room = self.steps or power_of_two(max(_ROOM, 4 * boundaries))
+        # Tighter tolerances need more steps, by the order of the method.
+        finer = max(1.0, (1e-6 / self.rtol) ** (1 / self.tableau.order))
+        room = self.steps or power_of_two(int(finer * max(_ROOM, 4 * boundaries)))
         leaves = jax.tree.leaves((frozen.pop, frozen.system.consts, frozen.system.y0, frozen.inputs))
         leaves += jax.tree.leaves(frozen.system.arguments.constant + frozen.system.arguments.varying)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
@@ -174,17 +177,12 @@ class Grid:
             steady = steady_amounts(problem, self._simple(problem), phases)
             steps = with_steady(steps, line, steady)
             code, when = found.code.reshape(n, -1).max(1), found.when.reshape(n, -1).max(1)
+            code = jnp.where(steady.found, code, NO_STEADY_STATE)
             count = found.count.reshape(n, -1).max(1)
         pilot = fly(system, table, steps, system.y0, system.consts, system.y0, local, self.floor, room)
-        first = jnp.where(pilot.code == OK, code, pilot.code)
-        return Placement(
-            pilot.mesh,
-            phases,
-            first,
-            jnp.where(pilot.code == OK, when, pilot.when),
-            jnp.maximum(pilot.count, count),
-            pilot.limited,
-        )
+        first = jnp.where(jnp.asarray(code) == OK, pilot.code, code)
+        when = jnp.where(jnp.asarray(code) == OK, pilot.when, when)
+        return Placement(pilot.mesh, phases, first, when, jnp.maximum(pilot.count, count), pilot.limited)
 
     def _place_phases(self, problem: Problem, room: int, tol: tuple[Array, Array]) -> tuple[Mesh, Pilot]:
         """Place the steps inside the intervals of steady states: first for an interval after rest, then for theirs."""

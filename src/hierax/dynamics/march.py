@@ -42,14 +42,19 @@ def march(
         field = system.field(steps.rows_at(moving), consts)
         if halves:
             gap = 0.5 * gap
-            y = jax.lax.fori_loop(0, 2, lambda half, y: step(field, table, start + half * gap, gap, y), y)
+
+            def half(number: float, y: Array) -> Array:
+                return step(field, table, start + number * gap, gap, y)
+
+            y = half(1, half(0, y))
         else:
             y = step(field, table, start, gap, y)
         y = land(system, y0, y, *events)
         return y, y
 
     # Reverse mode keeps the states alone and computes the stages again: memory linear in the steps.
-    return jax.lax.scan(jax.checkpoint(walk), y, steps.along)[1]
+    along: Any = steps.along
+    return jax.lax.scan(jax.checkpoint(walk), y, along)[1]
 
 
 class Pilot(NamedTuple):
@@ -112,7 +117,7 @@ def fly(
     nothing have a scale.
     """
 
-    def passes(peak: Array, tol: tuple[Array, Array]) -> tuple[Array, _Walk]:
+    def passes(peak: Array, tol: Any) -> tuple[Array, _Walk]:
         walk = _adapt(system, table, steps, y, consts, y0, tol, floor, size, peak)
         return walk.peak, walk
 
@@ -125,7 +130,7 @@ def fly(
 def _fastest(field: Any, t: Array, y: Array, direction: Array) -> tuple[Array, Array]:
     """Return an estimate of the largest eigenvalue of the Jacobian in size, by power iterations along the way."""
 
-    def iterate(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def iterate(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         v, _ = state
         w = jax.jvp(lambda y: field(t, y), (y,), (v,))[1]
         norm = jnp.sqrt((w * w).sum(0))
@@ -161,10 +166,8 @@ def _adapt(
     def body(walk: _Walk) -> _Walk:
         index = jnp.minimum(walk.at, total - 1)
         going = (walk.at < total) & (walk.code == OK)
-        _, gap, moving, fresh, jump, replace, _ = (
-            None if leaf is None else at(leaf, index)
-            for leaf in (steps.start, steps.gap, steps.along[2], steps.fresh, steps.jump, steps.replace, None)
-        )
+        gap, moving, fresh, jump = at((steps.gap, steps.along[2], steps.fresh, steps.jump), index)
+        replace = None if steps.replace is None else at(steps.replace, index)
         steady = None if steps.steady is None else jnp.moveaxis(steps.steady, 1, 0)[:, index, rows]
         left = jnp.where(gap > 0, end[index, rows] - walk.t, 0.0)
         # What is left of the interval in equal steps.

@@ -16,6 +16,7 @@ from hierax.dynamics.problem import Problem, Solution
 from hierax.dynamics.system import VectorField, read_system, with_transits
 
 MESSAGE = "ode"
+_GRID = Grid()
 
 
 def solve_ode(
@@ -30,7 +31,7 @@ def solve_ode(
     bioavailability: Any = None,
     rate: Any = None,
     duration: Any = None,
-    solver: Any = Grid(),
+    solver: Any = _GRID,
     name: str = "ode",
 ) -> Any:
     """Solve an ODE of one subject for a whole population, with all its doses.
@@ -57,7 +58,7 @@ def solve_ode(
     lag, bioavailability, rate, duration : (subject, 1), (subject, time) or mapping, optional
         Parameters of doses, those of the dose record; a mapping gives them by compartment or by name of a state.
     solver : Grid, Adaptive or MatrixExponential
-        How to solve.
+        How to solve; by default ``Grid()``.
     name : str
         Name of the solve, if a program has several.
 

@@ -48,7 +48,7 @@ class States:
         return [label for name, size in pairs for label in _numbered(name, size)]
 
     def unpack(self, y: Float[Array, " state"]) -> Any:
-        """One subject's array → the user's state."""
+        """Return one subject's array as the user's state."""
         leaves, start = [], 0
         for size in self.sizes:
             leaves.append(y[start] if size is None else y[start : start + size])
@@ -56,12 +56,12 @@ class States:
         return jax.tree.unflatten(self.tree, leaves)
 
     def pack(self, state: Any) -> Float[Array, " state"]:
-        """The user's state of one subject → array."""
+        """Return the user's state of one subject as an array."""
         parts = [jnp.reshape(jnp.asarray(leaf, float), (-1,)) for leaf in jax.tree.leaves(state)]
         return jnp.concatenate(parts)
 
     def on_records(self, y: Float[Array, "state subject time"]) -> Any:
-        """Fat array → leaves (subject, time) or (subject, time, k)."""
+        """Return the fat array as leaves (subject, time) or (subject, time, k)."""
         leaves, start = [], 0
         for size in self.sizes:
             part = y[start : start + (size or 1)]
@@ -97,8 +97,9 @@ def read_states(pop: Population, y0: Any) -> tuple[States, Float[Array, "state s
             size, row = None, jnp.broadcast_to(value.reshape((-1, 1)), (n, 1)).T
         else:
             raise ValueError(
-                f"y0[{name!r}] has shape {value.shape}, but an initial state must be a number, (subject, 1) = ({n}, 1), "
-                f"or (subject, 1, k), because every subject has one. Use `x[:, None]` for an array of shape ({n},)."
+                f"y0[{name!r}] has shape {value.shape}, but an initial state must be a number, (subject, 1) = "
+                f"({n}, 1), or (subject, 1, k), because every subject has one. Use `x[:, None]` for an array of "
+                f"shape ({n},)."
             )
         names.append(name)
         sizes.append(size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,18 +42,14 @@ class Steps:
     replace: Array | None = None
     steady: Array | None = None
 
-    def constant_rows(self) -> Rows:
-        """Return what of the rows does not change from step to step."""
-        return self.rows
-
     @property
-    def along(self) -> tuple[Array, ...]:
+    def along(self) -> tuple[Any, ...]:
         """The arrays that have a step axis, for a scan."""
         rows = self.rows
         moving = (rows.value, rows.slope, rows.reference, rows.now, rows.segment, rows.rate)
         return (self.start, self.gap, moving, self.fresh, self.jump, self.replace, self.steady)
 
-    def rows_at(self, moving: tuple[Array, ...]) -> Rows:
+    def rows_at(self, moving: tuple[Any, ...]) -> Rows:
         """Put one step's arrays into the rows."""
         names = ("value", "slope", "reference", "now", "segment", "rate")
         return dataclasses.replace(self.rows, **dict(zip(names, moving, strict=True)))
@@ -102,8 +98,8 @@ def main_line(
     jump = _stack([line.jump[number] for number in system.numbers], line.gap)
     rate = jnp.zeros_like(jump)
     if line.speed:
-        changes = ([by[number] for number in system.numbers] for by in (line.speed, line.begun))
-        rate = _running(*(_stack(parts, line.gap) for parts in changes), line)
+        speed, begun = ([by[number] for number in system.numbers] for by in (line.speed, line.begun))
+        rate = _running(_stack(speed, line.gap), _stack(begun, line.gap), line)
     rows = _rows(pop, system, line, rate)
     return line, Steps(
         start=(line.time - line.gap).T, gap=line.gap.T, rows=rows, fresh=line.fresh.T, jump=jnp.moveaxis(jump, 1, 0)

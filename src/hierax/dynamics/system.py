@@ -157,7 +157,7 @@ def _read_leaf(pop: Population, name: str, leaf: Any) -> tuple[str, Any]:
         return "varying", value
     hint = "Check how it was computed; what is no array by subject goes into shared=."
     if slip:
-        hint = "(subject, subject) comes from broadcasting (subject, 1) with an array of shape (subject,): use `[:, None]`."
+        hint = "(subject, subject) comes from (subject, 1) meeting an array of shape (subject,): use `x[:, None]`."
     elif shape == (n,):
         hint = f"Use `{name}[:, None]`, for the record axis is the last one."
     raise ValueError(
@@ -217,7 +217,6 @@ def first_rows(pop: Population, arguments: Arguments, numbers: tuple[int, ...]) 
 def with_transits(system: System, pop: Population, doses: Mapping[Any, Any] | None, inputs: Any) -> System:
     """Add the inputs of the doses that go through a transit chain."""
     found = []
-    n_subjects = pop.n_subjects
     for key, target in (doses or {}).items():
         if not isinstance(target, Transit):
             continue
@@ -232,7 +231,7 @@ def with_transits(system: System, pop: Population, doses: Mapping[Any, Any] | No
     arguments = dataclasses.replace(system.arguments, transits=found)
 
     def single(t: Any, y: Array, rows: Rows, consts: Any) -> Array:
-        out = system.single(t, y, rows, consts)
+        out = system.single(t, y, dataclasses.replace(rows, transits=[]), consts)
         for transit in rows.transits:
             out = out.at[transit.state].add(transit(t, rows.now, rows.segment))
         return out
@@ -276,7 +275,7 @@ class _NoSites(Messenger):
         if msg["type"] in ("param", "sample", "deterministic", "mutable", "plate"):
             raise ModelError(
                 f"Site '{msg['name']}' ({msg['type']}) stands inside the vector field, which runs at every stage of "
-                f"every step. Call flax_module, param or sample above solve_ode, and use the result in the vector field."
+                f"every step. Call flax_module, param or sample above solve_ode, and use what it returns in the field."
             )
 
 
@@ -292,8 +291,8 @@ def _check_derivative(states: States, out: Any) -> None:
         want = () if size is None else (size,)
         if jnp.shape(leaf) not in (want, (1,) if size is None else want):
             raise ValueError(
-                f"The derivative of '{name}' has shape {jnp.shape(leaf)}, but the state of one subject has shape {want}: "
-                f"the vector field is written for one subject, whose arguments are numbers (or vectors). "
+                f"The derivative of '{name}' has shape {jnp.shape(leaf)}, but the state of one subject has shape "
+                f"{want}: the vector field is written for one subject, whose arguments are numbers (or vectors). "
                 f"A network's output of one number is taken out by `[0]`."
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.dynamics.grid import Grid, Placement
 from hierax.dynamics.march import MAX_STEPS
+from hierax.errors import HieraxWarning
 from hierax.infer.objective import cached
 from hierax.program.density import Program
 
@@ -28,6 +30,8 @@ _SLACK = 3.0
 _MARGIN = 0.3
 # How many more steps than are needed there is room for.
 _SPARE = 1.1
+# With fewer steps than this, stiffness costs nothing.
+_STIFF = 200
 
 
 class _Placing(Messenger):
@@ -107,6 +111,7 @@ class Grids:
     placings: int = 0
     sizes: list[int] = dataclasses.field(default_factory=list)
     room: int = _ROOM
+    warned: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tol = {name: _MARGIN * solver.rtol for name, solver in self.solvers.items()}
@@ -122,6 +127,7 @@ class Grids:
         if not self.sizes or need > self.sizes[-1]:
             self.sizes.append(min(bucket_size(int(_SPARE * need) + 2), self.room))
         self.placings += 1
+        self._warn_of_stiffness(pop, found)
         grids = {name: one.cropped(self.sizes[-1]) for name, one in found.items()}
         grids = self._orderer()(pop_without(pop), params, jnp.asarray(eta), grids)
         return dataclasses.replace(pop, grids={**pop.grids, **grids})
@@ -136,6 +142,23 @@ class Grids:
 
     def _need(self, found: Mapping[str, Placement]) -> int:
         return max(int(np.max(np.asarray(one.count), initial=1)) for one in found.values())
+
+    def _warn_of_stiffness(self, pop: Population, found: Mapping[str, Placement]) -> None:
+        for name, one in found.items():
+            count, limited = np.asarray(one.count), np.asarray(one.limited)
+            stiff = np.asarray(pop.subject_mask) & (count > _STIFF) & (limited > 0.6 * count)
+            if not stiff.any() or name in self.warned:
+                continue
+            self.warned.append(name)
+            row = int(np.argmax(np.where(stiff, count, 0)))
+            subject = pop.ids[row] if pop.ids is not None and row < len(pop.ids) else row
+            warnings.warn(
+                f"ODE '{name}' looks stiff: {limited[row]} of the {count[row]} steps of subject {subject} are as long "
+                f"as the stability of an explicit method allows, not as the accuracy does. If the fit is slow, use "
+                f"solver=hx.Adaptive(), which is implicit, or replace the fast reaction by its equilibrium.",
+                HieraxWarning,
+                stacklevel=2,
+            )
 
     def _shifted(self, pop: Population, params: Any, eta: Any, side: float) -> Array:
         """Return all random effects one prior SD to one side."""

@@ -14,6 +14,10 @@ class Result(enum.IntEnum):
     not_positive_definite = 3
     no_progress = 4
     interrupted = 5
+    solver_max_steps = 6
+    solver_non_finite = 7
+    no_steady_state = 8
+    solver_not_linear = 9
 
     @property
     def meaning(self) -> str:
@@ -28,4 +32,8 @@ _MEANING = {
     Result.not_positive_definite: "the Hessian is not positive definite at the mode: a direction is flat or a saddle",
     Result.no_progress: "no step decreases the objective although the gradient is not small",
     Result.interrupted: "interrupted by the user",
+    Result.solver_max_steps: "the ODE solver needs more steps than it has",
+    Result.solver_non_finite: "the right-hand side of the ODE is not finite",
+    Result.no_steady_state: "no steady state of the doses was found",
+    Result.solver_not_linear: "the ODE is not linear, and its solver needs that",
 }

@@ -109,7 +109,9 @@ class Evaluation:
     @functools.cached_property
     def subject_results(self) -> pd.Series:
         """How each real subject's mode ended, by id."""
-        results = subject_results(self.codes[self.rows])
+        from hierax.results.solver import with_solver_codes
+
+        results = subject_results(with_solver_codes(self)[self.rows])
         return pd.Series([result.name for result in results], index=pd.Index(self.ids, name="subject"))
 
     @functools.cached_property

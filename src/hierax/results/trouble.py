@@ -12,6 +12,7 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.objective import cached
 from hierax.program.density import unwrap
 from hierax.program.trace import site_log_prob
+from hierax.results.solver import explain_solver
 
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation
@@ -30,6 +31,9 @@ def explain_non_finite(result: Evaluation) -> str:
         run = program.run(sanitise(pop), params, eta)  # type: ignore[arg-type]
         return {name: site_log_prob(run.messages[name]) for name in program.sites.data}
 
+    unsolved = explain_solver(result)
+    if unsolved:
+        return unsolved
     outside = _outside_support(result)
     if outside:
         return outside
