@@ -103,11 +103,11 @@ def fit(
     counted = counting(program, all_priors, use_priors)
     session = Session(program, estimator, pop, places, counted)
     flat, free = places.start(init), places.free(fixed)
-    held = inert_entries(session, flat, free)
+    held, modes = inert_entries(session, flat, free)
     free = free & ~held
     with Progress(progress, estimator.label, _constant(session, flat)) as bar:
         bar.begin(places.params(flat))
-        search, history, flat = _multi_start(session, flat, free, max(starts, 1), seed, bar)
+        search, history, flat = _multi_start(session, flat, free, max(starts, 1), seed, bar, modes)
         final = _finish(session, flat, search)
         # The steps of an ODE are judged at the end; where they were too long, the search goes on with shorter ones.
         for _ in range(_REFINEMENTS):
@@ -144,7 +144,7 @@ def fit(
 
 
 def _multi_start(
-    session: Session, flat: np.ndarray, free: np.ndarray, starts: int, seed: int, bar: Progress
+    session: Session, flat: np.ndarray, free: np.ndarray, starts: int, seed: int, bar: Progress, modes: Any
 ) -> tuple[Search, pd.DataFrame, np.ndarray]:
     """Search from every start; return the best search, all histories, and the flat vector it ended at."""
     rng = np.random.default_rng(seed)
@@ -156,7 +156,8 @@ def _multi_start(
         if number:
             begin[free] = own[free] + rng.uniform(-SPREAD, SPREAD, int(free.sum()))
         try:
-            search = session.search(begin, free, lambda row, number=number: bar.show(number, row))
+            known = None if number else modes
+            search = session.search(begin, free, lambda row, number=number: bar.show(number, row), known)
         except KeyboardInterrupt:
             if best is None:
                 raise

@@ -32,6 +32,8 @@ _MARGIN = 0.3
 _SPARE = 1.1
 # With fewer steps than this, stiffness costs nothing.
 _STIFF = 200
+# The error that the first placing aims at, as a part of the tolerance.
+_CLOSE = 0.3
 
 
 class _Placing(Messenger):
@@ -118,17 +120,31 @@ class Grids:
 
     def place(self, pop: Population, params: Any, eta: Any) -> Population:
         """Return the population with grids for these values."""
+        if not self.sizes:
+            self._calibrate(pop, params, eta)
         found = self._find(pop, params, eta)
         need = self._need(found)
-        if not self.sizes:
-            # Room for what other random effects than these will need, so that the fit compiles once.
-            for side in (-1.0, 1.0):
-                need = max(need, self._need(self._find(pop, params, self._shifted(pop, params, eta, side))))
-        if not self.sizes or need > self.sizes[-1]:
+        if need > self.sizes[-1]:
             self.sizes.append(min(bucket_size(int(_SPARE * need) + 2), self.room))
         self.placings += 1
         self._warn_of_stiffness(pop, found)
-        grids = {name: one.cropped(self.sizes[-1]) for name, one in found.items()}
+        return self._with(pop, params, eta, found, self.sizes[-1])
+
+    def _calibrate(self, pop: Population, params: Any, eta: Any) -> None:
+        """Find the tolerance and the number of steps that the fit will need, before anything large is compiled."""
+        found = self._find(pop, params, eta)
+        size = min(bucket_size(int(_SPARE * self._need(found)) + 2), self.room)
+        if self.look(self._with(pop, params, eta, found, size), params, [eta]) > _CLOSE:
+            self.tighten(_CLOSE)
+            found = self._find(pop, params, eta)
+        # Room for what other random effects than these will need.
+        need = self._need(found)
+        for side in (-2.0, 2.0):
+            need = max(need, self._need(self._find(pop, params, self._shifted(pop, params, eta, side))))
+        self.sizes.append(min(bucket_size(int(_SPARE * need) + 2), self.room))
+
+    def _with(self, pop: Population, params: Any, eta: Any, found: Mapping[str, Placement], size: int) -> Population:
+        grids = {name: one.cropped(size) for name, one in found.items()}
         grids = self._orderer()(pop_without(pop), params, jnp.asarray(eta), grids)
         return dataclasses.replace(pop, grids={**pop.grids, **grids})
 
@@ -161,7 +177,7 @@ class Grids:
             )
 
     def _shifted(self, pop: Population, params: Any, eta: Any, side: float) -> Array:
-        """Return all random effects one prior SD to one side."""
+        """Return all random effects so many prior SDs to one side."""
 
         def shift(pop: Population, params: Any, eta: Array, side: float) -> Array:
             clean = sanitise(pop)
@@ -217,10 +233,10 @@ class Grids:
                 self.error[name] = max(self.error[name], worst)
         return max(self.error[name] / solver.rtol for name, solver in self.solvers.items())
 
-    def tighten(self) -> None:
-        """Place for a tolerance so much smaller as the error is too large."""
+    def tighten(self, goal: float = 1.0) -> None:
+        """Place for a tolerance so much smaller as the error is larger than ``goal`` times what is asked for."""
         for name, solver in self.solvers.items():
-            excess = min(self.error[name] / solver.rtol, 1e4)
+            excess = min(self.error[name] / solver.rtol / goal, 1e4)
             if excess > 1:
                 self.tol[name] = max(self.tol[name] / (2.0 * excess), 1e-14)
 
