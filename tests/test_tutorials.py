@@ -7,7 +7,14 @@ import pytest
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+# Those that train networks take a minute.
+LONG = ("03_mechanism_to_ude",)
+PARAMETERS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in TUTORIALS
+]
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
 def test_tutorial_runs(path, tmp_path, capsys):
     here = Path.cwd()
     os.chdir(tmp_path)
