@@ -189,7 +189,7 @@ for color, (name, fit) in zip(("C0", "C1", "C2"), fits.items(), strict=True):
     curve = hx.predict(fit, grid)["PRED_dv"].values[0]
     axes[1].plot(np.asarray(grid.times)[0], curve, color=color, label=name)
 axes[1].set(xlabel="time", ylabel="response", title="A regimen that was seen")
-axes[1].legend()
+axes[1].legend(loc="upper right", fontsize=8)
 axes[2].plot(np.asarray(unseen.times)[0], right, color="black", label="truth")
 for color, (name, curve) in zip(("C0", "C1", "C2"), curves.items(), strict=True):
     axes[2].plot(np.asarray(unseen.times)[0], curve, color=color, label=name)

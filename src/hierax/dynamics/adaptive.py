@@ -8,6 +8,7 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+import optimistix
 from jaxtyping import Array
 
 from hierax.dynamics.grid import Placement
@@ -16,25 +17,34 @@ from hierax.dynamics.problem import Problem, Solution, finish, solve
 from hierax.dynamics.steps import Steps
 
 
+def _implicit() -> Any:
+    """Return Kvaerno5 with full Newton steps.
+
+    diffrax's default (chord) iterations fail at tight tolerances in stiff binding reactions, where every step is then
+    refused; a Jacobian more costs nothing in systems of this size.
+    """
+    return diffrax.Kvaerno5(root_finder=diffrax.with_stepsize_controller_tols(optimistix.Newton)())
+
+
 @dataclasses.dataclass(frozen=True)
 class Adaptive:
     """A diffrax solver with adaptive steps from boundary to boundary.
 
-    For stiff systems (``Adaptive(diffrax.Kvaerno5())``), where an explicit method would need very many steps. Every
+    For stiff systems, where an explicit method would need very many steps. Every
     derivative goes through (``DirectAdjoint``), but steps are chosen anew at every evaluation: the objective of a fit
     is smooth only up to the tolerance, and slower than on a :class:`~hierax.Grid`.
 
     Parameters
     ----------
     solver : diffrax solver
-        By default Kvaerno5, which is implicit.
+        By default Kvaerno5, which is implicit, with full Newton steps.
     rtol, atol : float
         Tolerances of diffrax's step size controller.
     max_steps : int
         Most steps between two boundaries. A subject that needs more has no number and a log density of −∞, and says so.
     """
 
-    solver: Any = dataclasses.field(default_factory=diffrax.Kvaerno5)
+    solver: Any = dataclasses.field(default_factory=_implicit)
     rtol: float = 1e-8
     atol: float = 1e-10
     max_steps: int = 1024
