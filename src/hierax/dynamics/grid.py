@@ -21,7 +21,7 @@ from hierax.dynamics.tableau import METHODS, Method, Tableau
 # error of the solution itself comes out near rtol; this factor is for errors that add up.
 _LOCAL = 0.3
 # How many steps inside intervals a subject has room for, where no grid is placed and the values are not known yet.
-_ROOM, _MOST = 64, 4096
+_ROOM, _MOST = 256, 4096
 
 
 @jax.tree_util.register_dataclass
@@ -85,7 +85,7 @@ class Grid:
         Order 5, or order 8 for tight tolerances (1e-9 and below).
     steps : int, optional
         Room for steps inside intervals, where no grid is placed and the values are not known (inside ``jax.jit``). By
-        default 64, or four for every boundary, and more for tighter tolerances. A subject that needs more is not a
+        default 256, or four for every boundary, and more for tighter tolerances. A subject that needs more is not a
         number, and says so.
     """
 

@@ -86,7 +86,9 @@ class ModeEstimator(Estimator):
         (``Session.better_modes``).
         """
         starts = (eta, program.reference(pop, params))
-        modes: Modes = find_modes(lambda e: self.joint(program, pop, params, e), starts, self.newton)
+        spread = program.prior_scale(pop, params, starts[1])
+        spread = jnp.where(jnp.isfinite(spread), spread, 0.0)
+        modes: Modes = find_modes(lambda e: self.joint(program, pop, params, e), starts, self.newton, spread)
         return Anchor(modes.eta, modes.hessian, modes.code, modes.iterations, modes.value)
 
     def implicit_modes(self, program: Program, pop: Population, params: Params, anchor: Anchor) -> Vectors:
@@ -112,13 +114,14 @@ def scores(
         return jax.jvp(value, (flat,), (seed,))
 
     seeds = jnp.eye(flat.shape[0], dtype=flat.dtype)
-    size = pop.n_subjects * pop.n_records * max(anchor.eta.shape[-1], 1) * flat.shape[0]
-    if size <= FAT_LIMIT:
+    width = pop.n_subjects * pop.n_records * max(anchor.eta.shape[-1], 1)
+    chunk = max(1, FAT_LIMIT // max(width, 1))
+    if chunk >= flat.shape[0]:
         return jax.vmap(push, out_axes=(None, 0))(seeds)
-    values, tangents = jax.lax.map(push, seeds)
+    values, tangents = jax.lax.map(push, seeds, batch_size=chunk if chunk > 1 else None)
     return values[0], tangents
 
 
-# Up to so many numbers an array all parameters go through in one fat pass; beyond, one pass a parameter keeps
-# memory proportional to the data.
+# Up to so many numbers an array all parameters go through in one fat pass; beyond, passes of as many parameters as fit
+# keep memory proportional to the data.
 FAT_LIMIT = 200_000

@@ -33,7 +33,7 @@ _SPARE = 1.1
 # With fewer steps than this, stiffness costs nothing.
 _STIFF = 200
 # The error that the first placing aims at, as a part of the tolerance.
-_CLOSE = 0.3
+_CLOSE = 0.7
 
 
 class _Placing(Messenger):
@@ -130,6 +130,13 @@ class Grids:
         self._warn_of_stiffness(pop, found)
         return self._with(pop, params, eta, found, self.sizes[-1])
 
+    def resize(self, pop: Population, params: Any, eta: Any) -> None:
+        """Give grids the number of steps that these random effects need."""
+        need = self._need(self._find(pop, params, eta))
+        size = min(bucket_size(int(_SPARE * need) + 2), self.room)
+        if size < self.sizes[-1]:
+            self.sizes.append(size)
+
     def _calibrate(self, pop: Population, params: Any, eta: Any) -> None:
         """Find the tolerance and the number of steps that the fit will need, before anything large is compiled."""
         found = self._find(pop, params, eta)
@@ -139,7 +146,7 @@ class Grids:
             found = self._find(pop, params, eta)
         # Room for what other random effects than these will need.
         need = self._need(found)
-        for side in (-2.0, 2.0):
+        for side in (-1.5, 1.5):
             need = max(need, self._need(self._find(pop, params, self._shifted(pop, params, eta, side))))
         self.sizes.append(min(bucket_size(int(_SPARE * need) + 2), self.room))
 

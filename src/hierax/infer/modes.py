@@ -24,10 +24,13 @@ class Newton:
         is below it.
     max_iter : int
         Limit on iterations; a subject that reaches it says so and disturbs no other.
+    reach : float
+        Longest step, in prior SDs of each coordinate.
     """
 
     tol: float = 1e-20
     max_iter: int = 100
+    reach: float = 3.0
 
 
 class Modes(NamedTuple):
@@ -53,11 +56,15 @@ class _State(NamedTuple):
     count: Int[Array, ""]
 
 
-def find_modes(function: PerSubject, starts: tuple[Vectors, ...], newton: Newton) -> Modes:
+def find_modes(
+    function: PerSubject, starts: tuple[Vectors, ...], newton: Newton, scale: Vectors | None = None
+) -> Modes:
     """Minimise ``function`` over each subject's own coordinates.
 
     Every subject has its own damping (Levenberg), acceptance and convergence, so a bad start or a flat direction
-    of one changes nothing for the others. Each begins at whichever of ``starts`` has the lowest value.
+    of one changes nothing for the others. Each begins at whichever of ``starts`` has the lowest value. No step is longer
+    than ``newton.reach`` times ``scale`` (the prior SDs) in any coordinate: far out, models mean nothing, and a search
+    that lands there stays.
     """
     # Curvature at roundoff of the value: below this a step cannot be judged by the value.
     slack = 64 * jnp.finfo(starts[0].dtype).eps
@@ -65,6 +72,9 @@ def find_modes(function: PerSubject, starts: tuple[Vectors, ...], newton: Newton
 
     def settle(state: _State) -> _State:
         step, decrement, definite = _direction(state)
+        if scale is not None:
+            ratio = jnp.max(jnp.where(scale > 0, jnp.abs(step) / jnp.where(scale > 0, scale, 1.0), 0.0), axis=-1)
+            step = step * jnp.where(ratio > newton.reach, newton.reach / ratio, 1.0)[:, None]
         # A subject whose start has no finite value stands still: it is reported, and does not hold up the others.
         stuck = ~jnp.isfinite(state.value)
         done = state.done | stuck | (definite & (decrement <= tol) & (state.damping == 0))

@@ -24,6 +24,8 @@ from hierax.program.priors import penalty
 
 # How often the first evaluation places grids at the modes that it finds.
 _SETTLING = 3
+# From so many subjects on, grids are fitted to the modes.
+_MANY = 200
 
 Report = Callable[[dict[str, float]], None]
 
@@ -80,6 +82,12 @@ class Session:
             finite = np.where(np.isfinite(out.eta), out.eta, np.nan)
             if not first or not self.estimator.has_modes or not self.watch(flat, finite):
                 break
+        if first and self.estimator.has_modes and self.pop.n_subjects >= _MANY:
+            # Where an evaluation takes longer than a compilation, no more steps than the modes need.
+            assert self.grids is not None
+            self.grids.resize(self.pop, self.layout.params(flat), finite)
+            self.place(flat, finite)
+            out = function(jnp.asarray(flat, float), jnp.asarray(finite), self.pop)
         return out
 
     def watch(self, flat: np.ndarray, eta: Any) -> bool:
