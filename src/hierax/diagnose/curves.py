@@ -55,6 +55,11 @@ def on_grid(pop: Population, points: int) -> Population:
         varying = leaf.ndim >= 2 and leaf.shape[1] == times.shape[1] and leaf.shape[1] > 1
         if not varying:
             return leaf
+        if pop.interpolation == "linear" and np.issubdtype(leaf.dtype, np.floating):
+            low, high = times[rows, before], times[rows, after]
+            part = np.where(high > low, (grid - low) / np.where(high > low, high - low, 1.0), 0.0)
+            part = part.reshape(part.shape + (1,) * (leaf.ndim - 2))
+            return leaf[rows, before] + part * (leaf[rows, after] - leaf[rows, before])
         return leaf[rows, np.where(segment[rows, after] == segment[rows, before], after, before) if inside else before]
 
     no = np.zeros(grid.shape, bool)

@@ -62,9 +62,9 @@ def find_modes(
     """Minimise ``function`` over each subject's own coordinates.
 
     Every subject has its own damping (Levenberg), acceptance and convergence, so a bad start or a flat direction
-    of one changes nothing for the others. Each begins at whichever of ``starts`` has the lowest value. No step is longer
-    than ``newton.reach`` times ``scale`` (the prior SDs) in any coordinate: far out, models mean nothing, and a search
-    that lands there stays.
+    of one changes nothing for the others. Each begins at whichever of ``starts`` has the lowest value. No step is
+    longer than ``newton.reach`` times ``scale`` (the prior SDs) in any coordinate: far out, models mean nothing, and a
+    search that lands there stays.
     """
     # Curvature at roundoff of the value: below this a step cannot be judged by the value.
     slack = 64 * jnp.finfo(starts[0].dtype).eps
