@@ -488,3 +488,56 @@ def test_a_failed_solve_names_subject_time_and_remedy(solver, power, scales, res
 def test_a_stiff_system_is_said_to_be_stiff():
     with pytest.warns(hx.HieraxWarning, match=r"looks stiff: \d+ of the \d+ steps of subject S1.*hx.Adaptive"):
         hx.evaluate(response(hx.Grid()), scaled([1.0, 2000.0]), {}, hx.FOCE())
+
+
+def test_two_solves_of_one_name_are_refused():
+    def model(pop):
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            for _ in range(2):
+                y = hx.solve_ode(pop, lambda t, y, p: {"c": -y["c"]}, {"c": 0.0}, doses={1: "c"})
+            hx.observe("dv", dist.Normal(y["c"], 1.0), pop)
+
+    with pytest.raises(hx.ModelError, match=r"Two solves are called 'ode'.*name='other'"):
+        hx.check(model, scaled([1.0]), show=False)
+
+
+def test_what_a_transit_chain_cannot_take_is_refused():
+    for regimen in (hx.Regimen(10, rate=2.0), hx.Regimen(10, interval=8, steady=1)):
+        pop = simple(regimen, [1.0])
+        with pytest.raises(ValueError, match=r"CMT 1 go through a transit chain, but some are infusions"):
+            hx.solve_ode(pop, oral_field, ORAL, {"ka": KA, "k": K}, doses={1: hx.transit(2.0, 1.0)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "regimen", [hx.Regimen(100, interval=6, steady=1, rate=25.0), hx.Regimen(50, interval=6, steady=1)]
+)
+def test_a_forcing_at_steady_state_has_exact_derivatives_in_its_lag(regimen):
+    pop = simple(regimen, [1.2, 3.0, 10.0])
+
+    def forced(lag):
+        conc = hx.pk.one_compartment(pop, k=K, V=2.0, lag=lag, output="forcing")
+        return hx.solve_ode(pop, effect, {"R": 1.25}, {"conc": conc}, doses={}, solver=TIGHT)["R"]
+
+    def whole(lag):
+        def field(t, y, p):
+            return {"c": -K * y["c"], "R": 1.0 + y["c"] / 2.0 - 0.8 * y["R"]}
+
+        return hx.solve_ode(pop, field, {"c": 0.0, "R": 1.25}, doses={1: "c"}, lag=lag, solver=TIGHT)["R"]
+
+    # 8 + 4 = 2 intervals: an infusion ends at the very record.
+    for lag in (2.5, 8.0):
+        close(jax.jit(jax.jacfwd(forced))(lag), jax.jit(jax.jacfwd(whole))(lag), 1e-7)
+
+
+def test_a_kink_or_a_period_is_not_linear():
+    pop = simple(hx.Regimen(100), [24.0, 48.0])
+    options = {"doses": {1: "c"}, "solver": hx.MatrixExponential()}
+    assert int(failure(pop, lambda t, y, p: {"c": -jnp.minimum(0.1 * y["c"], 3.0)}, {"c": 0.0}, **options).code[0]) == 4
+    assert (
+        int(failure(pop, lambda t, y, p: {"c": jnp.cos(t * jnp.pi / 12) - y["c"]}, {"c": 0.0}, **options).code[0]) == 4
+    )
+    # Large numbers are fine.
+    pop = simple(hx.Regimen(1e9, rate=1e8), [5.0, 10.0])
+    found = hx.solve_ode(pop, lambda t, y, p: {"c": -0.1 * y["c"]}, {"c": 0.0}, **options)["c"][0]
+    close(found, 1e9 * (1 - np.exp(-0.1 * np.asarray(pop.times)[0])))

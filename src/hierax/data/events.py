@@ -46,6 +46,8 @@ class Events:
         How many steady-state doses a subject has at most.
     superposed : bool
         Whether any steady state is added to what is there (SS 2).
+    not_plain : tuple of int
+        Compartments with infusions or steady states.
     modelled_kinds : tuple of (kind, compartment)
         Which values of ``modelled`` other than 0 occur, and where.
     overlap : int
@@ -68,6 +70,7 @@ class Events:
     resets: bool = False
     steady_states: int = 0
     superposed: bool = False
+    not_plain: tuple[int, ...] = ()
     modelled_kinds: tuple[tuple[int, int], ...] = ()
     overlap: int = 0
     compartments: tuple[int, ...] = (1,)
@@ -145,6 +148,7 @@ def _structure(values: dict[str, np.ndarray], segment: np.ndarray, subject: np.n
         "infusions": bool((rate > 0).any() or kinds),
         "resets": bool(segment.any()),
         "steady_states": int(np.bincount(subject[steady]).max()) if steady.any() else 0,
+        "not_plain": tuple(int(number) for number in np.unique(values["compartment"][(rate > 0) | modelled | steady])),
         "superposed": bool((values["steady"] == 2).any()),
         "modelled_kinds": tuple(kinds),
         "overlap": int(np.ceil(runs.max())) if runs.size else 0,

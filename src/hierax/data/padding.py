@@ -22,6 +22,8 @@ def bucket_size(size: int) -> int:
 
 def pad_axis(pop: Population, axis: int, size: int) -> Population:
     """Pad the subject axis (0) or the record axis (1) of every array that has it."""
+    # Frozen steps are sorted among the boundaries as they were.
+    pop = dataclasses.replace(pop, grids={})
     if axis == 0:
         padded = jax.tree.map(lambda leaf: _repeat_first(np.asarray(leaf), size), pop)
         off = np.arange(size) < pop.n_subjects

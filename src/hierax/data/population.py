@@ -207,7 +207,7 @@ class Population:
             out = pad_axis(out, 1, n_records)
         if n_doses is not None and n_doses > out.events.time.shape[1]:
             grown = jax.tree.map(lambda leaf: _grow_doses(leaf, n_doses), out.events)
-            out = dataclasses.replace(out, events=grown)
+            out = dataclasses.replace(out, events=grown, grids={})
         if n_subjects is not None and n_subjects > self.n_subjects:
             out = pad_axis(out, 0, n_subjects)
         return dataclasses.replace(out, ids=self.ids, labels=self.labels)

@@ -79,6 +79,15 @@ class Block(NamedTuple):
     order: Array
 
 
+def arrival_blocks(inputs: Inputs) -> tuple[Block, ...]:
+    """Return the times at which doses arrive and infusions end, those of steady states' earlier doses too."""
+    slots, _ = _slots(inputs)
+    blocks = [Block(slot.start, slot.segment, 4 * slot.record + 1) for slot in slots]
+    if inputs.infusions:
+        blocks += [Block(slot.end, slot.segment, 4 * slot.record + 1) for slot in slots]
+    return tuple(blocks)
+
+
 class Order(NamedTuple):
     """An order found before: ``rank`` and ``at_record`` as in :class:`Boundaries`, and the records it was found for."""
 

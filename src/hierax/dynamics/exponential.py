@@ -38,7 +38,7 @@ class MatrixExponential:
 
 
 def _march(system: System, steps: Steps, y: Array, consts: Any, y0: Array) -> tuple[Array, Array, Array]:
-    def propagator(start: Array, gap: Array, moving: Any) -> tuple[Array, Array]:
+    def propagator(start: Array, gap: Array, moving: Any, y: Array) -> tuple[Array, Array]:
         """Return the matrix that carries (y, 1) over an interval, by row, and whether the system is linear there."""
         field = system.field(steps.rows_at(moving), consts)
         size, n = y.shape
@@ -46,15 +46,19 @@ def _march(system: System, steps: Steps, y: Array, consts: Any, y0: Array) -> tu
         basis = jnp.broadcast_to(jnp.eye(size)[:, :, None], (size, size, n))
         push = jax.vmap(lambda e: jax.jvp(lambda y: field(start, y), (zero,), (e,)), out_axes=(None, 0))
         offset, columns = push(basis)
-        linear = _is_linear(field, start, gap, offset, columns)
+        linear = _is_linear(field, start, gap, offset, columns, y)
         matrix = jnp.transpose(columns, (2, 1, 0))
-        full = jnp.zeros((n, size + 1, size + 1)).at[:, :size, :size].set(matrix).at[:, :size, size].set(offset.T)
-        return jax.scipy.linalg.expm(full * gap[:, None, None]), linear
+        # Inputs may be large in their units, which must not count for the size of the matrix.
+        unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(offset).max(0), 1.0))
+        inputs = (offset / unit).T
+        full = jnp.zeros((n, size + 1, size + 1)).at[:, :size, :size].set(matrix).at[:, :size, size].set(inputs)
+        out = jax.scipy.linalg.expm(full * gap[:, None, None])
+        return out.at[:, :size, size].multiply(unit[:, None]), linear
 
     def walk(carry: Any, this: Any) -> tuple[Any, Array]:
         y, code, when = carry
         start, gap, moving, *events = this
-        matrix, linear = propagator(start, gap, moving)
+        matrix, linear = propagator(start, gap, moving, y)
         moved = (jnp.einsum("nij,jn->in", matrix[:, :-1, :-1], y).T + matrix[:, :-1, -1]).T
         finite = jnp.isfinite(jax.lax.stop_gradient(moved)).all(0)
         fault = jnp.where(finite, jnp.where(linear, OK, NOT_LINEAR), NON_FINITE)
@@ -67,12 +71,16 @@ def _march(system: System, steps: Steps, y: Array, consts: Any, y0: Array) -> tu
     return out, code, when
 
 
-def _is_linear(field: Any, start: Array, gap: Array, offset: Array, columns: Array) -> Array:
-    """Compare the vector field with its tangent at another state, at the end of the interval."""
+def _is_linear(field: Any, start: Array, gap: Array, offset: Array, columns: Array, y: Array) -> Array:
+    """Compare the vector field with its tangent at other states and times of the interval."""
     size = offset.shape[0]
     probe = jnp.broadcast_to(1.0 + jnp.arange(size)[:, None] / size, offset.shape)
-    there = field(start + gap, probe)
-    # columns[k] is the derivative along state k.
-    parts = jnp.einsum("ksn,kn->sn", jnp.abs(columns), probe) + jnp.abs(offset)
-    straight = jnp.einsum("ksn,kn->sn", columns, probe) + offset
-    return jax.lax.stop_gradient((jnp.abs(there - straight) <= _LINEAR * parts + 1e-300).all(0))
+    good = jnp.ones(offset.shape[1], bool)
+    # At a state of order one, and at the states and at times inside, where a field with a kink or a period may differ.
+    for at, size_of in ((1.0, probe), (0.382, y), (0.618, 0.5 * y)):
+        there = field(start + at * gap, size_of)
+        # columns[k] is the derivative along state k.
+        parts = jnp.einsum("ksn,kn->sn", jnp.abs(columns), jnp.abs(size_of)) + jnp.abs(offset)
+        straight = jnp.einsum("ksn,kn->sn", columns, size_of) + offset
+        good = good & (jnp.abs(there - straight) <= _LINEAR * parts + 1e-300).all(0)
+    return jax.lax.stop_gradient(good)

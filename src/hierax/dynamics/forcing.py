@@ -63,7 +63,7 @@ class Forcing:
         dose = on_last_axis(one.inputs)
         acts = acting(dose, one.now, one.segment)
         times = jnp.reshape(t, (1, 1, 1)) * jnp.ones(())
-        time = time_doses(dose, times, acts)
+        time = time_doses(dose, times, acts, jnp.reshape(one.now, (1, 1, 1)))
         amount = superpose_at(dict(self.sources), one.micro, one.ka, dose, time, acts, (0,))[0]
         return (amount / one.volume)[0, 0]
 

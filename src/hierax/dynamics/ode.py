@@ -86,9 +86,14 @@ def solve_ode(
     ...     return {"depot": -p["ka"] * y["depot"], "central": p["ka"] * y["depot"] - p["k"] * y["central"]}
     >>> states = hx.solve_ode(pop, field, {"depot": 0.0, "central": 0.0}, {"ka": ka, "k": k})  # doctest: +SKIP
     """
+    if isinstance(solver, type) or not hasattr(solver, "states"):
+        raise ValueError(
+            f"solver is {solver!r}, but it is a Grid(), an Adaptive() or a MatrixExponential(). A solver of diffrax "
+            f"goes into hx.Adaptive(solver)."
+        )
     system = read_system(pop, vector_field, y0, args, shared, doses)
     parameters = {
-        key: _by_state(pop, value, doses)
+        key: _by_state(pop, key, value, doses)
         for key, value in (("lag", lag), ("F", bioavailability), ("rate", rate), ("duration", duration))
     }
     inputs = resolve(pop, parameters["F"], parameters["lag"], parameters["rate"], parameters["duration"])
@@ -107,16 +112,23 @@ def solve_ode(
     return solution.states
 
 
-def _by_state(pop: Population, value: Any, doses: Mapping[Any, Any] | None) -> Any:
+def _by_state(pop: Population, name: str, value: Any, doses: Mapping[Any, Any] | None) -> Any:
     """Translate names of states in a mapping of dose parameters into compartments."""
     if not isinstance(value, Mapping):
         return value
-    named = {
-        target.into if isinstance(target, Transit) else target: key
-        for key, target in ({1: "depot"} if doses is None else doses).items()
-    }
+    named: dict[Any, list[Any]] = {}
+    for key, target in ({1: "depot"} if doses is None else doses).items():
+        named.setdefault(target.into if isinstance(target, Transit) else target, []).append(key)
     known = dict(pop.compartment_names)
-    out = {named[key] if key in named and key not in known else key: part for key, part in value.items()}
-    for key in out:
-        compartment_number(pop, "dose parameters", key)
+    out = {}
+    for key, part in value.items():
+        places = named[key] if key in named and key not in known else [key]
+        for place in places:
+            if isinstance(place, str) and place not in known:
+                raise ValueError(
+                    f"{name} names {place!r}, which is no dosed state and no compartment: doses go into "
+                    f"{list(named)}. Use one of these, or a CMT number."
+                )
+            compartment_number(pop, name, place)
+            out[place] = part
     return out

@@ -40,12 +40,21 @@ class Timing(NamedTuple):
 
 
 def time_doses(
-    dose: Inputs, times: Float[Array, "subject time dose"], acts: Bool[Array, "subject time dose"]
+    dose: Inputs,
+    times: Float[Array, "subject time dose"],
+    acts: Bool[Array, "subject time dose"],
+    now: Array | None = None,
 ) -> Timing:
-    """Return the timing of doses (arrays (subject, 1, dose)) at the records' times."""
+    """Return the timing of doses (arrays (subject, 1, dose)) at the records' times.
+
+    ``now``: the time that decides which of a steady state's doses have arrived and ended, where it is not the records'
+    own: a solver's step has its two ends on one side of every event.
+    """
     elapsed = times - dose.arrival
+    seen = elapsed if now is None else jax.lax.stop_gradient(now - dose.arrival)
     if dose.steady_states:
-        phase = jnp.where(elapsed >= 0, elapsed, jnp.mod(elapsed, dose.interval))
+        before = jax.lax.stop_gradient(jnp.minimum(jnp.floor(seen / dose.interval), 0.0)) * dose.interval
+        phase, seen = elapsed - before, seen - before
         elapsed = jnp.where(dose.periodic, phase, jnp.where(dose.constant, times - dose.time, elapsed))
     # Where the dose does not act, no exponential may overflow: its derivative would be NaN.
     elapsed = jnp.where(acts, elapsed, 0.0)
@@ -54,7 +63,8 @@ def time_doses(
     if not (dose.steady_states and dose.infusions):
         zero = jnp.zeros_like(elapsed)
         return Timing(elapsed, running, elapsed - running, zero, zero)
-    left = jax.lax.stop_gradient((dose.duration - elapsed) / dose.interval)
+    at = elapsed if now is None else jnp.where(acts, seen, 0.0)
+    left = jax.lax.stop_gradient((dose.duration - at) / dose.interval)
     count = jnp.where(dose.periodic, jnp.maximum(jnp.ceil(left), 0.0), 0.0)
     tail = jnp.where(dose.periodic, elapsed + count * dose.interval - dose.duration, 0.0)
     return Timing(elapsed, running, elapsed - running, count, tail)

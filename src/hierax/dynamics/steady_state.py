@@ -63,7 +63,7 @@ def period(pop: Population, system: System, inputs: Inputs, mesh: Mesh | None, d
     marks = _marks(inputs, pick, length)
     for forcing in system.arguments.forcings:
         marks += _marks(forcing.inputs, pick, length)
-    marks = [jnp.where(mark > 0, mark, length) for mark in marks]
+    marks = [jnp.where(mark > 0, mark, mark + length) for mark in marks]
     inner = [jnp.stack([*marks, length], axis=1)]
     if mesh is not None:
         inner.append(jnp.minimum(mesh.time.reshape(n * q, -1), length[:, None]))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hierax.data.population import Population
-from hierax.dynamics.boundaries import Block, Boundaries, Order, sort_boundaries
+from hierax.dynamics.boundaries import Block, Boundaries, Order, arrival_blocks, sort_boundaries
 from hierax.dynamics.inputs import Inputs
 from hierax.dynamics.system import Rows, System
 
@@ -75,23 +75,13 @@ class Mesh(NamedTuple):
 PADDING = jnp.iinfo(jnp.int32).max
 
 
-def arrivals(inputs: Inputs, pop: Population) -> tuple[Block, ...]:
-    """Return the times at which the doses of a forcing function change it."""
-    segment = jnp.where(inputs.mask, inputs.segment, PADDING)
-    order = 4 * inputs.record + 1
-    blocks = [Block(inputs.arrival, segment, order)]
-    if inputs.infusions:
-        blocks.append(Block(inputs.arrival + inputs.duration, segment, order))
-    return tuple(blocks)
-
-
 def main_line(
     pop: Population, system: System, inputs: Inputs, mesh: Mesh | None, order: Order | None = None
 ) -> tuple[Boundaries, Steps]:
     """Return the sorted boundaries of all subjects, and the steps along them."""
     extra: tuple[Block, ...] = ()
     for forcing in system.arguments.forcings:
-        extra += arrivals(forcing.inputs, pop)
+        extra += arrival_blocks(forcing.inputs)
     if mesh is not None:
         extra += (mesh.block(),)
     line = sort_boundaries(pop, inputs, extra, order)

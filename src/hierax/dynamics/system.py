@@ -223,6 +223,12 @@ def with_transits(system: System, pop: Population, doses: Mapping[Any, Any] | No
         number = compartment_number(pop, "doses", key)
         if number not in pop.events.compartments:
             continue
+        if number in pop.events.not_plain:
+            raise ValueError(
+                f"Doses into CMT {number} go through a transit chain, but some are infusions or steady states, and the "
+                f"gamma form takes single boluses. Write the chain as states (transit(...).chain), or give the doses "
+                f"one by one."
+            )
         n, mtt = (_parameter(pop, name, value) for name, value in (("n", target.n), ("mtt", target.mtt)))
         row = system.states.start(target.into)
         found.append(TransitInput(inputs, n, (n + 1.0) / mtt, number, row))

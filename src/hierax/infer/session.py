@@ -77,10 +77,12 @@ class Session:
         start = self.cold() if eta is None else eta
         if first:
             self.place(flat, start)
-        for _ in range(_SETTLING + 1):
+        for turn in range(_SETTLING + 1):
             out = function(jnp.asarray(flat, float), jnp.asarray(start), self.pop)
             finite = np.where(np.isfinite(out.eta), out.eta, np.nan)
-            if not first or not self.estimator.has_modes or not self.watch(flat, finite):
+            # The values that are returned belong to the grid that stands.
+            last = not first or not self.estimator.has_modes or turn == _SETTLING
+            if last or not self.watch(flat, finite):
                 break
         if first and self.estimator.has_modes and self.pop.n_subjects >= _MANY:
             # Where an evaluation takes longer than a compilation, no more steps than the modes need.

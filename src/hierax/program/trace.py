@@ -95,6 +95,11 @@ class _Bind(Messenger):
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         name = msg.get("name")
         if name is not None and msg["type"] in ("sample", "param", "deterministic", "plate", "mutable", "ode"):
+            if msg["type"] == "ode" and name in self.run.messages:
+                raise ModelError(
+                    f"Two solves are called '{name}', but each has steps of its own, which are kept by name. Give "
+                    f"one of them another: solve_ode(..., name='other')."
+                )
             self.run.messages[name] = msg
             if name == self.stop_after:
                 raise _Stop

@@ -144,7 +144,8 @@ def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping
 def data_hash(pop: Population) -> str:
     """Return a fingerprint of a population's arrays."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(pop):
+    # Frozen ODE steps are the fit's doing, not data.
+    for leaf in jax.tree.leaves(dataclasses.replace(pop, grids={})):
         array = np.ascontiguousarray(leaf)
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(array.tobytes())
