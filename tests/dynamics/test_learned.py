@@ -126,6 +126,7 @@ def test_every_level_fits_one_subject_to_the_noise(level, pop):
     assert max(fit.solver_error.values()) < 1e-5
 
 
+@pytest.mark.slow
 def test_reverse_mode_through_networks_is_exact(pop):
     """The pooled objective's gradient (reverse mode, past 40 parameters) against differences on the same grid."""
     model = learned("conservation", width=6)

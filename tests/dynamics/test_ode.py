@@ -338,6 +338,7 @@ def failure(pop, field, y0, p=None, **options):
     return trace["ode"]["value"]
 
 
+@pytest.mark.slow
 def test_no_steady_state_is_no_number():
     """More than the system can eliminate, and a state that is never eliminated."""
     pop = simple(hx.Regimen(100, interval=8, steady=1), [1.0])

@@ -190,6 +190,7 @@ def test_a_turnover_model_converges():
     np.testing.assert_allclose(fit.ofv, finer.ofv, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_numpyro_runs_the_same_program(responses):
     """Plain NUTS of NumPyro, no handler of ours: the default grid, chosen at every step."""
     from numpyro.infer.util import initialize_model, potential_energy
