@@ -268,7 +268,9 @@ def test_dose_parameters_by_compartment_by_number_and_by_name():
     expected = [oral(t, 40) + bolus(t - 0.5, 60) for t in (2.0, 5.0)]
     check(central(pop, ka=KA, F={"gut": 0.4}, lag={"blood": 0.5}), expected)
     check(central(pop, ka=KA, F={1: 0.4}, lag={2: 0.5}), expected)
-    with pytest.raises(ValueError, match=r"names the compartment 'liver', but .*'gut': 1"):
+    with pytest.raises(
+        ValueError, match=r"F names (the compartment 'liver', but .*'gut': 1|'liver', which is no dosed)"
+    ):
         central(pop, ka=KA, F={"liver": 0.4})
 
 
@@ -301,7 +303,7 @@ def test_a_dose_parameter_by_record_where_there_are_as_many_records_as_subjects(
     pop = hx.read_nonmem(frame)
     found = hx.pk.one_compartment(pop, k=K, V=1.0, F=jnp.array([[0.5, 9.0], [0.8, 9.0]]))
     check(np.asarray(found)[:, 1], [bolus(2, 50), bolus(2, 80)])
-    with pytest.raises(ValueError, match=r"comes from broadcasting"):
+    with pytest.raises(ValueError, match=r"comes from (broadcasting|\(subject, 1\) meeting)"):
         hx.pk.one_compartment(pop, k=jnp.full((2, 2), K), V=1.0)
 
 
