@@ -98,3 +98,9 @@ def test_demo(tmp_path):
         assert "OFV 116.8034" in done.stdout
     assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
     assert any((tmp_path / "cache").iterdir())
+
+
+def test_importing_hierax_does_not_import_the_solvers_of_others():
+    """They take a fifth of the import's time, and most models have no ODE."""
+    code = "import sys, hierax; print([name for name in ('diffrax', 'optimistix') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -132,7 +132,7 @@ def test_foce_objective_and_gradient(benchmark, experiment, monkeypatch):
     forward = best_time(lambda: run(session.pop, out.eta).states["R"])
     mine = best_time(lambda: session.evaluate(flat, out.eta).value, 10)
     benchmark(lambda: jax.block_until_ready(session.evaluate(flat, out.eta)))
-    monkeypatch.setattr(indirect, "states", by_diffrax(1e-6, 1e-8, 64))
+    monkeypatch.setattr(indirect, "states", by_diffrax(1e-6, 1e-8, 256))
     other = session_of(indirect.model(), pop)
     theirs = other.evaluate(flat, out.eta)
     slow = best_time(lambda: other.evaluate(flat, theirs.eta).value, 3)

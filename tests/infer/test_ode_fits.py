@@ -161,6 +161,25 @@ def test_subjects_keep_their_grids_when_they_are_picked(responses):
     np.testing.assert_allclose(values, all_values[[5, 2]], rtol=1e-6)
 
 
+def test_a_grid_does_not_outlive_the_doses_that_it_was_placed_for(responses):
+    """Doses that come later, or more room for them: another order, which no number may come from."""
+    session = session_of(model(), responses, hx.FOCE())
+    session.place(session.layout.start(None))
+
+    def solved(pop):
+        run = session.program.run(pop, session.program.start(), None)
+        return run.messages["ode"]["value"]
+
+    assert np.all(np.asarray(jax.jit(solved)(session.pop).code) == 0)
+    events = dataclasses.replace(session.pop.events, time=session.pop.events.time + 3.3)
+    moved = jax.jit(solved)(dataclasses.replace(session.pop, events=events))
+    assert np.all(np.asarray(moved.code) == 5)
+    assert np.isnan(moved.states["R"]).all()
+    padded = session.pop.pad(n_doses=6)
+    assert not padded.grids
+    np.testing.assert_allclose(jax.jit(solved)(padded).states["R"], jax.jit(solved)(session.pop).states["R"], rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_a_fit_by_ode_predicts_simulates_and_plots(responses, tmp_path):
     """Everything that follows a fit runs on it: tables, other times, simulation, VPC, curves, storage."""

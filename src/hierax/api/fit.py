@@ -108,14 +108,7 @@ def fit(
     with Progress(progress, estimator.label, _constant(session, flat)) as bar:
         bar.begin(places.params(flat))
         search, history, flat = _multi_start(session, flat, free, max(starts, 1), seed, bar, modes)
-        final = _finish(session, flat, search)
-        # The steps of an ODE are judged at the end; where they were too long, the search goes on with shorter ones.
-        for _ in range(_REFINEMENTS):
-            if search.result is Result.interrupted or session.confirm(flat, final):
-                break
-            search, more, flat = _go_on(session, flat, free, search, final, bar)
-            history = pd.concat([history, more], ignore_index=True)
-            final = _finish(session, flat, search)
+        search, history, flat, final = _refined(session, search, history, flat, free, bar)
     names = places.names()
     out = Fit(
         **_evaluation(session, flat, final),
@@ -150,6 +143,7 @@ def _multi_start(
     rng = np.random.default_rng(seed)
     own = session.layout.start(None)
     best: Search | None = None
+    constant = _constant(session, flat)
     frames = []
     for number in range(starts):
         begin = flat.copy()
@@ -162,7 +156,7 @@ def _multi_start(
             if best is None:
                 raise
             search = best._replace(result=Result.interrupted, history=[])
-        frames.append(pd.DataFrame(search.history).assign(start=number))
+        frames.append(_rows(search, number, constant))
         if best is None or _rank(search) < _rank(best):
             best = search
         if search.result is Result.interrupted:
@@ -170,27 +164,41 @@ def _multi_start(
     assert best is not None
     if search.result is Result.interrupted:
         best = best._replace(result=Result.interrupted, why=Result.interrupted.meaning)
-    history = pd.concat(frames, ignore_index=True)
-    constant = _constant(session, flat)
-    history["ofv"] = 2 * history["value"] - constant
-    history["seconds"] = history.groupby("start")["seconds"].diff().fillna(history["seconds"])
-    at = flat.copy()
-    at[free] = best.x
-    return best, history.astype({"iteration": int})[_HISTORY], at
+    return best, pd.concat(frames, ignore_index=True).astype({"iteration": int}), _placed(flat, free, best.x)
 
 
-def _go_on(
-    session: Session, flat: np.ndarray, free: np.ndarray, last: Search, final: Evaluated, bar: Progress
-) -> tuple[Search, pd.DataFrame, np.ndarray]:
-    """Search on from where a search ended, with other ODE grids."""
-    search = session.search(flat, free, lambda row: bar.show(0, row), final.eta)
-    frame = pd.DataFrame(search.history).assign(start=0)
-    frame["ofv"] = 2 * frame["value"] - _constant(session, flat)
+def _rows(search: Search, number: int, constant: float) -> pd.DataFrame:
+    """Return the history of one search, a row an evaluation."""
+    columns = ["iteration", "value", "gradient", "step", "seconds"]
+    frame = pd.DataFrame(search.history, columns=columns, dtype=float).assign(start=number)
+    frame["ofv"] = 2 * frame["value"] - constant
     frame["seconds"] = frame["seconds"].diff().fillna(frame["seconds"])
+    return frame[_HISTORY]
+
+
+def _placed(flat: np.ndarray, free: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the flat vector with its free entries replaced."""
     at = flat.copy()
-    at[free] = search.x
-    frame["iteration"] += len(last.history)
-    return search, frame.astype({"iteration": int})[_HISTORY], at
+    at[free] = x
+    return at
+
+
+def _refined(
+    session: Session, search: Search, history: pd.DataFrame, flat: np.ndarray, free: np.ndarray, bar: Progress
+) -> tuple[Search, pd.DataFrame, np.ndarray, Evaluated]:
+    """Judge the steps of ODEs where the search has ended; where they were too long, search on with shorter ones."""
+    final = _finish(session, flat, search)
+    for _ in range(_REFINEMENTS):
+        if search.result is Result.interrupted or session.confirm(flat, final):
+            break
+        passed = len(search.history)
+        search = session.search(flat, free, lambda row: bar.show(0, row), final.eta)
+        more = _rows(search, 0, _constant(session, flat))
+        more["iteration"] += passed
+        history = pd.concat([history, more], ignore_index=True).astype({"iteration": int})
+        flat = _placed(flat, free, search.x)
+        final = _finish(session, flat, search)
+    return search, history, flat, final
 
 
 def _rank(search: Search) -> tuple[bool, float]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import diffrax
 import jax
 import jax.numpy as jnp
-import optimistix
 from jaxtyping import Array
 
 from hierax.dynamics.grid import Placement
-from hierax.dynamics.march import MAX_STEPS, NON_FINITE, OK, land
+from hierax.dynamics.march import MAX_STEPS, OK, follow
 from hierax.dynamics.problem import Problem, Solution, finish, solve
 from hierax.dynamics.steps import Steps
 
@@ -23,6 +21,9 @@ def _implicit() -> Any:
     diffrax's default (chord) iterations fail at tight tolerances in stiff binding reactions, where every step is then
     refused; a Jacobian more costs nothing in systems of this size.
     """
+    import diffrax
+    import optimistix
+
     return diffrax.Kvaerno5(root_finder=diffrax.with_stepsize_controller_tols(optimistix.Newton)())
 
 
@@ -30,9 +31,9 @@ def _implicit() -> Any:
 class Adaptive:
     """A diffrax solver with adaptive steps from boundary to boundary.
 
-    For stiff systems, where an explicit method would need very many steps. Every
-    derivative goes through (``DirectAdjoint``), but steps are chosen anew at every evaluation: the objective of a fit
-    is smooth only up to the tolerance, and slower than on a :class:`~hierax.Grid`.
+    For stiff systems, where an explicit method would need very many steps. Every derivative goes through
+    (``DirectAdjoint``), but steps are chosen anew at every evaluation: the objective of a fit is smooth only up to the
+    tolerance, and slower than on a :class:`~hierax.Grid`. diffrax is imported when the first one is made.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ class Adaptive:
         return solve(problem, lambda steps, y, consts, y0: self._march(problem, steps, y, consts, y0))
 
     def _march(self, problem: Problem, steps: Steps, y: Array, consts: Any, y0: Array) -> tuple[Array, Array, Array]:
+        import diffrax
+
         system = problem.system
         controller = diffrax.PIDController(rtol=self.rtol, atol=self.atol)
 
@@ -80,16 +83,8 @@ class Adaptive:
             assert found.ys is not None
             return found.ys[0], found.result == diffrax.RESULTS.successful
 
-        def walk(carry: Any, this: Any) -> tuple[Any, Array]:
-            y, code, when = carry
-            start, gap, moving, *events = this
+        def advance(start: Array, gap: Array, moving: Any, y: Array) -> tuple[Array, Array]:
             moved, good = jax.vmap(one, in_axes=(0, 0, -1, 0), out_axes=(-1, 0))(start, gap, y, steps.rows_at(moving))
-            finite = jnp.isfinite(jax.lax.stop_gradient(moved)).all(0)
-            fault = jnp.where(good, jnp.where(finite, OK, NON_FINITE), MAX_STEPS)
-            new = (code == OK) & (fault != OK)
-            y = land(system, y0, moved, *events)
-            return (y, jnp.where(new, fault, code), jnp.where(new, start, when)), y
+            return moved, jnp.where(good, OK, MAX_STEPS)
 
-        n = y.shape[1]
-        (_, code, when), out = jax.lax.scan(walk, (y, jnp.zeros(n, int), steps.start[0]), steps.along)
-        return out, code, when
+        return follow(system, steps, y, y0, advance)

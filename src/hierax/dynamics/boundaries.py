@@ -19,10 +19,8 @@ class Boundaries(NamedTuple):
     ----------
     time, gap : array, (subject, boundary)
         When, and how long after the boundary before; no time passes across a reset.
-    keep : array, (subject, boundary)
-        0 where the system was reset since the boundary before, else 1.
     fresh : bool array, (subject, boundary)
-        Which boundaries are the first of their part of the history.
+        Which boundaries are the first of their part of the history: the system was reset since the one before.
     governing, previous, following : int array, (subject, boundary)
         Index of the record whose parameters hold in the interval that ends here; of the last record before it, and of
         the first one after it.
@@ -39,11 +37,12 @@ class Boundaries(NamedTuple):
     lost : bool array, (subject, dose)
         Steady states with more doses under way at their record than there are slots: NaN, for no number may be
         silently wrong.
+    in_order : bool array, (subject,)
+        Whether an order that was found before still is one.
     """
 
     time: Float[Array, "subject boundary"]
     gap: Float[Array, "subject boundary"]
-    keep: Float[Array, "subject boundary"]
     fresh: Bool[Array, "subject boundary"]
     governing: Int[Array, "subject boundary"]
     previous: Int[Array, "subject boundary"]
@@ -56,19 +55,26 @@ class Boundaries(NamedTuple):
     steady: int
     segment: Int[Array, "subject boundary"]
     lost: Bool[Array, "subject dose"]
+    in_order: Bool[Array, " subject"]
+
+    @property
+    def keep(self) -> Float[Array, "subject boundary"]:
+        """0 where the system was reset since the boundary before, else 1."""
+        return jnp.where(self.fresh, 0.0, 1.0)
 
     def at_steady(self, values: Float[Array, "*mode subject dose"]) -> Float[Array, "*mode subject boundary"]:
         """Put values of steady states (zero for other doses) at their boundaries."""
-        after = self.rank.shape[-1] - self.steady - values.shape[-1]
-        ends = ((0, 0),) * (values.ndim - 1)
-        values = jnp.where(self.lost, jnp.nan, values)
-        wide = jnp.pad(values, (*ends, (self.steady, after)))
-        return jnp.take_along_axis(wide, jnp.broadcast_to(self.rank, wide.shape), axis=-1)
+        return self._at_steady(jnp.where(self.lost, jnp.nan, values))
 
     def at_steady_flags(self, flags: Bool[Array, "subject dose"]) -> Bool[Array, "subject boundary"]:
         """Put flags of steady states at their boundaries."""
-        after = self.rank.shape[-1] - self.steady - flags.shape[-1]
-        return jnp.take_along_axis(jnp.pad(flags, ((0, 0), (self.steady, after))), self.rank, axis=-1)
+        return self._at_steady(flags)
+
+    def _at_steady(self, values: Array) -> Array:
+        after = self.rank.shape[-1] - self.steady - values.shape[-1]
+        ends = ((0, 0),) * (values.ndim - 1)
+        wide = jnp.pad(values, (*ends, (self.steady, after)))
+        return jnp.take_along_axis(wide, jnp.broadcast_to(self.rank, wide.shape), axis=-1)
 
 
 class Block(NamedTuple):
@@ -81,7 +87,10 @@ class Block(NamedTuple):
 
 def arrival_blocks(inputs: Inputs) -> tuple[Block, ...]:
     """Return the times at which doses arrive and infusions end, those of steady states' earlier doses too."""
-    slots, _ = _slots(inputs)
+    return _slot_blocks(inputs, _slots(inputs)[0])
+
+
+def _slot_blocks(inputs: Inputs, slots: list[_Slot]) -> tuple[Block, ...]:
     blocks = [Block(slot.start, slot.segment, 4 * slot.record + 1) for slot in slots]
     if inputs.infusions:
         blocks += [Block(slot.end, slot.segment, 4 * slot.record + 1) for slot in slots]
@@ -89,11 +98,10 @@ def arrival_blocks(inputs: Inputs) -> tuple[Block, ...]:
 
 
 class Order(NamedTuple):
-    """An order found before: ``rank`` and ``at_record`` as in :class:`Boundaries`, and the records it was found for."""
+    """An order found before: ``rank`` and ``at_record`` as in :class:`Boundaries`."""
 
     rank: Int[Array, "subject boundary"]
     at_record: Int[Array, "subject time"]
-    times: Float[Array, "subject time"]
 
 
 def sort_boundaries(
@@ -101,16 +109,15 @@ def sort_boundaries(
 ) -> Boundaries:
     """Sort all that happens to each subject, and ``extra`` times, by segment, time, and file order.
 
-    Sorting takes as long as a short solve; an ``order`` that was found for the same times saves it.
+    Sorting takes as long as a short solve; an ``order`` that was found for the same times saves it. ``in_order`` says
+    whether it still holds; one of another size is left aside.
     """
     times, records = jnp.asarray(pop.times), pop.n_records
     segment, index = jnp.asarray(pop.segment), jnp.broadcast_to(jnp.arange(records), times.shape)
     # Order at equal time: steady states (0), doses and ends of infusions (1), then what is read at the record (2).
     blocks = [Block(times, segment, 4 * index + 2)]
     slots, lost = _slots(inputs)
-    blocks += [Block(slot.start, slot.segment, 4 * slot.record + 1) for slot in slots]
-    if inputs.infusions:
-        blocks += [Block(slot.end, slot.segment, 4 * slot.record + 1) for slot in slots]
+    blocks += _slot_blocks(inputs, slots)
     steady = sum(block.time.shape[1] for block in blocks)
     if inputs.steady_states:
         blocks.append(Block(inputs.time, _sorted_segment(inputs), 4 * inputs.record))
@@ -118,12 +125,12 @@ def sort_boundaries(
         blocks.append(_middles(times, segment, index))
     blocks += extra
     time, where, listed = (jnp.concatenate(part, axis=1) for part in zip(*blocks, strict=True))
-    if order is None:
+    if order is None or order.rank.shape != time.shape or order.at_record.shape != times.shape:
         rank = jnp.lexsort((listed, jax.lax.stop_gradient(time), where), axis=1)
         at_record = jnp.argsort(rank, axis=1)[:, :records]
     else:
         rank, at_record = jnp.asarray(order.rank), jnp.asarray(order.at_record)
-    time, where = (jnp.take_along_axis(part, rank, axis=1) for part in (time, where))
+    time, where, listed = (jnp.take_along_axis(part, rank, axis=1) for part in (time, where, listed))
     fresh = jnp.concatenate([jnp.ones_like(where[:, :1], bool), where[:, 1:] != where[:, :-1]], axis=1)
     gap = jnp.concatenate([jnp.zeros_like(time[:, :1]), jnp.diff(time, axis=1)], axis=1)
     total = time.shape[1]
@@ -141,7 +148,6 @@ def sort_boundaries(
     return Boundaries(
         time=time,
         gap=jnp.where(fresh, 0.0, gap),
-        keep=jnp.where(fresh, 0.0, 1.0),
         fresh=fresh,
         governing=governing,
         previous=previous,
@@ -154,7 +160,16 @@ def sort_boundaries(
         steady=steady,
         segment=where,
         lost=lost,
+        in_order=_in_order(where, jax.lax.stop_gradient(time), listed),
     )
+
+
+def _in_order(where: Array, time: Array, listed: Array) -> Bool[Array, " subject"]:
+    """Return for which subjects a sequence is sorted by segment, time, and file order."""
+    before = jnp.array(True)
+    for part in (listed, time, where):
+        before = (part[:, :-1] < part[:, 1:]) | ((part[:, :-1] == part[:, 1:]) & before)
+    return before.all(1)
 
 
 def _middles(times: Array, segment: Array, index: Array) -> Block:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from hierax.dynamics.grid import Placement
-from hierax.dynamics.march import NON_FINITE, NOT_LINEAR, OK, land
+from hierax.dynamics.march import NOT_LINEAR, OK, follow
 from hierax.dynamics.problem import Problem, Solution, finish, solve
 from hierax.dynamics.steps import Steps
 from hierax.dynamics.system import System
@@ -55,20 +55,14 @@ def _march(system: System, steps: Steps, y: Array, consts: Any, y0: Array) -> tu
         out = jax.scipy.linalg.expm(full * gap[:, None, None])
         return out.at[:, :size, size].multiply(unit[:, None]), linear
 
-    def walk(carry: Any, this: Any) -> tuple[Any, Array]:
-        y, code, when = carry
-        start, gap, moving, *events = this
+    def advance(start: Array, gap: Array, moving: Any, y: Array) -> tuple[Array, Array]:
         matrix, linear = propagator(start, gap, moving, y)
         moved = (jnp.einsum("nij,jn->in", matrix[:, :-1, :-1], y).T + matrix[:, :-1, -1]).T
-        finite = jnp.isfinite(jax.lax.stop_gradient(moved)).all(0)
-        fault = jnp.where(finite, jnp.where(linear, OK, NOT_LINEAR), NON_FINITE)
-        new = (code == OK) & (fault != OK)
-        y = land(system, y0, moved, *events)
-        return (y, jnp.where(new, fault, code), jnp.where(new, start, when)), y
+        # A state that is no number says nothing of the field.
+        known = jnp.isfinite(jax.lax.stop_gradient(moved)).all(0)
+        return moved, jnp.where(linear | ~known, OK, NOT_LINEAR)
 
-    n = y.shape[1]
-    (_, code, when), out = jax.lax.scan(walk, (y, jnp.zeros(n, int), steps.start[0]), steps.along)
-    return out, code, when
+    return follow(system, steps, y, y0, advance)
 
 
 def _is_linear(field: Any, start: Array, gap: Array, offset: Array, columns: Array, y: Array) -> Array:

@@ -12,10 +12,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from hierax.dynamics.boundaries import Order
-from hierax.dynamics.march import MAX_STEPS, NO_STEADY_STATE, NON_FINITE, OK, STALE, Pilot, fly, march
-from hierax.dynamics.problem import Problem, Solution, finish, solve, steady_amounts, with_steady
+from hierax.dynamics.march import MAX_STEPS, NO_STEADY_STATE, NON_FINITE, OK, Pilot, fly, march
+from hierax.dynamics.problem import March, Problem, Solution, finish, solve, steady_amounts, with_steady
 from hierax.dynamics.steps import PADDING, Mesh, Steps
-from hierax.dynamics.tableau import METHODS, Method, Tableau
+from hierax.dynamics.tableau import METHODS, Tableau, tableau
 
 # The embedded estimate is the error of the method one order lower. With local tolerance rtol^(p/(p+1)) for it, the
 # error of the solution itself comes out near rtol; this factor is for errors that add up.
@@ -58,7 +58,7 @@ class Placement:
         if problem.moves:
             return self
         line = problem.line(self.main)[0]
-        return dataclasses.replace(self, order=Order(line.rank, line.at_record, jnp.asarray(problem.pop.times)))
+        return dataclasses.replace(self, order=Order(line.rank, line.at_record))
 
     def cropped(self, size: int) -> Placement:
         """Return the placement with room for ``size`` steps, and no order."""
@@ -103,17 +103,21 @@ class Grid:
     @property
     def tableau(self) -> Tableau:
         """The method's coefficients."""
-        return Method(self.method).tableau
+        return tableau(self.method)
 
-    def solve(self, problem: Problem, placed: Placement | None, halves: bool = False) -> Solution:
+    def solve(self, problem: Problem, placed: Placement | None) -> Solution:
         """Solve on a placed grid, or on one that is placed here."""
-        if placed is None:
-            placed = self.placed_here(problem)
-        states, code, when = self.states(problem, placed, halves)
-        return finish(problem, states, code, when)
+        return finish(problem, *self.states(problem, self.placed_here(problem) if placed is None else placed))
 
     def states(self, problem: Problem, placed: Placement, halves: bool = False) -> tuple[Array, Array, Array]:
         """Return states (state, subject, time), codes and times of failure."""
+        along = self._along(problem, halves)
+        states, code, when = solve(problem, along, placed.main, placed.phases, placed.order)
+        bad = placed.code != OK
+        return states, jnp.where(bad, placed.code, code), jnp.where(bad, placed.when, when)
+
+    def _along(self, problem: Problem, halves: bool = False) -> March:
+        """Return this solver's way of marching over steps."""
 
         def along(steps: Steps, y: Array, consts: Any, y0: Array) -> tuple[Array, Array, Array]:
             states = march(problem.system, self.tableau, steps, y, consts, y0, halves)
@@ -123,20 +127,7 @@ class Grid:
             code = jnp.where(good.all(0), OK, NON_FINITE)
             return states, code, jnp.take_along_axis(steps.start, first[None], axis=0)[0]
 
-        order = placed.order
-        if order is not None and order.times.shape != jnp.shape(problem.pop.times):
-            order = None
-        states, code, when = solve(problem, along, placed.main, placed.phases, order)
-        if order is not None:
-            # A grid that was placed for other records keeps its steps, but not its order.
-            same = (jnp.asarray(problem.pop.times) == order.times).all(1)
-            code = jnp.where(same, code, STALE)
-        bad = placed.code != OK
-        return states, jnp.where(bad, placed.code, code), jnp.where(bad, placed.when, when)
-
-    def finish(self, problem: Problem, states: Array, code: Array, when: Array) -> Solution:
-        """Return the solution in the structure of the user's state."""
-        return finish(problem, states, code, when)
+        return along
 
     def placed_here(self, problem: Problem) -> Placement:
         """Return a grid for the values at hand; with as many steps as are needed, where they are known."""
@@ -147,9 +138,9 @@ class Grid:
         room = self.steps or power_of_two(int(finer * max(_ROOM, 4 * boundaries)))
         leaves = jax.tree.leaves((frozen.pop, frozen.system.consts, frozen.system.y0, frozen.inputs))
         leaves += jax.tree.leaves(frozen.system.arguments.constant + frozen.system.arguments.varying)
-        if any(isinstance(leaf, Tracer) for leaf in leaves):
-            return self.place(frozen, room)
         placed = self.place(frozen, room)
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return placed
         while np.any(np.asarray(placed.code) == MAX_STEPS) and room < _MOST and self.steps is None:
             room *= 2
             placed = self.place(frozen, room)
@@ -174,12 +165,12 @@ class Grid:
         if problem.inputs.steady_states:
             phases, found = self._place_phases(problem, room, local)
             n = problem.pop.n_subjects
-            steady = steady_amounts(problem, self._simple(problem), phases)
+            steady = steady_amounts(problem, self._along(problem), phases)
             steps = with_steady(steps, line, steady)
             code, when = found.code.reshape(n, -1).max(1), found.when.reshape(n, -1).max(1)
             code = jnp.where(steady.found, code, NO_STEADY_STATE)
             count = found.count.reshape(n, -1).max(1)
-        pilot = fly(system, table, steps, system.y0, system.consts, system.y0, local, self.floor, room)
+        pilot = fly(system, table, steps, system.y0, system.y0, local, self.floor, room)
         first = jnp.where(jnp.asarray(code) == OK, pilot.code, code)
         when = jnp.where(jnp.asarray(code) == OK, pilot.when, when)
         return Placement(pilot.mesh, phases, first, when, jnp.maximum(pilot.count, count), pilot.limited)
@@ -192,25 +183,18 @@ class Grid:
         start = one.steps.start[0]
 
         def pilot(y: Array) -> Pilot:
-            return fly(system, self.tableau, one.steps, y, system.consts, one.y0, tol, self.floor, room)
+            return fly(system, self.tableau, one.steps, y, one.y0, tol, self.floor, room)
 
         def shaped(mesh: Mesh) -> Mesh:
             time = jnp.where(mesh.segment == PADDING, jnp.inf, mesh.time - start[:, None])
             return Mesh(time.reshape(n, -1, room), mesh.segment.reshape(n, -1, room))
 
         found = pilot(one.y0)
-        steady = steady_amounts(problem, self._simple(problem), shaped(found.mesh))
+        steady = steady_amounts(problem, self._along(problem), shaped(found.mesh))
         y = steady.amounts[:, jnp.arange(n)[:, None], one.chosen].reshape(one.y0.shape)
         found = pilot(jnp.where(jnp.isfinite(y), y, one.y0))
         found = found._replace(code=jnp.where(one.valid, found.code, OK), count=jnp.where(one.valid, found.count, 0))
         return shaped(found.mesh), found
-
-    def _simple(self, problem: Problem) -> Any:
-        def along(steps: Steps, y: Array, consts: Any, y0: Array) -> tuple[Array, Array, Array]:
-            nothing = jnp.zeros(y.shape[-1])
-            return march(problem.system, self.tableau, steps, y, consts, y0), nothing.astype(int), nothing
-
-        return along
 
 
 def power_of_two(size: int) -> int:

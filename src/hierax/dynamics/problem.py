@@ -13,10 +13,13 @@ from jaxtyping import Array, Bool, Float, Int
 from hierax.data.population import Population
 from hierax.dynamics.boundaries import Boundaries, Order
 from hierax.dynamics.inputs import Inputs
-from hierax.dynamics.march import NO_STEADY_STATE, OK
+from hierax.dynamics.march import NO_STEADY_STATE, OK, STALE
 from hierax.dynamics.steady_state import Period, fixed_point, period
 from hierax.dynamics.steps import Mesh, Steps, main_line
 from hierax.dynamics.system import System
+
+# What of the arguments are arrays.
+_NUMBERS = ("constant", "varying", "forcings", "transits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +40,7 @@ class Problem:
             y0=stop(system.y0),
             arguments=dataclasses.replace(
                 system.arguments,
-                **{name: stop(getattr(system.arguments, name)) for name in ("constant", "varying")},
-                **{name: stop(getattr(system.arguments, name)) for name in ("forcings", "transits")},
+                **{name: stop(getattr(system.arguments, name)) for name in _NUMBERS},
             ),
         )
         return Problem(stop(self.pop), parts, stop(self.inputs))
@@ -134,6 +136,9 @@ def solve(
     y0 = problem.system.y0
     along, failed, at = march(steps, y0, problem.system.consts, y0)
     code = jnp.where(code == OK, failed, code)
+    if order is not None:
+        # A grid that was placed for other doses or records.
+        code = jnp.where(line.in_order, code, STALE)
     states = jnp.take_along_axis(jnp.moveaxis(along, 0, -1), line.at_record[None], axis=-1)
     return states, code, jnp.where(code == OK, jnp.nan, jnp.where(code == failed, at, when))
 

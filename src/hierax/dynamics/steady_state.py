@@ -54,62 +54,77 @@ def period(pop: Population, system: System, inputs: Inputs, mesh: Mesh | None, d
     def pick(values: Array) -> Array:
         return jnp.take_along_axis(values, chosen, axis=1).reshape(-1)
 
-    def repeat(leaf: Array) -> Array:
-        return jnp.repeat(leaf, q, axis=0)
-
     valid = pick(inputs.periodic | inputs.constant)
     length = jnp.where(valid, pick(inputs.interval), 1.0)
-    time, record = pick(inputs.time), pick(inputs.record)
-    marks = _marks(inputs, pick, length)
-    for forcing in system.arguments.forcings:
-        marks += _marks(forcing.inputs, pick, length)
-    marks = [jnp.where(mark > 0, mark, mark + length) for mark in marks]
-    inner = [jnp.stack([*marks, length], axis=1)]
-    if mesh is not None:
-        inner.append(jnp.minimum(mesh.time.reshape(n * q, -1), length[:, None]))
-    ends = jnp.concatenate(inner, axis=1)
-    rank = jnp.argsort(jax.lax.stop_gradient(ends), axis=1)
-    ends = jnp.take_along_axis(ends, rank, axis=1)
+    time = pick(inputs.time)
+    ends, rank = _ends(system, inputs, mesh, pick, length)
     gap = jnp.diff(ends, axis=1, prepend=0.0)
     middle = ends - 0.5 * gap
     into = pick(inputs.compartment)[:, None] == jnp.asarray(system.numbers, int)
     bolus = jnp.where(pick(inputs.periodic & ~inputs.infused) & dosed, pick(inputs.amount), 0.0)
     jump = jnp.where(rank == 0, bolus[:, None], 0.0)[..., None] * into[:, None]
     rate = pick(inputs.rate)[:, None] * dosed * _running(inputs, pick, length, middle)
-    arguments = system.arguments
-    at_record = [repeat(leaf)[jnp.arange(n * q), record] for leaf in arguments.varying]
+    rate = jnp.moveaxis(rate[..., None] * into[:, None], 1, 0)
     now = (time[:, None] + middle).T
-    along = gap.T.shape
-
-    def spread(leaf: Array) -> Array:
-        return jnp.broadcast_to(leaf, (along[0], *leaf.shape))
-
-    forcings = [dataclasses.replace(f, inputs=_alone(f.inputs, chosen, dosed)) for f in arguments.forcings]
-    rows = Rows(
-        constant=[repeat(leaf) for leaf in arguments.constant],
-        value=[spread(leaf) for leaf in at_record],
-        slope=[spread(0.0 * leaf) for leaf in at_record] if pop.interpolation == "linear" else [],
-        reference=now,
-        now=now,
-        segment=spread(pick(inputs.segment)),
-        rate=jnp.moveaxis(rate[..., None] * into[:, None], 1, 0),
-        forcings=[
-            dataclasses.replace(
-                forcing,
-                **{name: jax.tree.map(repeat, getattr(forcing, name)) for name in ("micro", "ka", "volume")},
-            )
-            for forcing in forcings
-        ],
-        transits=[],
-    )
     steps = Steps(
         start=(time[:, None] + ends - gap).T,
         gap=gap.T,
-        rows=rows,
-        fresh=jnp.zeros(along, bool),
+        rows=_rows(pop, system, inputs, chosen, now, rate, dosed),
+        fresh=jnp.zeros(now.shape, bool),
         jump=jnp.moveaxis(jump, 1, 0),
     )
     return Period(steps, jnp.repeat(system.y0, q, axis=1), valid, chosen)
+
+
+def _ends(
+    system: System, inputs: Inputs, mesh: Mesh | None, pick: Callable[[Array], Array], length: Array
+) -> tuple[Array, Array]:
+    """Return the phases at which steps end, (row, step), sorted, and their sorting; the dose's arrival is entry 0."""
+    marks = _marks(inputs, pick, length)
+    for forcing in system.arguments.forcings:
+        marks += _marks(forcing.inputs, pick, length)
+    marks = [jnp.where(mark > 0, mark, mark + length) for mark in marks]
+    inner = [jnp.stack([*marks, length], axis=1)]
+    if mesh is not None:
+        inner.append(jnp.minimum(mesh.time.reshape(len(length), -1), length[:, None]))
+    ends = jnp.concatenate(inner, axis=1)
+    rank = jnp.argsort(jax.lax.stop_gradient(ends), axis=1)
+    return jnp.take_along_axis(ends, rank, axis=1), rank
+
+
+def _rows(pop: Population, system: System, inputs: Inputs, chosen: Array, now: Array, rate: Array, dosed: bool) -> Rows:
+    """Return the arguments of every steady state: those of its record, for the whole interval."""
+    arguments = system.arguments
+    n, q = chosen.shape
+    record, segment = (
+        jnp.take_along_axis(leaf, chosen, axis=1).reshape(-1) for leaf in (inputs.record, inputs.segment)
+    )
+
+    def repeat(leaf: Array) -> Array:
+        return jnp.repeat(leaf, q, axis=0)
+
+    def spread(leaf: Array) -> Array:
+        return jnp.broadcast_to(leaf, (now.shape[0], *leaf.shape))
+
+    value = [spread(repeat(leaf)[jnp.arange(n * q), record]) for leaf in arguments.varying]
+    return Rows(
+        constant=[repeat(leaf) for leaf in arguments.constant],
+        value=value,
+        slope=[0.0 * leaf for leaf in value] if pop.interpolation == "linear" else [],
+        reference=now,
+        now=now,
+        segment=spread(segment),
+        rate=rate,
+        forcings=[
+            dataclasses.replace(
+                forcing,
+                inputs=_alone(forcing.inputs, chosen, dosed),
+                **{name: jax.tree.map(repeat, getattr(forcing, name)) for name in ("micro", "ka", "volume")},
+            )
+            for forcing in arguments.forcings
+        ],
+        transits=[],
+    )
 
 
 def _marks(inputs: Inputs, pick: Callable[[Array], Array], length: Array) -> list[Array]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from numpyro.primitives import Messenger
 
 from hierax.data.population import Population
-from hierax.dynamics.arguments import compartment_number
+from hierax.dynamics.arguments import compartment_number, individual
 from hierax.dynamics.forcing import Forcing, Transit, TransitInput
 from hierax.dynamics.states import States, leaf_name, read_states
 from hierax.errors import ModelError
@@ -229,7 +229,10 @@ def with_transits(system: System, pop: Population, doses: Mapping[Any, Any] | No
                 f"gamma form takes single boluses. Write the chain as states (transit(...).chain), or give the doses "
                 f"one by one."
             )
-        n, mtt = (_parameter(pop, name, value) for name, value in (("n", target.n), ("mtt", target.mtt)))
+        n, mtt = (
+            jnp.broadcast_to(individual(pop, f"transit's {name}", value), (pop.n_subjects, 1))
+            for name, value in (("n", target.n), ("mtt", target.mtt))
+        )
         row = system.states.start(target.into)
         found.append(TransitInput(inputs, n, (n + 1.0) / mtt, number, row))
     if not found:
@@ -243,16 +246,6 @@ def with_transits(system: System, pop: Population, doses: Mapping[Any, Any] | No
         return out
 
     return dataclasses.replace(system, single=single, arguments=arguments)
-
-
-def _parameter(pop: Population, name: str, value: Any) -> Float[Array, "subject 1"]:
-    value = jnp.asarray(value, float)
-    if value.ndim and value.shape not in ((pop.n_subjects, 1), (1, 1)):
-        raise ValueError(
-            f"transit's {name} has shape {value.shape}, but it is a number a subject. Make it (subject, 1) = "
-            f"({pop.n_subjects}, 1)."
-        )
-    return jnp.broadcast_to(value, (pop.n_subjects, 1))
 
 
 def _with_shared(vector_field: VectorField, shared: Any) -> VectorField:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,19 +29,17 @@ class Tableau(NamedTuple):
     stability: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A method by name."""
-
-    name: str
-
-    @property
-    def tableau(self) -> Tableau:
-        """Its coefficients."""
-        return _TABLEAUS[self.name]
+# diffrax's solvers by the name of the method.
+_SOLVERS = {"tsit5": "Tsit5", "dopri8": "Dopri8"}
+METHODS = tuple(_SOLVERS)
 
 
-def _from_diffrax(solver: Any) -> Tableau:
+@functools.cache
+def tableau(method: str) -> Tableau:
+    """Return the coefficients of a method; diffrax is imported when they are first asked for."""
+    import diffrax
+
+    solver = getattr(diffrax, _SOLVERS[method])()
     table, order = solver.tableau, solver.order(None)
     stages = len(table.b_sol)
     a = np.zeros((stages, stages))
@@ -60,10 +57,6 @@ def _stability(a: np.ndarray, b: np.ndarray) -> float:
     x = np.linspace(0.01, 12.0, 1200)
     growth = [abs(1 - v * b @ np.linalg.solve(np.eye(len(b)) + v * a, ones)) for v in x]
     return float(x[np.argmax(np.array(growth) > 1.0)])
-
-
-_TABLEAUS = {"tsit5": _from_diffrax(diffrax.Tsit5()), "dopri8": _from_diffrax(diffrax.Dopri8())}
-METHODS = tuple(_TABLEAUS)
 
 
 def step(

@@ -18,6 +18,7 @@ from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.dynamics.grid import Grid, Placement
 from hierax.dynamics.march import MAX_STEPS
+from hierax.dynamics.problem import finish
 from hierax.errors import HieraxWarning
 from hierax.infer.objective import cached
 from hierax.program.density import Program
@@ -25,7 +26,7 @@ from hierax.program.density import Program
 # Room of the pilot: enough for most, so that it is compiled once; and the most that a fit will try.
 _ROOM, _MOST = 256, 4096
 # A grid is placed anew during a search where the error has grown to this multiple of the tolerance.
-_SLACK = 3.0
+SLACK = 3.0
 # Placing for a part of the tolerance leaves room for the parameters to move.
 _MARGIN = 0.3
 # How many more steps than are needed there is room for.
@@ -79,7 +80,7 @@ class _Judging(Messenger):
             fine = msg["solver"].states(problem, placed, halves=True)[0]
             here, code, when = msg["solver"].states(problem, placed)
             self.errors[msg["name"]] = relative_error(here, fine, msg["solver"].floor)
-            msg["value"] = msg["solver"].finish(problem, here, code, when)
+            msg["value"] = finish(problem, here, code, when)
 
 
 def relative_error(found: Array, right: Array, floor: float) -> Float[Array, " subject"]:
@@ -98,8 +99,8 @@ class Grids:
     ----------
     tol : dict
         Tolerance for which the grid of each ODE is placed.
-    error : float
-        The largest error when it was last looked at, in units of the tolerance.
+    error : dict
+        The largest error of each ODE when it was last looked at.
     placings : int
         How often grids were placed.
     sizes : list of int
@@ -123,32 +124,35 @@ class Grids:
         if not self.sizes:
             self._calibrate(pop, params, eta)
         found = self._find(pop, params, eta)
-        need = self._need(found)
+        need = _need(found)
         if need > self.sizes[-1]:
-            self.sizes.append(min(bucket_size(int(_SPARE * need) + 2), self.room))
+            self.sizes.append(self._size(need))
         self.placings += 1
         self._warn_of_stiffness(pop, found)
         return self._with(pop, params, eta, found, self.sizes[-1])
 
     def resize(self, pop: Population, params: Any, eta: Any) -> None:
         """Give grids the number of steps that these random effects need."""
-        need = self._need(self._find(pop, params, eta))
-        size = min(bucket_size(int(_SPARE * need) + 2), self.room)
+        size = self._size(_need(self._find(pop, params, eta)))
         if size < self.sizes[-1]:
             self.sizes.append(size)
 
     def _calibrate(self, pop: Population, params: Any, eta: Any) -> None:
         """Find the tolerance and the number of steps that the fit will need, before anything large is compiled."""
         found = self._find(pop, params, eta)
-        size = min(bucket_size(int(_SPARE * self._need(found)) + 2), self.room)
-        if self.look(self._with(pop, params, eta, found, size), params, [eta]) > _CLOSE:
+        rough = self._with(pop, params, eta, found, self._size(_need(found)))
+        if self.look(rough, params, [eta]) > _CLOSE:
             self.tighten(_CLOSE)
             found = self._find(pop, params, eta)
         # Room for what other random effects than these will need.
-        need = self._need(found)
+        need = _need(found)
         for side in (-1.5, 1.5):
-            need = max(need, self._need(self._find(pop, params, self._shifted(pop, params, eta, side))))
-        self.sizes.append(min(bucket_size(int(_SPARE * need) + 2), self.room))
+            need = max(need, _need(self._find(pop, params, self._shifted(pop, params, eta, side))))
+        self.sizes.append(self._size(need))
+
+    def _size(self, need: int) -> int:
+        """Return the number of steps to compile for, where so many are needed."""
+        return min(bucket_size(int(_SPARE * need) + 2), self.room)
 
     def _with(self, pop: Population, params: Any, eta: Any, found: Mapping[str, Placement], size: int) -> Population:
         grids = {name: one.cropped(size) for name, one in found.items()}
@@ -162,9 +166,6 @@ class Grids:
             if not short or self.room >= _MOST:
                 return found
             self.room *= 4
-
-    def _need(self, found: Mapping[str, Placement]) -> int:
-        return max(int(np.max(np.asarray(one.count), initial=1)) for one in found.values())
 
     def _warn_of_stiffness(self, pop: Population, found: Mapping[str, Placement]) -> None:
         for name, one in found.items():
@@ -247,10 +248,9 @@ class Grids:
             if excess > 1:
                 self.tol[name] = max(self.tol[name] / (2.0 * excess), 1e-14)
 
-    @property
-    def slack(self) -> float:
-        """The multiple of the tolerance at which a search places the grid anew."""
-        return _SLACK
+
+def _need(found: Mapping[str, Placement]) -> int:
+    return max(int(np.max(np.asarray(one.count), initial=1)) for one in found.values())
 
 
 def pop_without(pop: Population) -> Population:

@@ -14,7 +14,7 @@ import numpy as np
 from hierax.data.population import Population
 from hierax.infer import objective
 from hierax.infer.estimator import Estimator
-from hierax.infer.grids import Grids, grids_of
+from hierax.infer.grids import SLACK, Grids, grids_of
 from hierax.infer.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.optimise import Point, Search, minimise
 from hierax.infer.result import Result
@@ -73,23 +73,28 @@ class Session:
 
     def _settle(self, function: Any, flat: Any, eta: Any) -> Evaluated:
         """Evaluate; where no grid is placed yet, place it at the modes, which are found on grids placed on the way."""
-        first = self.grids is not None and not self.grids.placings
+
+        def at(eta: Any) -> Evaluated:
+            return function(jnp.asarray(flat, float), jnp.asarray(eta), self.pop)
+
         start = self.cold() if eta is None else eta
-        if first:
-            self.place(flat, start)
-        for turn in range(_SETTLING + 1):
-            out = function(jnp.asarray(flat, float), jnp.asarray(start), self.pop)
-            finite = np.where(np.isfinite(out.eta), out.eta, np.nan)
-            # The values that are returned belong to the grid that stands.
-            last = not first or not self.estimator.has_modes or turn == _SETTLING
-            if last or not self.watch(flat, finite):
+        if self.grids is None or self.grids.placings:
+            return at(start)
+        self.place(flat, start)
+        out = at(start)
+        if not self.estimator.has_modes:
+            return out
+        modes = _finite(out.eta)
+        for _ in range(_SETTLING):
+            if not self.watch(flat, modes):
                 break
-        if first and self.estimator.has_modes and self.pop.n_subjects >= _MANY:
+            out = at(start)
+            modes = _finite(out.eta)
+        if self.pop.n_subjects >= _MANY:
             # Where an evaluation takes longer than a compilation, no more steps than the modes need.
-            assert self.grids is not None
-            self.grids.resize(self.pop, self.layout.params(flat), finite)
-            self.place(flat, finite)
-            out = function(jnp.asarray(flat, float), jnp.asarray(finite), self.pop)
+            self.grids.resize(self.pop, self.layout.params(flat), modes)
+            self.place(flat, modes)
+            out = at(modes)
         return out
 
     def watch(self, flat: np.ndarray, eta: Any) -> bool:
@@ -97,7 +102,7 @@ class Session:
         if self.grids is None:
             return False
         params = self.layout.params(flat)
-        if self.grids.look(self.pop, params, [eta]) <= self.grids.slack:
+        if self.grids.look(self.pop, params, [eta]) <= SLACK:
             return False
         self.place(flat, eta)
         if self.grids.look(self.pop, params, [eta]) > 1:
@@ -184,6 +189,11 @@ class Session:
         slack = 1e-6 * (1 + np.abs(np.asarray(known.joint)))
         better = np.asarray(fresh.joint) < np.asarray(known.joint) - slack
         return np.where(better[:, None], np.asarray(fresh.eta), np.asarray(known.eta)) if better.any() else None
+
+
+def _finite(eta: Any) -> np.ndarray:
+    """Return modes with what is no number as what stands for no warm start."""
+    return np.where(np.isfinite(eta), eta, np.nan)
 
 
 def _spread(hessian: np.ndarray) -> np.ndarray:
