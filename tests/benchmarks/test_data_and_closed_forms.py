@@ -1,13 +1,12 @@
 """Timings of reading and of the closed forms, each with the accuracy that it was reached at; run by `make bench`."""
 
-import resource
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 import zoo
+from memory import peak_gigabytes
 
 import hierax as hx
 from hierax.dynamics import closed_form
@@ -34,7 +33,7 @@ def test_reading_a_million_rows(benchmark, tmp_path):
     table.to_csv(tmp_path / "big.csv", index=False, na_rep=".")
     options = {"covariates": ["WT", "CR", "SEX"], "interpolation": "nocb"}
     pop = benchmark.pedantic(lambda: hx.read_nonmem(tmp_path / "big.csv", **options), rounds=3)
-    benchmark.extra_info["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    benchmark.extra_info["peak_memory_mb"] = 1e3 * peak_gigabytes()
     assert pop.n_observations == 900_000
 
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import turnover
+from memory import peak_gigabytes
 from numpyro import handlers
 
 import hierax as hx
@@ -150,7 +151,6 @@ def test_foce_objective_and_gradient(benchmark, experiment, monkeypatch):
 @pytest.mark.parametrize("size", [60, 600, 6000])
 def test_subjects(benchmark, size):
     """One evaluation with warm modes: time by subject, memory."""
-    import resource
 
     pop = indirect.design(size)
     program = indirect.model()
@@ -159,7 +159,7 @@ def test_subjects(benchmark, size):
     flat = session.layout.start(None)
     out = session.evaluate(flat)
     benchmark.pedantic(lambda: jax.block_until_ready(session.evaluate(flat, out.eta)), rounds=2, warmup_rounds=1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak = 1e3 * peak_gigabytes()
     benchmark.extra_info.update(subjects=size, steps=session.grids.sizes, peak_memory_mb=peak)
 
 

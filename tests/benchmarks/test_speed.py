@@ -1,11 +1,10 @@
 """Timings, each with the accuracy that it was reached at; run by `make bench`."""
 
-import resource
-
 import jax
 import numpy as np
 import pytest
 import zoo
+from memory import peak_gigabytes
 
 import hierax as hx
 from hierax.infer.session import Session
@@ -36,7 +35,7 @@ def test_foce_objective_and_gradient(benchmark, theo_pop, size):
         minus_two_ll_of_twelve=value,
         error=value - 376.165658,
         compile_seconds=session.compile_seconds,
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        peak_memory_mb=1e3 * peak_gigabytes(),
     )
     assert value == pytest.approx(376.165658, abs=1e-4)
 

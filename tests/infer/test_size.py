@@ -7,8 +7,9 @@ import sys
 import pytest
 
 CODE = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np, zoo, numpyro, jax
+from memory import peak_gigabytes
 numpyro.enable_x64()
 import hierax as hx
 from hierax.infer.session import Session
@@ -25,8 +26,7 @@ for sign in (1, -1, 1):
     out = session.evaluate(flat + 0.01 * sign, out.eta)
     seconds.append(time.perf_counter() - start)
 value = float(np.asarray(session.evaluate(flat).value).sum()) * 2 * 12 / size
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-print(json.dumps({"value": value, "gigabytes": peak, "seconds": min(seconds)}))
+print(json.dumps({"value": value, "gigabytes": peak_gigabytes(), "seconds": min(seconds)}))
 """
 
 
