@@ -338,6 +338,19 @@ def failure(pop, field, y0, p=None, **options):
     return trace["ode"]["value"]
 
 
+def test_what_happens_after_the_last_record_is_nobodys_failure():
+    """The root of a state that runs out at t = 2 (it would be negative after) spoils only the subject that looks."""
+    late = hx.Regimen(1) + hx.Regimen(1, time=50)
+    subjects = [hx.Subject(1, late, [0.5, 1.0]), hx.Subject(2, late, [0.5, 4.0])]
+    pop = hx.Population.from_subjects(subjects)
+    out = failure(pop, lambda t, y, p: {"c": -jnp.sqrt(y["c"])}, {"c": 0.0}, doses={1: "c"})
+    assert int(out.code[0]) == 0
+    assert int(out.code[1]) != 0
+    times, c = np.asarray(pop.times)[0], np.asarray(out.states["c"])[0]
+    np.testing.assert_allclose(c[np.isin(times, [0.5, 1.0])], [(1 - 0.25) ** 2, 0.25], rtol=1e-5)
+    assert np.isnan(c[times == 50]).all()
+
+
 @pytest.mark.slow
 def test_no_steady_state_is_no_number():
     """More than the system can eliminate, and a state that is never eliminated."""
@@ -400,6 +413,8 @@ def test_mistakes_are_named_before_anything_compiles():
 
     wrong(r"Doses into CMT 1 go to the state 'depot', but the states are \['central'\].*doses=\{1: 'central'\}",
           lambda t, y, p: y, {"central": 0.0})  # fmt: skip
+    wrong(r"Doses into CMT 2 go to the state 'nowhere', but the states are", doses={1: "depot", 2: "nowhere"})
+    wrong(r"doses is 'depot', but it maps compartments to states, e.g. doses=\{1: 'central'\}", doses="depot")
     wrong(r"Doses go into CMT 1, but doses= says nothing of it; it has \{2: 'central'\}", doses={2: "central"})
     wrong(
         r"args\['k'\] has shape \(3,\).*\(subject, 1\) = \(3, 1\).*Use `k\[:, None\]`", p={"ka": KA, "k": jnp.ones(3)}

@@ -198,6 +198,10 @@ def _refined(
         history = pd.concat([history, more], ignore_index=True).astype({"iteration": int})
         flat = _placed(flat, free, search.x)
         final = _finish(session, flat, search)
+    else:
+        if session.grids is not None:
+            # What is reported is the error of the grids that the last search ran on.
+            session.look_around(flat, final)
     return search, history, flat, final
 
 

@@ -135,15 +135,27 @@ def solve(
         code = jnp.where(steady.found, code, NO_STEADY_STATE)
     y0 = problem.system.y0
     along, failed, at = march(steps, y0, problem.system.consts, y0)
+    states = jnp.take_along_axis(jnp.moveaxis(along, 0, -1), line.at_record[None], axis=-1)
     code = jnp.where(code == OK, failed, code)
     if order is not None:
         # A grid that was placed for other doses or records.
         code = jnp.where(line.in_order, code, STALE)
-    states = jnp.take_along_axis(jnp.moveaxis(along, 0, -1), line.at_record[None], axis=-1)
     return states, code, jnp.where(code == OK, jnp.nan, jnp.where(code == failed, at, when))
+
+
+def _up_to_the_last_observation(pop: Population, states: Array, code: Array, when: Array) -> tuple[Array, Array]:
+    """Forgive failures after a subject's last observation: there are no states from there on, and that is all."""
+    times = jnp.asarray(pop.times)
+    observed = jnp.asarray(pop.record_mask) & (jnp.asarray(pop.records["evid"]) == 0)
+    last = jnp.where(observed, times, -jnp.inf).max(-1)
+    good = (jnp.isfinite(states) | (times > last[:, None])).all((0, 2))
+    harmless = (code != OK) & (when >= last) & good
+    states = jnp.where(harmless[:, None] & (times > last[:, None]), jnp.nan, states)
+    return states, jnp.where(harmless, OK, code)
 
 
 def finish(problem: Problem, states: Array, code: Array, when: Array) -> Solution:
     """Return the solution: NaN for subjects that failed, for no number may be silently wrong."""
+    states, code = _up_to_the_last_observation(problem.pop, states, code, when)
     states = jnp.where((code == OK)[:, None], states, jnp.nan)
     return Solution(problem.system.states.on_records(states), code, when)

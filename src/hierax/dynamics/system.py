@@ -299,7 +299,13 @@ def _check_derivative(states: States, out: Any) -> None:
 def _places(pop: Population, states: States, doses: Mapping[Any, Any] | None) -> tuple[tuple[int, ...], Array]:
     """Return the dosed compartments, and the matrix that puts them into their states."""
     given = {1: "depot"} if doses is None else doses
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"doses is {given!r}, but it maps compartments to states, e.g. doses={{1: {states.names[0]!r}}}."
+        )
     targets = {compartment_number(pop, "doses", key): target for key, target in given.items()}
+    for number, target in {} if doses is None else targets.items():
+        _need_state(states, target.into if isinstance(target, Transit) else target, number, given)
     # Compartments that the data dose: a population without any has none, whatever its structure says.
     dosed = pop.events.compartments if pop.events.time.shape[1] else ()
     numbers = tuple(number for number in dosed if doses is None or len(given))

@@ -17,7 +17,7 @@ from hierax.data.padding import bucket_size
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.dynamics.grid import Grid, Placement
-from hierax.dynamics.march import MAX_STEPS
+from hierax.dynamics.march import MAX_STEPS, OK
 from hierax.dynamics.problem import finish
 from hierax.errors import HieraxWarning
 from hierax.infer.objective import cached
@@ -77,9 +77,11 @@ class _Judging(Messenger):
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "ode" and isinstance(msg["solver"], Grid):
             problem, placed = msg["args"]
-            fine = msg["solver"].states(problem, placed, halves=True)[0]
+            fine, fine_code, _ = msg["solver"].states(problem, placed, halves=True)
             here, code, when = msg["solver"].states(problem, placed)
-            self.errors[msg["name"]] = relative_error(here, fine, msg["solver"].floor)
+            error = relative_error(here, fine, msg["solver"].floor)
+            # A subject without a solution on any steps has no error, and shall not make everybody's steps shorter.
+            self.errors[msg["name"]] = jnp.where((code != OK) & (fine_code != OK), 0.0, error)
             msg["value"] = finish(problem, here, code, when)
 
 

@@ -115,16 +115,18 @@ class Session:
 
         Returns whether the grids were good.
         """
-        if self.grids is None:
-            return True
-        eta, spread = np.asarray(out.eta), _spread(np.asarray(out.hessian))
-        params = self.layout.params(flat)
-        around = [eta] + [eta + side * 2 * spread * unit for unit in np.eye(eta.shape[1]) for side in (-1, 1)]
-        if self.grids.look(self.pop, params, around) <= 1:
+        if self.grids is None or self.look_around(flat, out) <= 1:
             return True
         self.grids.tighten()
-        self.place(flat, eta)
+        self.place(flat, out.eta)
         return False
+
+    def look_around(self, flat: np.ndarray, out: Evaluated) -> float:
+        """Return the largest error of the ODE grids in units of their tolerance, at the modes and around them."""
+        assert self.grids is not None
+        eta, spread = np.asarray(out.eta), _spread(np.asarray(out.hessian))
+        around = [eta] + [eta + side * 2 * spread * unit for unit in np.eye(eta.shape[1]) for side in (-1, 1)]
+        return self.grids.look(self.pop, self.layout.params(flat), around)
 
     def evaluate(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective, gradient and modes at a point."""

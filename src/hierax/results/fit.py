@@ -125,6 +125,25 @@ class Evaluation:
 
         return ebe_dataset(self)
 
+    def judge_solver(self, judge: Any = None) -> pd.DataFrame:
+        """Return the relative error of every subject's ODE solutions at its mode, judged by another solver.
+
+        Parameters
+        ----------
+        judge : Adaptive, optional
+            By default Kvaerno5 at rtol 1e-10: implicit and adaptive, so that it shares neither steps nor method with
+            a grid.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Subjects × ODEs: the largest error over states and records, relative to |state| + 1e-3 of its peak. NaN
+            where either solver failed.
+        """
+        from hierax.results.judge import judge_solver
+
+        return judge_solver(self, judge)
+
     @property
     def subject_objective(self) -> pd.Series:
         """−2 log L of each real subject, by id, with all constants."""

@@ -56,6 +56,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "held": fit.held,
         "ignored_priors": fit.ignored_priors,
         "seed": fit.seed,
+        "solver_error": fit.solver_error,
         "plate": fit.program.plate,
         "history": fit.history.to_dict(orient="list"),
         "data": data_hash(fit.pop),
@@ -129,6 +130,7 @@ def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping
         "held",
         "ignored_priors",
         "seed",
+        "solver_error",
     )
     history = pd.DataFrame(meta["history"]).reset_index(drop=True)
     return Fit(
@@ -137,7 +139,7 @@ def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping
         result=Result[meta["result"]],
         history=history,
         **values,
-        **{name: meta[name] for name in kept},
+        **{name: meta.get(name) for name in kept},
     )
 
 
