@@ -37,12 +37,14 @@ from hierax.errors import HieraxWarning as HieraxWarning
 from hierax.errors import ModelError as ModelError
 from hierax.infer.first_order import FO as FO
 from hierax.infer.first_order import NaivePooled as NaivePooled
+from hierax.infer.kernels import Kernels as Kernels
 from hierax.infer.laplace import FOCE as FOCE
 from hierax.infer.laplace import Laplace as Laplace
 from hierax.infer.modes import Newton as Newton
 from hierax.infer.optimise import QuasiNewton as QuasiNewton
 from hierax.infer.quadrature import AGQ as AGQ
 from hierax.infer.result import Result as Result
+from hierax.infer.saem import SAEM as SAEM
 from hierax.program.observe import observe as observe
 from hierax.results.compare import loo as loo
 from hierax.results.fit import Evaluation as Evaluation

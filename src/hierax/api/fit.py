@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,21 +15,26 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from hierax.api.job import Job, prepare
 from hierax.api.progress import Progress
+from hierax.api.saem import fit_saem
 from hierax.data.population import Population
 from hierax.errors import FitError, HieraxWarning
+from hierax.infer.checkpoint import Checkpoint, describe
 from hierax.infer.counts import count_observations
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
 from hierax.infer.objective import Evaluated, compiled_value, read_program
 from hierax.infer.optimise import Search
+from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
+from hierax.infer.saem import SAEM
 from hierax.infer.session import Session, inert_entries
 from hierax.program.parameters import Fixed, Layout, layout
-from hierax.program.priors import UsePriors, collect_priors, counting
+from hierax.program.priors import UsePriors
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
-from hierax.results.priors import priors_of
+from hierax.results.storage import data_hash
 
 _warned_float32 = False
 # Further starts lie within this distance of the program's own start in unconstrained space: a factor of e, up or down,
@@ -40,19 +47,22 @@ _REFINEMENTS = 3
 def fit(
     model: Model,
     pop: Population,
-    estimator: Estimator,
+    estimator: Estimator | Procedure,
     *,
-    init: Mapping[str, Any] | None = None,
+    init: Mapping[str, Any] | Fit | None = None,
     fixed: Fixed = None,
     priors: Mapping[str, Any] | Fit | None = None,
     use_priors: UsePriors = "auto",
     starts: int = 1,
     seed: int = 0,
     progress: bool = True,
+    checkpoint: str | Path | None = None,
+    every: float = 60.0,
+    resume: bool = True,
     throw: bool = False,
     plate: str = "subject",
 ) -> Fit:
-    """Fit the population parameters of a program by maximum marginal likelihood.
+    """Fit the population parameters of a program.
 
     Parameters
     ----------
@@ -60,10 +70,11 @@ def fit(
         NumPyro program: a function of the population.
     pop : Population
         The data.
-    estimator : FO, FOCE, Laplace, AGQ or NaivePooled
-        The approximation of the marginal likelihood, with its options.
-    init : mapping, optional
-        Site → constrained start value. Else a ``param``'s own value, else the prior's median.
+    estimator : FO, FOCE, Laplace, AGQ, NaivePooled or SAEM
+        The approximation of the marginal likelihood that is maximised, or the algorithm, with its options.
+    init : mapping or Fit, optional
+        Site → constrained start value. Else a ``param``'s own value, else the prior's median. A previous fit: its
+        estimates, for the sites of the same names.
     fixed : sequence of str or mapping, optional
         Sites to hold at their start; or site → elementwise mask of what to hold.
     priors : mapping or Fit, optional
@@ -78,6 +89,13 @@ def fit(
         Seed of the further starts.
     progress : bool
         Whether to show iteration, objective, gradient norm and time.
+    checkpoint : path, optional
+        File that the state of the fit is written to, atomically, every so many seconds, on Ctrl-C and on SIGTERM. A
+        resumed fit ends bitwise where an uninterrupted one does.
+    every : float
+        Seconds between two writings.
+    resume : bool
+        Whether to go on from the checkpoint where there is one; it must be of the same fit.
     throw : bool
         Whether a fit that does not converge raises :class:`FitError`.
     plate : str
@@ -93,24 +111,54 @@ def fit(
     ModelError, EstimatorError, ValueError
         Before anything is compiled, saying what is wrong and what to do.
     """
-    began = time.perf_counter()
     _warn_float32()
     _check_arguments(model, pop, estimator)
-    program = read_program(model, pop, plate)
-    places = layout(program)
-    given = priors_of(priors) if isinstance(priors, Fit) else dict(priors or {})
-    all_priors = collect_priors(program, given)
-    counted = counting(program, all_priors, use_priors)
-    session = Session(program, estimator, pop, places, counted)
-    flat, free = places.start(init), places.free(fixed)
+    job = prepare(
+        model, pop, init=init, fixed=fixed, priors=priors, use_priors=use_priors, seed=seed, progress=progress,
+        plate=plate,
+    )  # fmt: skip
+    file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume, _owner(job, estimator, starts))
+    if isinstance(estimator, Procedure):
+        if starts != 1:
+            raise ValueError(f"starts={starts} is for maximised approximations (FOCE, ...). Call fit with other inits.")
+        out = _PROCEDURES[type(estimator)](job, estimator, file)
+    else:
+        out = fit_marginal(job, estimator, max(starts, 1), file)
+    _tell(out, throw)
+    return out
+
+
+_PROCEDURES: dict[type, Callable[..., Fit]] = {SAEM: fit_saem}
+
+
+def _owner(job: Job, estimator: Any, starts: int) -> dict[str, str]:
+    """Return what a checkpoint belongs to."""
+    numbers = hashlib.sha256(job.flat.tobytes() + job.free.tobytes()).hexdigest()
+    return {
+        "data": data_hash(job.pop),
+        "parameters": ", ".join(job.layout.names()),
+        "start values or fixed=": numbers,
+        "estimator": describe(estimator),
+        "priors": describe(sorted(job.counted)),
+        "seed": str(job.seed),
+        "starts": str(starts),
+    }
+
+
+def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkpoint) -> Fit:
+    """Fit by maximising an approximation of the marginal likelihood; see :func:`fit`."""
+    began = time.perf_counter()
+    places, seed = job.layout, job.seed
+    session = job.session(estimator)
+    flat, free = job.flat, job.free
     held, modes = inert_entries(session, flat, free)
     free = free & ~held
-    with Progress(progress, estimator.label, _constant(session, flat)) as bar:
+    with Progress(job.progress, estimator.label, _constant(session, flat)) as bar:
         bar.begin(places.params(flat))
-        search, history, flat = _multi_start(session, flat, free, max(starts, 1), seed, bar, modes)
+        search, history, flat = _multi_start(session, flat, free, starts, seed, bar, modes)
         search, history, flat, final = _refined(session, search, history, flat, free, bar)
     names = places.names()
-    out = Fit(
+    return Fit(
         **_evaluation(session, flat, final),
         penalty=session.penalty(flat)[0],
         free=free,
@@ -119,10 +167,7 @@ def fit(
         why=search.why,
         history=history,
         held=[names[index] for index in np.flatnonzero(held)],
-        ignored_priors=[name for name in all_priors if name not in counted],
-        seed=seed,
-        use_priors=use_priors,
-        given_priors=sorted(given),
+        **job.record(),
         timing={
             "compile": session.compile_seconds,
             "search": float(history["seconds"].sum()) if len(history) else 0.0,
@@ -132,8 +177,6 @@ def fit(
         },
         solver_error=None if session.grids is None else dict(session.grids.error),
     )
-    _tell(out, throw)
-    return out
 
 
 def _multi_start(
@@ -291,10 +334,12 @@ def _session(model: Model, pop: Population, estimator: Estimator, plate: str) ->
 
 def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
     """Refuse the usual slips of the three main arguments."""
-    if isinstance(estimator, type) and issubclass(estimator, Estimator):
+    if isinstance(estimator, type) and issubclass(estimator, Estimator | Procedure):
         raise ValueError(f"The estimator is the class {estimator.__name__} itself. Write hx.{estimator.__name__}().")
-    if not isinstance(estimator, Estimator):
-        raise ValueError(f"The estimator is {estimator!r}. Use hx.FO(), hx.FOCE(), hx.Laplace(), hx.AGQ(n), ...")
+    if not isinstance(estimator, Estimator | Procedure):
+        raise ValueError(
+            f"The estimator is {estimator!r}. Use hx.FO(), hx.FOCE(), hx.Laplace(), hx.AGQ(n), hx.SAEM(), ..."
+        )
     if not isinstance(pop, Population):
         raise ValueError(f"The population is a {type(pop).__name__}. Make one with hx.read_nonmem(table).")
     if not callable(model):

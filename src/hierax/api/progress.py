@@ -30,6 +30,11 @@ class Progress:
         self.bar.set_postfix_str(text + (f", start {start}" if start else ""), refresh=False)
         self.bar.update(1)
 
+    def tell(self, text: str, count: int) -> None:
+        """Show what an algorithm says of its last so many iterations."""
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(count)
+
     def __enter__(self) -> Progress:
         return self
 

@@ -34,6 +34,9 @@ class Coordinate:
         Log density of the coordinate, of the site's batch shape.
     location, scale : callable
         The reference point ("η = 0") and the prior SD in this coordinate, both of ``shape``.
+    root : callable
+        Standard normal numbers of ``shape`` → deviations from ``location``: of the distribution itself where it is
+        Gaussian, else independent ones with the SDs ``scale``.
     mask : bool array of the site's batch shape, or None
         Where False, the program masks the effect out.
     label : str
@@ -46,6 +49,7 @@ class Coordinate:
     log_prob: Callable[[Array], Array]
     location: Callable[[], Array]
     scale: Callable[[], Array]
+    root: Callable[[Array], Array]
     mask: Any
     label: str
     gaussian: bool
@@ -99,6 +103,7 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
         log_prob=log_prob,
         location=lambda: place(_location(base, bijector)),
         scale=lambda: place(_scale(base, bijector)),
+        root=lambda z: _root(base, bijector, z),
         mask=mask,
         label=label,
         gaussian=bijector is None and isinstance(_core(base), dist.Normal | dist.MultivariateNormal),
@@ -157,6 +162,13 @@ def _location(base: dist.Distribution, bijector: Any) -> Array:
         return core.loc
     value = median(base)
     return value if bijector is None else bijector.inv(value)
+
+
+def _root(base: dist.Distribution, bijector: Any, z: Array) -> Array:
+    core: Any = _core(base)
+    if bijector is None and isinstance(core, dist.MultivariateNormal):
+        return jnp.einsum("...ij,...j->...i", core.scale_tril, z)
+    return _scale(base, bijector) * z
 
 
 def _scale(base: dist.Distribution, bijector: Any) -> Array:

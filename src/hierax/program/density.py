@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -103,6 +104,24 @@ class Program:
     def prior_scale(self, pop: Population, params: Params, eta: Effects) -> Effects:
         """Return the prior SD of every coordinate, (subject, coordinate)."""
         return self._flat(self.run(pop, params, eta, stop=True), lambda c: c.scale(), pop)
+
+    def prior_root(self, pop: Population, params: Params, eta: Effects) -> Float[Array, "subject coordinate normal"]:
+        """Return R_i with Ω_i = R_i R_iᵀ, (subject, coordinate, coordinate); inactive coordinates stay standard normal.
+
+        Where a site is not Gaussian, R_i is diagonal with the prior SDs.
+        """
+        run = self.run(pop, params, eta, stop=True)
+        size = len(self.effect_names)
+
+        def column(seed: Array) -> Effects:
+            normals = self.split(jnp.broadcast_to(seed, (pop.n_subjects, size)))
+            sites = self.sites.effects.items()
+            parts = [site.flatten(run.coordinates[name].root(normals[name])) for name, site in sites]
+            return jnp.concatenate(parts, axis=-1)
+
+        columns = jax.vmap(column, out_axes=-1)(jnp.eye(size)) if size else jnp.zeros((pop.n_subjects, 0, 0))
+        idle = ~self.active(pop, params)
+        return jnp.where(idle[:, :, None] | idle[:, None, :], jnp.eye(size), columns)
 
     def active(self, pop: Population, params: Params) -> Array:
         """Return which coordinates take part, (subject, coordinate): not masked by the program, not padding."""

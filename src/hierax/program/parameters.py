@@ -124,6 +124,19 @@ class Layout:
                 out += [f"{name}~{index}" for index in range(width)]
         return out
 
+    def natural(self, flats: Any) -> np.ndarray:
+        """Return (draw, parameter) on the constrained scale where a site is elementwise, as it is elsewhere."""
+
+        def values(flat: Array) -> Array:
+            free = self.unravel(flat)
+            shown = {
+                name: site.transform(free[name]) if site.kind != "weights" and elementwise(site) else free[name]
+                for name, site in self.program.sites.population.items()
+            }
+            return jax.flatten_util.ravel_pytree(shown)[0]
+
+        return np.asarray(jax.jit(jax.vmap(values))(jnp.asarray(flats)))
+
     def _site(self, name: str, argument: str) -> PopulationSite:
         if name not in self.program.sites.population:
             raise ValueError(

@@ -57,7 +57,8 @@ class EffectSite:
 
     def flatten(self, z: Array) -> Array:
         """Shape of the coordinate → ``(subject, size)``."""
-        return jnp.moveaxis(z, self.axis, 0).reshape(self.shape[self.axis], -1)
+        moved = jnp.moveaxis(z, self.axis, 0)
+        return moved.reshape(moved.shape[0], -1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Covariance:
     Attributes
     ----------
     kind : str
-        ``hessian``, ``sandwich`` or ``score``.
+        ``hessian``, ``sandwich``, ``score`` or ``louis``.
     unconstrained : pandas.DataFrame
         Covariance in unconstrained space, (parameter, parameter).
     natural : pandas.DataFrame
@@ -65,14 +65,20 @@ class Covariance:
 
 def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
     """Return the covariance of a fit's estimates; see :meth:`hierax.Fit.covariance`."""
-    if kind not in ("hessian", "sandwich", "score"):
-        raise ValueError(f"covariance(kind={kind!r}) is not known. Use 'hessian', 'sandwich' or 'score'.")
+    if kind not in ("hessian", "sandwich", "score", "louis"):
+        raise ValueError(f"covariance(kind={kind!r}) is not known. Use 'hessian', 'sandwich', 'score' or 'louis'.")
     active = np.flatnonzero(fit.free & ~fit.layout.weights())
     names = [fit.layout.names()[index] for index in active]
-    scores = subject_scores(fit, active)
-    meat = scores @ scores.T
-    if kind == "score":
-        information = meat
+    if kind == "louis":
+        from hierax.results.conditional import louis
+
+        information, scores = louis(fit, active)
+        meat = scores @ scores.T
+    else:
+        scores = subject_scores(fit, active)
+        meat = scores @ scores.T
+    if kind in ("score", "louis"):
+        information = meat if kind == "score" else information
     else:
         information = hessian(lambda flat, eta: _gradient(fit, flat, eta, active), fit, active, meat)
     inverse, flat_ones, ok = _invert(information, names)
@@ -92,7 +98,7 @@ def usable_covariance(fit: Fit, purpose: str) -> Covariance:
     ValueError
         The Hessian is not positive definite; names what is not identified.
     """
-    covariance = fit.covariance("hessian")
+    covariance = fit.covariance()
     if not covariance.ok:
         raise ValueError(
             f"The estimates cannot be {purpose}, because their Hessian is not positive definite "

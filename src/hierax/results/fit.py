@@ -13,6 +13,7 @@ import xarray as xr
 
 from hierax.data.population import Population
 from hierax.infer.estimator import Estimator
+from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.infer.session import Session, subject_results
 from hierax.program.density import Program
@@ -21,7 +22,7 @@ from hierax.program.parameters import Layout
 if TYPE_CHECKING:
     from hierax.results.covariance import Covariance
 
-Kind = Literal["hessian", "sandwich", "score"]
+Kind = Literal["hessian", "sandwich", "score", "louis"]
 
 
 @dataclasses.dataclass(eq=False)
@@ -104,7 +105,9 @@ class Evaluation:
         """What the objective is: the approximation, the constant, and the coordinate where it matters."""
         kinds = {site.label for site in self.program.sites.effects.values()} - {"identity"}
         where = f", random effects in {', '.join(sorted(kinds))} coordinates" if kinds else ""
-        return f"{self.estimator.label}{where}; OFV = -2 log L - {self.n_gaussian}·log(2π)"
+        method = getattr(self, "method", None)
+        by = f"{method.label}; objective by " if method is not None else ""
+        return f"{by}{self.estimator.label}{where}; OFV = -2 log L - {self.n_gaussian}·log(2π)"
 
     @functools.cached_property
     def subject_results(self) -> pd.Series:
@@ -185,6 +188,10 @@ class Fit(Evaluation):
         posterior SDs around them.
     use_priors, given_priors
         What the fit was told of priors: the option, and the sites that ``priors=`` named.
+    method : Procedure or None
+        The algorithm, where it was none that maximises ``estimator``'s approximation (SAEM, ...).
+    moments : pair of arrays, (subject, coordinate[, coordinate]), or None
+        Mean and covariance of each subject's random effects given its data, as the algorithm's chains saw them.
     """
 
     free: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
@@ -199,9 +206,32 @@ class Fit(Evaluation):
     solver_error: dict[str, float] | None = None
     use_priors: Any = "auto"
     given_priors: list[str] = dataclasses.field(default_factory=list)
+    method: Procedure | None = None
+    moments: tuple[np.ndarray, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         self._covariances: dict[str, Covariance] = {}
+        self._conditional: dict[int, xr.Dataset] = {}
+
+    def conditional(self, draws: int = 400) -> xr.Dataset:
+        """Return draws of every subject's random effects given its data, at the estimate, by Markov chains.
+
+        Parameters
+        ----------
+        draws : int
+            Draws a subject (every fifth state), of 4 to 16 chains together.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``eta`` in working coordinates, dims ``chain``, ``draw``, ``subject`` (real ids), ``eta_name``. Kept: the same
+            fit gives the same draws.
+        """
+        from hierax.results.conditional import conditional_dataset
+
+        if draws not in self._conditional:
+            self._conditional[draws] = conditional_dataset(self, draws)
+        return self._conditional[draws]
 
     @property
     def starts(self) -> pd.DataFrame:
@@ -238,13 +268,20 @@ class Fit(Evaluation):
             raise ValueError(f"bic(n={n!r}) is not known. Use one of {list(counts)}.")
         return -2 * self.log_likelihood + self.n_parameters * float(np.log(counts[n]))
 
-    def covariance(self, kind: Kind = "hessian") -> Covariance:
+    @property
+    def usual_covariance(self) -> Kind:
+        """The kind of covariance that is shown where none is asked for."""
+        return "hessian" if self.method is None else self.method.covariance
+
+    def covariance(self, kind: Kind | None = None) -> Covariance:
         """Return the covariance of the estimates.
 
         Parameters
         ----------
-        kind : {"hessian", "sandwich", "score"}
-            R⁻¹ (inverse Hessian of −log L), R⁻¹SR⁻¹, or S⁻¹ (S the subjects' score outer products).
+        kind : {"hessian", "sandwich", "score", "louis"}, optional
+            R⁻¹ (inverse Hessian of −log L by the objective's approximation), R⁻¹SR⁻¹, or S⁻¹ (S the subjects' score
+            outer products); "louis": the inverse of the exact likelihood's information, by Louis' formula over draws
+            of the random effects. By default "hessian", and "louis" after SAEM.
 
         Returns
         -------
@@ -253,11 +290,12 @@ class Fit(Evaluation):
         """
         from hierax.results.covariance import compute_covariance
 
+        kind = self.usual_covariance if kind is None else kind
         if kind not in self._covariances:
             self._covariances[kind] = compute_covariance(self, kind)
         return self._covariances[kind]
 
-    def summary(self, kind: Kind = "hessian") -> pd.DataFrame:
+    def summary(self, kind: Kind | None = None) -> pd.DataFrame:
         """Return estimates with SE, RSE and 95 % intervals; printing it shows the whole result.
 
         Intervals are Wald intervals in unconstrained space, mapped back; SEs are on the natural scale, by the
@@ -265,7 +303,7 @@ class Fit(Evaluation):
         """
         from hierax.results.summary import summarise
 
-        return summarise(self, kind)
+        return summarise(self, self.usual_covariance if kind is None else kind)
 
     def to_arviz(self, draws: int = 500, seed: int = 0) -> Any:
         """Return ArviZ data: draws of the estimates' asymptotic distribution, EBEs, pointwise log likelihoods."""

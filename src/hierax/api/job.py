@@ -1,0 +1,94 @@
+"""What a fit is asked to do, checked and laid out, whatever algorithm does it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hierax.data.population import Population
+from hierax.infer.estimator import Estimator
+from hierax.infer.objective import read_program
+from hierax.infer.session import Session
+from hierax.program.density import Program
+from hierax.program.parameters import Fixed, Layout, layout
+from hierax.program.priors import UsePriors, collect_priors, counting
+from hierax.program.trace import Model
+from hierax.results.fit import Fit
+from hierax.results.priors import priors_of
+
+
+@dataclasses.dataclass
+class Job:
+    """A fit to be done.
+
+    Attributes
+    ----------
+    flat, free : arrays, (parameter,)
+        Start in unconstrained space, and what may vary.
+    priors, counted : mapping
+        All priors of population parameters, and those that count.
+    given : mapping
+        The priors that were passed beside the program's own.
+    """
+
+    program: Program
+    pop: Population
+    layout: Layout
+    flat: np.ndarray
+    free: np.ndarray
+    priors: Mapping[str, Any]
+    counted: Mapping[str, Any]
+    given: Mapping[str, Any]
+    use_priors: UsePriors
+    seed: int
+    progress: bool
+
+    def session(self, estimator: Estimator) -> Session:
+        """Return the objective of this job by an approximation of the marginal likelihood."""
+        return Session(self.program, estimator, self.pop, self.layout, self.counted)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a result keeps of how it was asked for."""
+        return {
+            "ignored_priors": [name for name in self.priors if name not in self.counted],
+            "seed": self.seed,
+            "use_priors": self.use_priors,
+            "given_priors": sorted(self.given),
+        }
+
+
+def prepare(
+    model: Model,
+    pop: Population,
+    *,
+    init: Mapping[str, Any] | Fit | None,
+    fixed: Fixed,
+    priors: Mapping[str, Any] | Fit | None,
+    use_priors: UsePriors,
+    seed: int,
+    progress: bool,
+    plate: str,
+) -> Job:
+    """Read the program and lay out its parameters, start values and priors."""
+    program = read_program(model, pop, plate)
+    places = layout(program)
+    given = priors_of(priors) if isinstance(priors, Fit) else dict(priors or {})
+    everything = collect_priors(program, given)
+    if isinstance(init, Fit):
+        init = {name: init.params[name] for name in places.slices if name in init.params}
+    return Job(
+        program=program,
+        pop=pop,
+        layout=places,
+        flat=places.start(init),
+        free=places.free(fixed),
+        priors=everything,
+        counted=counting(program, everything, use_priors),
+        given=given,
+        use_priors=use_priors,
+        seed=seed,
+        progress=progress,
+    )

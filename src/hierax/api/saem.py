@@ -1,0 +1,224 @@
+"""Running SAEM: blocks of compiled iterations, progress between them, and a fit at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from hierax.api.job import Job
+from hierax.api.progress import Progress
+from hierax.data.sanitise import sanitise
+from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.counts import count_observations
+from hierax.infer.objective import cached
+from hierax.infer.result import Result
+from hierax.infer.roles import Roles, find_roles
+from hierax.infer.saem import SAEM, Schedule, State, block, start
+from hierax.infer.schedule import BLOCK, Phases
+from hierax.infer.session import Session
+from hierax.program.priors import penalty
+from hierax.results.fit import Fit
+
+
+def fit_saem(job: Job, saem: SAEM, checkpoint: Checkpoint) -> Fit:
+    """Fit by SAEM; see :func:`hierax.fit`."""
+    began = time.perf_counter()
+    saem.check(job.program, job.pop)
+    session = job.session(saem.objective)
+    run = _Run(job, saem, session)
+    saved = checkpoint.load(run.state_tree())
+    if saved is not None:
+        run.restore(saved)
+    result = run.go(checkpoint)
+    return _finish(run, result, time.perf_counter() - began)
+
+
+class _Run:
+    """One run of SAEM: its state, its phases, and what it has shown."""
+
+    def __init__(self, job: Job, saem: SAEM, session: Session):
+        self.job, self.saem, self.session = job, saem, session
+        if session.grids is not None:
+            session.place(job.flat)
+        self.roles = roles_of(job, session.pop)
+        self.phases = Phases(saem, job.free & ~self.roles.weights)
+        params = job.layout.params(job.flat)
+        reference = jax.jit(lambda pop, params: job.program.reference(sanitise(pop), params))(session.pop, params)
+        self.state = start(
+            saem, self.roles, jnp.asarray(job.flat), reference, saem.chains_for(job.pop), jax.random.key(job.seed)
+        )
+        self.rows: list[dict[str, Any]] = []
+        self.flats = np.zeros((0, job.layout.size))
+        self.compile_seconds = 0.0
+        self.function = self._compiled()
+
+    def _compiled(self) -> Any:
+        job, roles = self.job, self.roles
+        masks = tuple(mask.tobytes() for mask in (roles.prior, roles.shift, roles.rest, roles.weights))
+        key = ("saem", id(job.program), self.saem, masks, roles.common, tuple(job.counted))
+        if job.counted:
+            # Priors are closed over: what was compiled with other ones is of no use.
+            key = (*key, tuple(id(prior) for prior in job.counted.values()))
+
+        def params_of(flat: Any) -> Any:
+            return job.program.constrain(job.layout.unravel(flat))
+
+        def extra(flat: Any, pop: Any) -> Any:
+            return penalty(job.layout, job.counted, flat, pop) if job.counted else 0.0
+
+        return cached(job.program.model, key, lambda: jax.jit(block(self.saem, job.program, roles, params_of, extra)))
+
+    # -- what a checkpoint holds -----------------------------------------------------------------------------------
+
+    def state_tree(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on, and the history."""
+        history = pd.DataFrame(self.rows).drop(columns="phase", errors="ignore")
+        return {
+            "state": self.state,
+            "phases": self.phases.state(),
+            "flats": self.flats,
+            "history": {name: history[name].to_numpy(float) for name in _COLUMNS} if len(history) else _EMPTY,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.state = jax.tree.map(jnp.asarray, saved["state"])
+        self.phases.restore(saved["phases"])
+        self.flats = np.asarray(saved["flats"])
+        table = pd.DataFrame({name: np.asarray(values) for name, values in saved["history"].items()})
+        self.rows = table.to_dict("records")
+        if self.session.grids is not None:
+            self.session.place(np.asarray(self.state.flat), np.asarray(self.state.centre))
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def go(self, checkpoint: Checkpoint) -> Result:
+        """Run to the end, or until interrupted."""
+        job = self.job
+        with Progress(job.progress, self.saem.label, 0.0) as bar, checkpoint.watching():
+            bar.begin(job.layout.params(job.flat))
+            try:
+                while not self.phases.finished:
+                    self._block(bar)
+                    checkpoint.offer(self.state_tree)
+                    if not np.isfinite(self.state.flat).all():
+                        return Result.non_finite
+            except KeyboardInterrupt:
+                checkpoint.save(self.state_tree())
+                return Result.interrupted
+        checkpoint.save(self.state_tree())
+        return Result.converged
+
+    def _block(self, bar: Progress) -> None:
+        schedule = self.phases.next()
+        before, phase = time.perf_counter(), self.phases.phase
+        design = jnp.asarray(self.roles.design)
+        state, trace = self.function(self.state, Schedule(*map(jnp.asarray, schedule)), design, self.session.pop)
+        state, trace = jax.block_until_ready((state, trace))
+        seconds = time.perf_counter() - before
+        if not self.rows:
+            self.compile_seconds = seconds
+        self.state = State(*state)
+        active = np.asarray(schedule.active)
+        flats = np.asarray(trace.flat)
+        self.phases.take(schedule, flats)
+        self.flats = np.concatenate([self.flats, flats[active]])
+        for index in np.flatnonzero(active):
+            shares = np.asarray(trace.accepted[index])
+            self.rows.append(
+                {
+                    "iteration": len(self.rows),
+                    "smoothing": float(phase == "smoothing"),
+                    "complete": float(trace.complete[index]),
+                    "seconds": seconds / max(int(active.sum()), 1),
+                    **dict(zip(_ACCEPTED, map(float, shares), strict=True)),
+                }
+            )
+        bar.tell(f"{phase}, complete log likelihood {float(trace.complete[active][-1]):.2f}", int(active.sum()))
+        if self.session.grids is not None and not self.phases.finished:
+            self.session.watch(np.asarray(self.state.flat), np.asarray(self.state.chains.eta[0]))
+
+
+_ACCEPTED = ("accepted_population", "accepted_component", "accepted_block", "accepted_gradient")
+_COLUMNS = ("iteration", "smoothing", "complete", "seconds", *_ACCEPTED)
+_EMPTY: dict[str, np.ndarray] = {name: np.zeros(0) for name in _COLUMNS}
+
+
+def roles_of(job: Job, pop: Any) -> Roles:
+    """Return the roles of a job's free parameters; those with a prior that counts have no closed form."""
+    held = np.zeros(job.layout.size, bool)
+    for name in job.counted:
+        held[job.layout.slices[name]] = True
+    roles = find_roles(job.program, pop, job.layout, job.flat, job.free & ~held)
+    weights = job.layout.weights() & job.free
+    return dataclasses.replace(roles, rest=roles.rest | (held & job.free), weights=weights)
+
+
+def _finish(run: _Run, result: Result, seconds: float) -> Fit:
+    """Return the fit: modes and log likelihood at the estimate by the objective."""
+    job, session, state = run.job, run.session, run.state
+    flat = run.phases.averaged(run.flats) if len(run.flats) else np.asarray(state.flat)
+    if session.grids is not None:
+        session.place(flat, np.asarray(state.centre))
+    out = session.value(flat, np.asarray(state.centre))
+    if session.grids is not None:
+        session.look_around(flat, out)
+    params = job.layout.params(flat)
+    count, gaussian = count_observations(job.program, job.pop, params)
+    history = _history(run, count and 2 * float(np.asarray(out.value).sum()) - gaussian * float(np.log(2 * np.pi)))
+    why = "the phases are complete" if result is Result.converged else result.meaning
+    covariance = np.asarray(state.square - state.centre[:, :, None] * state.centre[:, None, :])
+    return Fit(
+        session=session,
+        method=run.saem,
+        params=params,
+        flat=flat,
+        eta=np.asarray(out.eta),
+        value=np.asarray(out.value),
+        hessian=np.asarray(out.hessian),
+        codes=np.asarray(out.code),
+        n_observations=count,
+        n_gaussian=gaussian,
+        penalty=session.penalty(flat)[0],
+        free=job.free,
+        gradient=np.full(flat.size, np.nan),
+        result=result,
+        why=why,
+        history=history,
+        timing={
+            "compile": run.compile_seconds,
+            "search": float(history["seconds"].sum()),
+            "evaluations": len(history),
+            "total": seconds,
+        },
+        solver_error=None if session.grids is None else dict(session.grids.error),
+        moments=(np.asarray(state.centre), covariance),
+        **job.record(),
+    )
+
+
+def _history(run: _Run, ofv: float) -> pd.DataFrame:
+    """Return one row an iteration: phase, complete log likelihood, acceptance, and the parameters."""
+    frame = pd.DataFrame(run.rows)
+    if not len(frame):
+        return pd.DataFrame(columns=["start", "iteration", "phase", "ofv", "gradient", "seconds"])
+    frame["iteration"] = frame["iteration"].astype(int)
+    smoothing = frame.pop("smoothing") > 0
+    frame.insert(1, "phase", np.where(smoothing, "smoothing", "exploratory"))
+    frame.insert(0, "start", 0)
+    # The marginal likelihood is known where the run has ended.
+    frame["ofv"] = np.where(np.arange(len(frame)) == len(frame) - 1, ofv, np.nan)
+    frame["gradient"] = np.nan
+    names = run.job.layout.names()
+    shown = np.flatnonzero(run.job.free & ~run.roles.weights)
+    natural = run.job.layout.natural(run.flats)
+    return pd.concat([frame, pd.DataFrame(natural[:, shown], columns=[names[i] for i in shown])], axis=1)
+
+
+__all__ = ["BLOCK", "fit_saem", "roles_of"]

@@ -1,0 +1,123 @@
+"""Marginal likelihoods by importance sampling, with their Monte-Carlo error and the proposal's fit by subject."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
+from hierax.infer.blocks import Blocks, Vectors
+from hierax.infer.objective import cached
+from hierax.program.density import Program
+
+# Numbers in flight at once.
+_CHUNK = 2_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportanceSampling:
+    """Importance sampling of each subject's random effects.
+
+    Parameters
+    ----------
+    n : int
+        Samples a subject.
+    proposal : {"gaussian", "t"}
+        Shape of the proposal; a t has heavier tails than any posterior with Gaussian ones.
+    df : float
+        Degrees of freedom of the t.
+    centre : {"mode", "mean"}
+        At the mode with the inverse Hessian, or at the conditional mean with the conditional covariance, which chains
+        find first.
+    """
+
+    n: int = 10_000
+    proposal: Literal["gaussian", "t"] = "gaussian"
+    df: float = 4.0
+    centre: Literal["mode", "mean"] = "mode"
+
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ValueError(f"ImportanceSampling(n={self.n}) has no Monte-Carlo error. Use 1 000 or more.")
+        if self.proposal not in ("gaussian", "t"):
+            raise ValueError(f"ImportanceSampling(proposal={self.proposal!r}) is not known. Use 'gaussian' or 't'.")
+        if self.centre not in ("mode", "mean"):
+            raise ValueError(f"ImportanceSampling(centre={self.centre!r}) is not known. Use 'mode' or 'mean'.")
+        if self.proposal == "t" and not self.df > 0:
+            raise ValueError(f"ImportanceSampling(df={self.df}) is no t distribution. Use 4, say.")
+
+    @property
+    def label(self) -> str:
+        """The method in words."""
+        shape = "Gaussian" if self.proposal == "gaussian" else f"t({self.df:g})"
+        return f"importance sampling, {self.n} samples, {shape} at the {self.centre}"
+
+
+def importance_sample(
+    program: Program,
+    pop: Population,
+    params: Any,
+    centre: Vectors,
+    covariance: Blocks,
+    method: ImportanceSampling,
+    seed: int,
+) -> Float[np.ndarray, "subject sample"]:
+    """Return the log weights of samples around ``centre``: the log of their mean estimates log p(y_i)."""
+    width = pop.n_subjects * pop.n_records
+    batch = int(np.clip(_CHUNK // max(width, 1), 1, method.n))
+    steps = -(-method.n // batch)
+    function = cached(
+        program.model,
+        ("importance", id(program), method.proposal, batch, steps),
+        lambda: jax.jit(_weights(program, method.proposal, batch, steps)),
+    )
+    key = jax.random.key_data(jax.random.key(seed))
+    logs = np.asarray(function(pop, params, jnp.asarray(centre), jnp.asarray(covariance), jnp.asarray(method.df), key))
+    return logs[: method.n].T
+
+
+def _weights(program: Program, proposal: str, batch: int, steps: int) -> Any:
+    def weights(pop: Population, params: Any, centre: Vectors, covariance: Blocks, df: Array, key_data: Array) -> Array:
+        clean = sanitise(pop)
+        size = centre.shape[-1]
+        factor = proposal_factor(covariance)
+        log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+
+        def one(key: Any) -> Array:
+            normal_key, gamma_key = jax.random.split(key)
+            z = jax.random.normal(normal_key, centre.shape)
+            if proposal == "t":
+                # A multivariate t: one chi-square a subject.
+                chi = jax.random.chisquare(gamma_key, df, (len(centre),))
+                z = z * jnp.sqrt(df / chi)[:, None]
+                half = 0.5 * (df + size)
+                log_q = jax.scipy.special.gammaln(half) - jax.scipy.special.gammaln(0.5 * df)
+                log_q = log_q - 0.5 * size * jnp.log(df * np.pi) - half * jnp.log1p(jnp.sum(z**2, -1) / df)
+            else:
+                log_q = -0.5 * jnp.sum(z**2, -1) - 0.5 * size * np.log(2 * np.pi)
+            eta = centre + jnp.einsum("nij,nj->ni", factor, z)
+            log_p = program.log_joint(clean, params, eta)
+            out = log_p - log_q + log_det
+            out = jnp.where(jnp.isnan(out), -jnp.inf, out)
+            return jnp.where(jnp.asarray(pop.subject_mask), out, 0.0)
+
+        keys = jax.random.split(jax.random.wrap_key_data(key_data), steps * batch).reshape(steps, batch)
+        return jax.lax.map(lambda group: jax.vmap(one)(group), keys).reshape(steps * batch, -1)
+
+    return weights
+
+
+def proposal_factor(covariance: Blocks) -> Blocks:
+    """Return Cholesky factors of proposals' covariances; of what is not positive definite, with unit ones."""
+    factor = jnp.linalg.cholesky(covariance)
+    good = jnp.isfinite(factor).all((-1, -2))
+    return jnp.where(good[:, None, None], factor, jnp.eye(covariance.shape[-1]))
+
+
+__all__ = ["ImportanceSampling", "importance_sample", "proposal_factor"]

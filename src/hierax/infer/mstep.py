@@ -1,0 +1,84 @@
+"""SAEM's maximisation: exact for what belongs to the random effects, Newton steps for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from hierax.data.population import Population
+from hierax.infer.blocks import Blocks, Vectors
+from hierax.program.density import Program
+
+# Longest step in unconstrained space, and how many Newton iterations bring a Gaussian's parameters to their optimum.
+_LONGEST = 1.0
+_ITERATIONS = 5
+
+
+def shifted(design: Float[Array, "shift subject coordinate"], values: Float[Array, " shift"]) -> Vectors:
+    """Return A θ, (subject, coordinate)."""
+    return jnp.einsum("jnd,j->nd", design, values)
+
+
+def solve_shift(
+    design: Float[Array, "shift subject coordinate"],
+    target: Vectors,
+    root: Blocks,
+    real: Bool[Array, " subject"],
+) -> Float[Array, " shift"]:
+    """Return the shifts by generalised least squares of ``target`` (E φ − prior mean) on the design."""
+    white = jax.vmap(lambda r, a: jax.scipy.linalg.solve_triangular(r, a, lower=True))
+    matrix = white(_lower(root), jnp.moveaxis(jnp.where(real[:, None], design, 0.0), 0, -1))
+    right = white(_lower(root), jnp.where(real[:, None], target, 0.0)[..., None])[..., 0]
+    normal = jnp.einsum("ndj,ndl->jl", matrix, matrix)
+    return jnp.linalg.lstsq(normal, jnp.einsum("ndj,nd->j", matrix, right))[0]
+
+
+def _lower(root: Blocks) -> Blocks:
+    """Return lower Cholesky factors of R Rᵀ."""
+    return jnp.linalg.cholesky(jnp.einsum("nij,nkj->nik", root, root))
+
+
+def prior_loss(
+    program: Program, pop: Population, params_of: Callable[[Array], Any], flat: Array, first: Vectors, second: Blocks
+) -> Array:
+    """Return E[−log prior] of the random effects, given their first and second moments by subject."""
+    params = params_of(flat)
+    mean = program.reference(pop, params)
+    root = program.prior_root(pop, params, first)
+    moment = second - first[:, :, None] * mean[:, None, :] - mean[:, :, None] * first[:, None, :]
+    moment = moment + mean[:, :, None] * mean[:, None, :]
+    factor = _lower(root)
+    half = jax.scipy.linalg.solve_triangular(factor, moment, lower=True)
+    white = jax.scipy.linalg.solve_triangular(factor, jnp.swapaxes(half, -1, -2), lower=True)
+    trace = jnp.trace(white, axis1=-2, axis2=-1)
+    log_det = jnp.log(jnp.abs(jnp.diagonal(factor, axis1=-2, axis2=-1))).sum(-1)
+    value = log_det + 0.5 * trace
+    return jnp.sum(jnp.where(jnp.asarray(pop.subject_mask), value, 0.0))
+
+
+def minimise_by_newton(loss: Callable[[Array], Array], start: Array) -> Array:
+    """Minimise a smooth function of a few numbers from a good start, by bounded Newton steps."""
+    if not start.shape[0]:
+        return start
+
+    def body(_: Any, x: Array) -> Array:
+        gradient, hessian = jax.jacfwd(loss)(x), jax.jacfwd(jax.jacfwd(loss))(x)
+        return x - newton_step(gradient, hessian)
+
+    return jax.lax.fori_loop(0, _ITERATIONS, body, start)
+
+
+def newton_step(gradient: Array, hessian: Array, longest: Any = _LONGEST) -> Array:
+    """Return |H|⁻¹g, shortened to ``longest`` in every entry: H with the moduli of its eigenvalues."""
+    spread = jnp.sqrt(jnp.abs(jnp.diagonal(hessian)))
+    spread = jnp.where(spread > 0, spread, 1.0)
+    values, vectors = jnp.linalg.eigh(hessian / spread[:, None] / spread[None, :])
+    values = jnp.maximum(jnp.abs(values), 1e-4)
+    step = vectors @ ((vectors.T @ (gradient / spread)) / values) / spread
+    most = jnp.max(jnp.abs(step), initial=0.0)
+    step = step * jnp.where(most > longest, longest / jnp.where(most > 0, most, 1.0), 1.0)
+    return jnp.where(jnp.isfinite(step), step, 0.0)

@@ -1,0 +1,168 @@
+"""What each population parameter does in a program, found by differentiating it at random points.
+
+SAEM's maximisation is exact where a parameter belongs to the distribution of the random effects alone, or only shifts
+random effects: with CL = cl·exp(η), the data see log cl + η. That such a parameter enters the data's density as
+φ = η + Aθ and in no other way is seen from the derivatives: ∂ℓ/∂θ = ∂ℓ/∂η·A with the same A everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
+from hierax.infer.blocks import push_basis
+from hierax.infer.objective import cached
+from hierax.program.density import Program
+from hierax.program.parameters import Layout
+
+# Points beyond the number of unknowns to solve for a shift, and to verify it at.
+_SPARE, _VERIFY = 3, 3
+_TOLERANCE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Roles:
+    """The free population parameters by what they do.
+
+    Attributes
+    ----------
+    prior : bool array, (parameter,)
+        In the distribution of the random effects alone, which is Gaussian.
+    shift : bool array, (parameter,)
+        Shift random effects, and do nothing else.
+    rest : bool array, (parameter,)
+        All other free ones: residual error, effects without random effects, ...
+    weights : bool array, (parameter,)
+        Network weights among ``rest``.
+    design : array, (shift, subject, coordinate)
+        By how much each shifting parameter moves each random effect.
+    common : bool
+        Whether all subjects' random effects have the same distribution.
+    """
+
+    prior: Bool[np.ndarray, " parameter"]
+    shift: Bool[np.ndarray, " parameter"]
+    rest: Bool[np.ndarray, " parameter"]
+    weights: Bool[np.ndarray, " parameter"]
+    design: Float[np.ndarray, "shift subject coordinate"]
+    common: bool
+
+
+def find_roles(program: Program, pop: Population, layout: Layout, flat: np.ndarray, free: np.ndarray) -> Roles:
+    """Return the roles of the free entries of the flat vector.
+
+    ``free`` marks them; entries with a prior that counts should be left out, and are ``rest`` (see ``roles_with``).
+    """
+    weights = layout.weights() & free
+    candidates = np.flatnonzero(free & ~weights)
+    size = len(program.effect_names)
+    none = np.zeros(layout.size, bool)
+    nothing = Roles(none, none, free.copy(), weights, np.zeros((0, pop.n_subjects, size)), False)
+    if not program.sites.effects or not all(site.gaussian for site in program.sites.effects.values()):
+        return nothing
+    if any(program.sites.messages[name]["scale"] is not None for name in program.sites.effects):
+        return nothing
+    points = _points(program, pop, layout, flat, candidates, size + _SPARE + _VERIFY)
+    if not len(points.data):
+        return nothing
+    in_data = np.abs(points.data).max((0, 2)) > 0
+    in_prior = np.abs(points.prior).max((0, 2)) > 0
+    prior, shift = none.copy(), none.copy()
+    prior[candidates[in_prior & ~in_data]] = True
+    designs = []
+    for position in np.flatnonzero(in_data & ~in_prior):
+        design = _design(points.effect, points.data[:, position], size + _SPARE)
+        if design is not None:
+            shift[candidates[position]] = True
+            designs.append(design)
+    rest = free & ~prior & ~shift
+    stacked = np.stack(designs) if designs else np.zeros((0, pop.n_subjects, size))
+    return Roles(prior, shift, rest, weights, stacked, points.common)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Points:
+    """Derivatives at random points: of the data's density and of the prior's."""
+
+    effect: Float[np.ndarray, "point subject coordinate"]
+    data: Float[np.ndarray, "point candidate subject"]
+    prior: Float[np.ndarray, "point candidate subject"]
+    common: bool
+
+
+def _points(
+    program: Program, pop: Population, layout: Layout, flat: np.ndarray, candidates: np.ndarray, count: int
+) -> _Points:
+    wanted = tuple(int(index) for index in candidates)
+    slopes = cached(
+        program.model, ("slopes", id(program), wanted), lambda: jax.jit(_slopes(program, layout.unravel, wanted))
+    )
+    rng = np.random.default_rng(3)
+    found, common = [], True
+    for _ in range(count + 4):
+        at = flat.copy()
+        at[candidates] += rng.normal(0, 0.1, len(candidates))
+        noise = rng.normal(0, 0.7, (pop.n_subjects, len(program.effect_names)))
+        effect, data, prior, same = slopes(jnp.asarray(at), jnp.asarray(noise), pop)
+        common = common and bool(same)
+        if all(np.isfinite(part).all() for part in (effect, data, prior)):
+            found.append((np.asarray(effect), np.asarray(data), np.asarray(prior)))
+        if len(found) == count:
+            break
+    if len(found) < count:
+        found = []
+    shapes = [np.stack(part) for part in zip(*found, strict=True)] if found else [np.zeros((0, 0, 0))] * 3
+    return _Points(*shapes, common)
+
+
+def _slopes(program: Program, unravel: Any, wanted: tuple[int, ...]) -> Any:
+    def slopes(flat: Array, noise: Array, pop: Population) -> tuple[Array, Array, Array, Array]:
+        pop = sanitise(pop)
+
+        def densities(flat: Array, eta: Array) -> tuple[Array, Array]:
+            params = program.constrain(unravel(flat))
+            run = program.run(pop, params, eta)
+            return program.log_data(pop, run), program.log_prior(pop, params, eta, run)
+
+        params = program.constrain(unravel(flat))
+        mean, root = program.reference(pop, params), program.prior_root(pop, params, noise)
+        eta = mean + jnp.einsum("nij,nj->ni", root, noise)
+        by_effect = push_basis(lambda e: densities(flat, e)[0], eta)[1]
+
+        def push(index: Array) -> tuple[Array, Array]:
+            seed = (jnp.arange(flat.shape[0]) == index).astype(flat.dtype)
+            return jax.jvp(lambda vector: densities(vector, eta), (flat,), (seed,))[1]
+
+        data, prior = jax.lax.map(push, jnp.asarray(wanted, int)) if wanted else (jnp.zeros((0, len(eta))),) * 2
+        real = jnp.asarray(pop.subject_mask)
+        first = jnp.argmax(real)
+        spread = jnp.where(real[:, None, None], root - root[first], 0.0)
+        moved = jnp.where(real[:, None], mean - mean[first], 0.0)
+        same = (jnp.abs(spread).max() == 0) & (jnp.abs(moved).max() == 0)
+        return by_effect.T, data, prior, same
+
+    return slopes
+
+
+def _design(effect: np.ndarray, slope: np.ndarray, fitted: int) -> np.ndarray | None:
+    """Return A with ∂ℓ/∂θ = ∂ℓ/∂η·A at all points, (subject, coordinate), or None where there is none.
+
+    ``effect`` is (point, subject, coordinate), ``slope`` (point, subject). The last points only verify.
+    """
+    matrix, right = np.moveaxis(effect, 1, 0), slope.T
+    scale = np.abs(matrix).max(1, keepdims=True)
+    scale = np.where(scale > 0, scale, 1.0)
+    solved = np.linalg.pinv((matrix / scale)[:, :fitted], rcond=1e-9) @ right[:, :fitted, None]
+    design = solved[..., 0] / scale[:, 0]
+    size = np.abs(matrix * design[:, None]).sum(-1) + np.abs(right)
+    error = np.abs(np.einsum("npk,nk->np", matrix, design) - right)
+    if np.any(error > _TOLERANCE * size.max(1, keepdims=True) + 1e-12):
+        return None
+    return design

@@ -1,0 +1,345 @@
+"""SAEM: stochastic approximation of the EM algorithm, on the program as it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
+from hierax.infer.blocks import Blocks, Vectors
+from hierax.infer.estimator import Estimator
+from hierax.infer.kernels import Chains, Kernels, Landscape, begin, conditional_root, sweep
+from hierax.infer.laplace import Laplace
+from hierax.infer.mstep import minimise_by_newton, newton_step, prior_loss, shifted, solve_shift
+from hierax.infer.procedure import Procedure
+from hierax.infer.roles import Roles
+from hierax.program.density import Program
+
+# Past this many, the parameters without a closed form go by the optimiser instead of Newton steps.
+NEWTON_UP_TO = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class SAEM(Procedure):
+    """Stochastic approximation EM (Delyon, Lavielle & Moulines 1999; Kuhn & Lavielle 2005).
+
+    Random effects are simulated by Markov chains of all subjects at once. Parameters of Gaussian random effects, and
+    parameters that only shift random effects (cl in cl·exp(η), effects of covariates), are maximised exactly from the
+    averaged moments; all others (residual error, parameters without random effects) by Newton steps with an averaged
+    Hessian, and network weights by ``optimiser``. Which is which is found by looking at the program.
+
+    Parameters
+    ----------
+    exploratory, smoothing : int
+        Most iterations of the phase with step 1, and of the one with steps 1/k.
+    automatic : bool
+        Whether a phase ends early: the first where no parameter has a trend left, the second where the estimates no
+        longer move by more than 1.5 % of their spread over the exploratory phase.
+    chains : int, optional
+        Chains a subject; by default as many as make 400 subjects: with few subjects more chains are what makes the
+        estimates precise, and cost little.
+    kernels : Kernels
+        The moves of an iteration.
+    burn_in : int
+        Iterations of the chains before the first maximisation.
+    annealing : float
+        During the first half of the exploratory phase no variance of a random effect falls by more than this factor an
+        iteration; 0 for none.
+    optimiser : optax optimiser, optional
+        For network weights and where there are many parameters without a closed form; by default Adam at 1e-2.
+    objective : Estimator
+        What the reported log likelihood and the EBEs at the estimate are by. :func:`hierax.log_likelihood` gives it by
+        importance sampling or quadrature.
+    """
+
+    exploratory: int = 300
+    smoothing: int = 400
+    automatic: bool = True
+    chains: int | None = None
+    kernels: Kernels = Kernels()
+    burn_in: int = 5
+    annealing: float = 0.97
+    optimiser: Any = None
+    objective: Estimator = Laplace()
+    covariance: ClassVar[str] = "louis"
+
+    def __post_init__(self) -> None:
+        if self.exploratory < 1 or self.smoothing < 1:
+            raise ValueError(
+                f"SAEM(exploratory={self.exploratory}, smoothing={self.smoothing}) does nothing. Give each phase "
+                f"an iteration or more; 300 and 200 are usual."
+            )
+        if self.chains is not None and self.chains < 1:
+            raise ValueError(
+                f"SAEM(chains={self.chains}) has none. Give 1 or more, or None for 400 subjects' worth."
+            )
+        if not 0 <= self.annealing < 1:
+            raise ValueError(f"SAEM(annealing={self.annealing}) is no factor below 1. Use 0.97, or 0 for none.")
+
+    @property
+    def label(self) -> str:
+        """Name of the algorithm."""
+        return "SAEM"
+
+    @property
+    def citation(self) -> str:
+        """Where it is described."""
+        return "Kuhn & Lavielle (2005), Comput Stat Data Anal 49:1020"
+
+    def refusals(self, program: Program, pop: Population) -> list[str]:
+        """Say why SAEM cannot treat a program; empty where it can."""
+        if program.sites.effects:
+            return []
+        return ["SAEM simulates random effects, but the program has none. Use NaivePooled(), or add random effects."]
+
+    def chains_for(self, pop: Population) -> int:
+        """Return the number of chains a subject."""
+        return self.chains or max(1, -(-400 // max(len(pop), 1)))
+
+
+class State(NamedTuple):
+    """Where a run of SAEM stands: everything that its next iteration depends on.
+
+    Attributes
+    ----------
+    flat : array, (parameter,)
+        Population parameters, unconstrained.
+    chains : Chains
+    first, second : arrays, (subject, coordinate[, coordinate])
+        Averaged moments of φ = η + Aθ.
+    centre, square : arrays, (subject, coordinate[, coordinate])
+        Averaged moments of η, for the chains' steps.
+    hessian : array, (rest, rest)
+        Averaged Hessian of −log joint density in the parameters without closed form.
+    optimiser : pytree
+        State of the optimiser of weights.
+    key : PRNG key data
+    """
+
+    flat: Float[Array, " parameter"]
+    chains: Chains
+    first: Vectors
+    second: Blocks
+    centre: Vectors
+    square: Blocks
+    hessian: Array
+    optimiser: Any
+    key: Any
+
+
+class Schedule(NamedTuple):
+    """What each iteration of a block does: all arrays of one length."""
+
+    active: Any
+    step: Any
+    gain: Any
+    annealing: Any
+    longest: Any
+
+
+class Trace(NamedTuple):
+    """What each iteration shows."""
+
+    flat: Float[Array, "iteration parameter"]
+    complete: Float[Array, " iteration"]
+    accepted: Float[Array, "iteration kind"]
+
+
+def start(saem: SAEM, roles: Roles, flat: Array, eta: Vectors, chains: int, key: Any) -> State:
+    """Return the state before the first iteration, chains at ``eta``."""
+    n, d = eta.shape
+    rest = int((roles.rest & ~by_optimiser(roles)).sum())
+    weights = int(by_optimiser(roles).sum())
+    optimiser = optimiser_of(saem).init(jnp.zeros(weights)) if weights else ()
+    zero, blocks = jnp.zeros((n, d)), jnp.zeros((n, d, d))
+    spread = begin(jnp.broadcast_to(eta, (chains, n, d)))
+    return State(
+        jnp.asarray(flat),
+        spread,
+        zero,
+        blocks,
+        zero,
+        blocks,
+        jnp.zeros((rest, rest)),
+        optimiser,
+        jax.random.key_data(key),
+    )
+
+
+def by_optimiser(roles: Roles) -> np.ndarray:
+    """Return which entries go by the optimiser: weights, and all without closed form where there are many."""
+    rest = roles.rest & ~roles.weights
+    return roles.weights | rest if rest.sum() > NEWTON_UP_TO else roles.weights
+
+
+def optimiser_of(saem: SAEM) -> optax.GradientTransformation:
+    """Return the optimiser of weights."""
+    return saem.optimiser or optax.adam(1e-2)
+
+
+def block(
+    saem: SAEM, program: Program, roles: Roles, params_of: Callable[[Array], Any], penalty: Any
+) -> Callable[[State, Schedule, Array, Population], tuple[State, Trace]]:
+    """Return the function of a block of iterations, to be compiled: (state, schedule, design, pop) → state, trace."""
+
+    def run(state: State, schedule: Schedule, design: Array, pop: Population) -> tuple[State, Trace]:
+        clean = sanitise(pop)
+        step = _Iteration(saem, program, roles, params_of, penalty, clean, design)
+
+        def body(state: State, now: Schedule) -> tuple[State, Trace]:
+            quiet = Trace(state.flat, jnp.nan, state.chains.accepted)
+            return jax.lax.cond(now.active, lambda s: step(s, now), lambda s: (s, quiet), state)
+
+        return jax.lax.scan(body, state, schedule)
+
+    return run
+
+
+class _Iteration:
+    """One iteration: simulate, average, maximise."""
+
+    def __init__(
+        self, saem: SAEM, program: Program, roles: Roles, params_of: Any, penalty: Any, pop: Population, design: Array
+    ):
+        self.saem, self.program, self.roles, self.params_of = saem, program, roles, params_of
+        self.penalty, self.pop, self.design = penalty, pop, design
+        self.real = jnp.asarray(pop.subject_mask)
+        self.optimised = by_optimiser(roles)
+        self.rest = roles.rest & ~self.optimised
+
+    def __call__(self, state: State, now: Schedule) -> tuple[State, Trace]:
+        key, now_key = jax.random.split(jax.random.wrap_key_data(state.key))
+        state = state._replace(key=jax.random.key_data(key))
+        params = self.params_of(state.flat)
+        land = landscape(self.program, self.pop, params, state.centre, state.square)
+        moved = sweep(
+            lambda e: self.program.log_joint(self.pop, params, e),
+            state.chains, land, now_key, self.saem.kernels, now.gain,
+        )  # fmt: skip
+        complete = jnp.mean(jnp.sum(moved.log_density, axis=-1))
+        state = self._average(state._replace(chains=moved), now)
+        flat, eta = self._closed(state, land, now)
+        flat = jnp.where(now.step > 0, flat, state.flat)
+        eta = jnp.where(now.step > 0, eta, moved.eta)
+        state = state._replace(flat=flat, chains=moved._replace(eta=eta))
+        state = self._newton(self._optimise(state, now), now)
+        return state, Trace(state.flat, complete, moved.accepted)
+
+    def _average(self, state: State, now: Schedule) -> State:
+        eta = state.chains.eta
+        phi = eta + shifted(self.design, state.flat[np.flatnonzero(self.roles.shift)])
+
+        def toward(old: Array, new: Array, step: Any) -> Array:
+            return old + step * (new - old)
+
+        def square(x: Array) -> Array:
+            return jnp.einsum("cni,cnj->nij", x, x) / x.shape[0]
+
+        learn = jnp.maximum(now.step * 0.1, 0.02)
+        return state._replace(
+            first=toward(state.first, phi.mean(0), now.step),
+            second=toward(state.second, square(phi), now.step),
+            centre=toward(state.centre, eta.mean(0), learn),
+            square=toward(state.square, square(eta), learn),
+        )
+
+    def _closed(self, state: State, land: Landscape, now: Schedule) -> tuple[Array, Array]:
+        """Maximise what the random effects' moments say all of; keep φ where it is."""
+        flat, eta, roles = state.flat, state.chains.eta, self.roles
+        index = np.flatnonzero(roles.shift)
+        if index.size:
+            values = solve_shift(self.design, state.first - land.mean, land.root, self.real)
+            values = jnp.where(jnp.isfinite(values).all(), values, flat[index])
+            eta = eta + shifted(self.design, flat[index] - values)
+            flat = flat.at[index].set(values)
+        if not roles.prior.any():
+            return flat, eta
+        away = shifted(self.design, flat[index])
+        first = state.first - away
+        second = state.second - state.first[:, :, None] * away[:, None, :] - away[:, :, None] * first[:, None, :]
+        second = self._annealed(second, first, land, now)
+        pop = self.pop
+        if roles.common:
+            # One subject stands for all: same prior, mean moments.
+            count = jnp.sum(self.real)
+            keep = self.real[:, None]
+            first = (jnp.where(keep, first, 0.0).sum(0) / count)[None]
+            second = (jnp.where(keep[..., None], second, 0.0).sum(0) / count)[None]
+            pop = one_subject(self.pop)
+        where = np.flatnonzero(roles.prior)
+
+        def loss(values: Array) -> Array:
+            return prior_loss(self.program, pop, self.params_of, flat.at[where].set(values), first, second)
+
+        values = minimise_by_newton(loss, flat[where])
+        return flat.at[where].set(jnp.where(jnp.isfinite(values).all(), values, flat[where])), eta
+
+    def _annealed(self, second: Blocks, first: Vectors, land: Landscape, now: Schedule) -> Blocks:
+        """Let no variance fall faster than annealing allows: add what is missing to every subject's moments."""
+        old = jnp.einsum("nij,nij->ni", land.root, land.root)
+        diagonal = jnp.diagonal(second, axis1=-2, axis2=-1) - 2 * first * land.mean + land.mean**2
+        keep = self.real[:, None]
+        goal = now.annealing * jnp.where(keep, old, 0.0).sum(0)
+        missing = jnp.maximum(goal - jnp.where(keep, diagonal, 0.0).sum(0), 0.0) / jnp.sum(self.real)
+        return second + jnp.diag(missing)
+
+    def _loss(self, flat: Array, eta: Array) -> Array:
+        """Return −log joint density of all chains' mean, and the penalty."""
+        params = self.params_of(flat)
+        joint = jax.vmap(lambda e: self.program.log_joint(self.pop, params, e))(eta)
+        joint = jnp.where(self.real, joint, 0.0)
+        return -jnp.mean(jnp.sum(joint, axis=-1)) + self.penalty(flat, self.pop)
+
+    def _newton(self, state: State, now: Schedule) -> State:
+        index = np.flatnonzero(self.rest)
+        if not index.size:
+            return state
+
+        def loss(values: Array) -> Array:
+            return self._loss(state.flat.at[index].set(values), state.chains.eta)
+
+        slope = jax.jacfwd(loss)
+        hessian, gradient = jax.jacfwd(lambda v: (slope(v),) * 2, has_aux=True)(state.flat[index])
+        good = jnp.isfinite(gradient).all() & jnp.isfinite(hessian).all()
+        gradient = jnp.where(good, gradient, 0.0)
+        average = state.hessian + now.step * jnp.where(good, hessian - state.hessian, 0.0)
+        step = now.step * newton_step(gradient, average, now.longest)
+        return state._replace(flat=state.flat.at[index].add(-step), hessian=average)
+
+    def _optimise(self, state: State, now: Schedule) -> State:
+        index = np.flatnonzero(self.optimised)
+        if not index.size:
+            return state
+        values = state.flat[index]
+        gradient = jax.grad(lambda v: self._loss(state.flat.at[index].set(v), state.chains.eta))(values)
+        gradient = jnp.where(jnp.isfinite(gradient).all(), gradient, 0.0)
+        updates, inner = optimiser_of(self.saem).update(gradient, state.optimiser, values)
+        moved = now.step > 0
+        flat = state.flat.at[index].add(jnp.where(moved, now.step * jnp.asarray(updates), 0.0))
+        inner = jax.tree.map(lambda new, old: jnp.where(moved, new, old), inner, state.optimiser)
+        return state._replace(flat=flat, optimiser=inner)
+
+
+def landscape(program: Program, pop: Population, params: Any, centre: Vectors, square: Blocks) -> Landscape:
+    """Return prior mean and root, and the root of the conditional covariance by averaged moments."""
+    mean = program.reference(pop, params)
+    root = program.prior_root(pop, params, mean)
+    covariance = square - centre[:, :, None] * centre[:, None, :]
+    return Landscape(mean, root, conditional_root(covariance, root))
+
+
+def one_subject(pop: Population) -> Population:
+    """Return the first real subject of a population, inside traced code."""
+    first = jnp.argmax(jnp.asarray(pop.subject_mask))[None]
+    return pop[first]
+
+
+__all__ = ["SAEM", "Schedule", "State", "Trace", "block", "by_optimiser", "landscape", "start"]

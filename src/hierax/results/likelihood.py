@@ -1,0 +1,191 @@
+"""``hx.log_likelihood``: the marginal likelihood at a fit's estimate by quadrature or importance sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierax.errors import HieraxWarning
+from hierax.infer.estimator import Estimator
+from hierax.infer.importance import ImportanceSampling, importance_sample
+from hierax.infer.quadrature import AGQ
+from hierax.infer.session import Session
+from hierax.results.arviz import is_modern
+from hierax.results.conditional import conditional_moments, padded_draws
+from hierax.results.fit import Fit
+
+# Above it the importance weights' mean, and its error, cannot be trusted (Vehtari et al. 2024).
+_HIGH_K = 0.7
+# Draws to find conditional means and covariances from.
+_DRAWS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """The marginal log likelihood at an estimate, and how well it is known.
+
+    Attributes
+    ----------
+    label : str
+        The method.
+    log_likelihood : float
+        With all constants.
+    se : float
+        Monte-Carlo standard error of ``log_likelihood``; 0 for a deterministic method.
+    n_gaussian, n_parameters, n_subjects, n_observations : int
+        N of the OFV's constant, and what information criteria count.
+    subjects : pandas.DataFrame
+        By subject: log_likelihood, and for importance sampling se, pareto_k and effective sample size.
+    """
+
+    label: str
+    log_likelihood: float
+    se: float
+    n_gaussian: int
+    n_parameters: int
+    n_subjects: int
+    n_observations: int
+    data: str
+    subjects: pd.DataFrame
+
+    @property
+    def minus_two(self) -> float:
+        """−2 log L."""
+        return -2 * self.log_likelihood
+
+    @property
+    def ofv(self) -> float:
+        """−2 log L without the constant of the Gaussian observations."""
+        return self.minus_two - self.n_gaussian * float(np.log(2 * np.pi))
+
+    @property
+    def aic(self) -> float:
+        """−2 log L + 2 p."""
+        return self.minus_two + 2 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """−2 log L + p·log N, N the number of subjects."""
+        return self.minus_two + self.n_parameters * float(np.log(self.n_subjects))
+
+    def __repr__(self) -> str:
+        error = f" ± {2 * self.se:.3g} (Monte-Carlo SE)" if self.se else ""
+        return f"-2 log L {self.minus_two:.5f}{error} by {self.label}; OFV {self.ofv:.5f}"
+
+
+def log_likelihood(fit: Fit, method: Estimator | ImportanceSampling | None = None, *, seed: int = 0) -> Likelihood:
+    """Return the marginal log likelihood at a fit's estimate.
+
+    Parameters
+    ----------
+    fit : Fit
+        By any estimator.
+    method : AGQ, FOCE, Laplace, FO or ImportanceSampling
+        By default ``AGQ(9)`` up to 3 random effects a subject, else ``ImportanceSampling(10_000)``.
+    seed : int
+        Seed of the samples.
+
+    Returns
+    -------
+    Likelihood
+
+    Notes
+    -----
+    The log of a Monte-Carlo mean is biased low, by half its variance. A Pareto k above 0.7 says that a subject's
+    weights have no mean that so many samples find: try ``proposal="t"`` or ``centre="mean"``.
+    """
+    if method is None:
+        method = AGQ(9, hessian="full") if len(fit.program.effect_names) <= 3 else ImportanceSampling()
+    if isinstance(method, Estimator):
+        return _deterministic(fit, method)
+    if not isinstance(method, ImportanceSampling):
+        raise ValueError(f"method is {method!r}, but it is AGQ(n), Laplace(), FOCE(), or ImportanceSampling(n).")
+    if not fit.program.sites.effects:
+        raise ValueError("The program has no random effects to sample; its log likelihood is fit.log_likelihood.")
+    logs = importance_sample(
+        fit.program, fit.pop, fit.params, *_proposal(fit, method), method=method, seed=seed
+    )[fit.rows]  # fmt: skip
+    table = weight_table(logs, fit.ids)
+    high = table.index[table["pareto_k"] > _HIGH_K]
+    if len(high):
+        warnings.warn(
+            f"The importance weights of {len(high)} of {len(table)} subjects have a Pareto k above {_HIGH_K} (subject "
+            f"{high[0]}: {table['pareto_k'][high[0]]:.2f}), so that neither their mean nor its error can be trusted. "
+            f"Use proposal='t', centre='mean', or more samples.",
+            HieraxWarning,
+            stacklevel=2,
+        )
+    return _bundle(fit, method.label, table, float(np.sqrt((table["se"] ** 2).sum())))
+
+
+def _proposal(fit: Fit, method: ImportanceSampling) -> tuple[np.ndarray, np.ndarray]:
+    """Return centres and covariances of the proposals."""
+    if method.centre == "mode":
+        return conditional_moments(dataclasses.replace(fit, moments=None))
+    draws = padded_draws(fit, _DRAWS)
+    flat = draws.reshape(-1, *draws.shape[2:])
+    mean = flat.mean(0)
+    centred = flat - mean
+    return mean, np.einsum("mni,mnj->nij", centred, centred) / (len(flat) - 1)
+
+
+def weight_table(logs: np.ndarray, ids: Any) -> pd.DataFrame:
+    """Return by subject the log mean weight, its error by the delta method, Pareto k and effective sample size."""
+    n = logs.shape[1]
+    top = np.where(np.isfinite(logs.max(1)), logs.max(1), 0.0)
+    weights = np.exp(logs - top[:, None])
+    mean = weights.mean(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table = {
+            "log_likelihood": np.log(mean) + top,
+            "se": weights.std(1, ddof=1) / np.sqrt(n) / mean,
+            "pareto_k": pareto_k(logs),
+            "ess": n * mean**2 / (weights**2).mean(1),
+        }
+    return pd.DataFrame(table, index=pd.Index(ids, name="subject"))
+
+
+def pareto_k(logs: np.ndarray) -> np.ndarray:
+    """Return the Pareto shape of each subject's importance weights by ArviZ, (subject, sample) → (subject,)."""
+    spread = logs.max(1) - logs.min(1)
+    if is_modern():
+        from arviz_stats.base import array_stats
+
+        found = np.asarray(array_stats.psislw(-logs, axis=-1)[1])
+    else:
+        import arviz
+
+        with warnings.catch_warnings():
+            # Each subject whose weights are too uneven would be told of one by one.
+            warnings.simplefilter("ignore")
+            found = np.asarray(arviz.psislw(logs.copy())[1])
+    # Equal weights have no tail.
+    return np.where(spread < 1e-9, -np.inf, found)
+
+
+def _deterministic(fit: Fit, method: Estimator) -> Likelihood:
+    session = Session(fit.program, method, fit.pop, fit.layout)
+    out = session.value(fit.flat, fit.eta)
+    values = -np.asarray(out.value)[fit.rows]
+    table = pd.DataFrame({"log_likelihood": values}, index=pd.Index(fit.ids, name="subject"))
+    return _bundle(fit, method.label, table, 0.0)
+
+
+def _bundle(fit: Fit, label: str, table: pd.DataFrame, se: float) -> Likelihood:
+    from hierax.results.storage import data_hash
+
+    return Likelihood(
+        label=label,
+        log_likelihood=float(table["log_likelihood"].sum()),
+        se=se,
+        n_gaussian=fit.n_gaussian,
+        n_parameters=fit.n_parameters,
+        n_subjects=len(fit.rows),
+        n_observations=fit.n_observations,
+        data=data_hash(fit.pop),
+        subjects=table,
+    )
