@@ -37,6 +37,7 @@ from hierax.errors import HieraxWarning as HieraxWarning
 from hierax.errors import ModelError as ModelError
 from hierax.infer.first_order import FO as FO
 from hierax.infer.first_order import NaivePooled as NaivePooled
+from hierax.infer.importance import ImportanceSampling as ImportanceSampling
 from hierax.infer.kernels import Kernels as Kernels
 from hierax.infer.laplace import FOCE as FOCE
 from hierax.infer.laplace import Laplace as Laplace
@@ -49,6 +50,8 @@ from hierax.program.observe import observe as observe
 from hierax.results.compare import loo as loo
 from hierax.results.fit import Evaluation as Evaluation
 from hierax.results.fit import Fit as Fit
+from hierax.results.likelihood import Likelihood as Likelihood
+from hierax.results.likelihood import log_likelihood as log_likelihood
 from hierax.results.storage import load_fit as load_fit
 
 __version__ = _metadata.version("hierax")

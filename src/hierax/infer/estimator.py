@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from hierax.data.population import Population
 from hierax.errors import EstimatorError
-from hierax.infer.blocks import Blocks, Vectors, cholesky, solve_factored, value_and_gradient
+from hierax.infer.blocks import Blocks, PerSubject, Vectors, cholesky, solve_factored, value_and_gradient
 from hierax.infer.modes import Modes, Newton, find_modes
 from hierax.infer.optimise import QuasiNewton
 from hierax.program.density import Program
@@ -88,7 +88,12 @@ class ModeEstimator(Estimator):
         starts = (eta, program.reference(pop, params))
         spread = program.prior_scale(pop, params, starts[1])
         spread = jnp.where(jnp.isfinite(spread), spread, 0.0)
-        modes: Modes = find_modes(lambda e: self.joint(program, pop, params, e), starts, self.newton, spread)
+
+        def subset(rows: Int[Array, " row"]) -> PerSubject:
+            part = pop[rows]
+            return lambda e: self.joint(program, part, params, e)
+
+        modes: Modes = find_modes(lambda e: self.joint(program, pop, params, e), starts, self.newton, spread, subset)
         return Anchor(modes.eta, modes.hessian, modes.code, modes.iterations, modes.value)
 
     def implicit_modes(self, program: Program, pop: Population, params: Params, anchor: Anchor) -> Vectors:

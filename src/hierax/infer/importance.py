@@ -32,6 +32,8 @@ class ImportanceSampling:
         Shape of the proposal; a t has heavier tails than any posterior with Gaussian ones.
     df : float
         Degrees of freedom of the t.
+    scale : float
+        SDs of the proposal, as a multiple of the posterior's: somewhat above 1, so that its tails reach.
     centre : {"mode", "mean"}
         At the mode with the inverse Hessian, or at the conditional mean with the conditional covariance, which chains
         find first.
@@ -40,6 +42,7 @@ class ImportanceSampling:
     n: int = 10_000
     proposal: Literal["gaussian", "t"] = "gaussian"
     df: float = 4.0
+    scale: float = 1.2
     centre: Literal["mode", "mean"] = "mode"
 
     def __post_init__(self) -> None:
@@ -49,6 +52,8 @@ class ImportanceSampling:
             raise ValueError(f"ImportanceSampling(proposal={self.proposal!r}) is not known. Use 'gaussian' or 't'.")
         if self.centre not in ("mode", "mean"):
             raise ValueError(f"ImportanceSampling(centre={self.centre!r}) is not known. Use 'mode' or 'mean'.")
+        if not self.scale > 0:
+            raise ValueError(f"ImportanceSampling(scale={self.scale}) is no multiple of an SD. Use 1 to 1.5.")
         if self.proposal == "t" and not self.df > 0:
             raise ValueError(f"ImportanceSampling(df={self.df}) is no t distribution. Use 4, say.")
 
@@ -78,7 +83,11 @@ def importance_sample(
         lambda: jax.jit(_weights(program, method.proposal, batch, steps)),
     )
     key = jax.random.key_data(jax.random.key(seed))
-    logs = np.asarray(function(pop, params, jnp.asarray(centre), jnp.asarray(covariance), jnp.asarray(method.df), key))
+    logs = np.asarray(
+        function(
+            pop, params, jnp.asarray(centre), jnp.asarray(method.scale**2 * covariance), jnp.asarray(method.df), key
+        )
+    )
     return logs[: method.n].T
 
 

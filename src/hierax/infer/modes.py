@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hierax.infer.blocks import Blocks, PerSubject, Vectors, cholesky, solve_factored, value_gradient_hessian
 from hierax.infer.result import Result
+
+# From so many subjects on, the last eighth of them that have not converged go on alone.
+_MANY, _PART = 256, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +58,24 @@ class _State(NamedTuple):
     definite: Bool[Array, " subject"]
     done: Bool[Array, " subject"]
     count: Int[Array, ""]
+    reach: Vectors
+
+    def part(self, rows: Int[Array, " row"]) -> _State:
+        """Return the state of some subjects."""
+        return _State(*(leaf if leaf.ndim == 0 else leaf[rows] for leaf in self))
+
+    def merged(self, rows: Int[Array, " row"], part: _State) -> _State:
+        """Return the state with that of some subjects put in its place."""
+        pairs = zip(self, part, strict=True)
+        return _State(*(jnp.maximum(mine, new) if mine.ndim == 0 else mine.at[rows].set(new) for mine, new in pairs))
 
 
 def find_modes(
-    function: PerSubject, starts: tuple[Vectors, ...], newton: Newton, scale: Vectors | None = None
+    function: PerSubject,
+    starts: tuple[Vectors, ...],
+    newton: Newton,
+    scale: Vectors | None = None,
+    subset: Callable[[Int[Array, " row"]], PerSubject] | None = None,
 ) -> Modes:
     """Minimise ``function`` over each subject's own coordinates.
 
@@ -65,16 +83,70 @@ def find_modes(
     of one changes nothing for the others. Each begins at whichever of ``starts`` has the lowest value. No step is
     longer than ``newton.reach`` times ``scale`` (the prior SDs) in any coordinate: far out, models mean nothing, and a
     search that lands there stays.
+
+    ``subset(rows)`` is the same function of some subjects: with many subjects, the few that take long go on without
+    the others, for an iteration costs as much as there are subjects in it.
     """
+    # The first trip through the body evaluates at the start itself (a zero step from an infinite value), so that
+    # the program and its derivatives are traced and compiled once.
+    n, d = starts[0].shape
+    if not d:
+        return Modes(starts[0], function(starts[0]), jnp.zeros((n, 0, 0)), jnp.zeros(n, int), jnp.array(0))
+    start = _best(function, starts)
+    blocks = jnp.zeros((n, d, d))
+    none, unknown = jnp.zeros(n, bool), jnp.full(n, jnp.inf)
+    reach = jnp.full((n, d), jnp.inf) if scale is None else newton.reach * scale
+    first = _State(
+        start, unknown, start * 0, blocks, jnp.zeros(n), start * 0, unknown, ~none, none, jnp.array(0), reach
+    )
+    few = n // _PART if subset is not None and n >= _MANY else 0
+
+    def going(state: _State) -> Array:
+        return (jnp.sum(~state.done) > few) & (state.count <= newton.max_iter)
+
+    last = jax.lax.while_loop(going, _iteration(function, newton), first)
+    if few and subset is not None:
+        last = _stragglers(subset, newton, last, few)
+    stuck = ~jnp.isfinite(last.value)
+    definite = cholesky(last.hessian)[1]
+    code = jnp.where(last.done, Result.converged, Result.max_iterations)
+    code = jnp.where(definite, code, Result.not_positive_definite)
+    code = jnp.where(stuck, Result.non_finite, code)
+    return Modes(last.eta, last.value, last.hessian, code, last.count)
+
+
+def _stragglers(subset: Callable[[Int[Array, " row"]], PerSubject], newton: Newton, state: _State, few: int) -> _State:
+    """Go on with the subjects that are not done, alone; in several groups, where the limit has stopped more of them."""
+    limit = newton.max_iter
+
+    def alone(carry: tuple[_State, Array]) -> tuple[_State, Array]:
+        state, tried = carry
+        rows = jnp.argsort(state.done | tried, stable=True)[:few]
+        part: _State = state.part(rows)
+        # Rows that are done already fill the group up; they stand still.
+        inner = jax.lax.while_loop(
+            lambda s: jnp.any(~s.done) & (s.count <= limit), _iteration(subset(rows), newton), part
+        )
+        return state.merged(rows, inner), tried.at[rows].set(True)
+
+    def left(carry: tuple[_State, Array]) -> Array:
+        state, tried = carry
+        return jnp.any(~state.done & ~tried)
+
+    return jax.lax.while_loop(left, alone, (state, jnp.zeros_like(state.done)))[0]
+
+
+def _iteration(function: PerSubject, newton: Newton) -> Callable[[_State], _State]:
+    """Return one damped Newton iteration of all subjects of a state."""
+    eps = jnp.finfo(jnp.result_type(float)).eps
     # Curvature at roundoff of the value: below this a step cannot be judged by the value.
-    slack = 64 * jnp.finfo(starts[0].dtype).eps
-    tol = max(newton.tol, float(jnp.finfo(starts[0].dtype).eps) ** 2 * 1e4)
+    slack = 64 * eps
+    tol = max(newton.tol, float(eps) ** 2 * 1e4)
 
     def settle(state: _State) -> _State:
         step, decrement, definite = _direction(state)
-        if scale is not None:
-            ratio = jnp.max(jnp.where(scale > 0, jnp.abs(step) / jnp.where(scale > 0, scale, 1.0), 0.0), axis=-1)
-            step = step * jnp.where(ratio > newton.reach, newton.reach / ratio, 1.0)[:, None]
+        far = jnp.max(jnp.where(state.reach > 0, jnp.abs(step) / jnp.where(state.reach > 0, state.reach, 1.0), 0.0), -1)
+        step = step / jnp.maximum(far, 1.0)[:, None]
         # A subject whose start has no finite value stands still: it is reported, and does not hold up the others.
         stuck = ~jnp.isfinite(state.value)
         done = state.done | stuck | (definite & (decrement <= tol) & (state.damping == 0))
@@ -105,22 +177,7 @@ def find_modes(
             )
         )
 
-    # The first trip through the body evaluates at the start itself (a zero step from an infinite value), so that
-    # the program and its derivatives are traced and compiled once.
-    n, d = starts[0].shape
-    if not d:
-        return Modes(starts[0], function(starts[0]), jnp.zeros((n, 0, 0)), jnp.zeros(n, int), jnp.array(0))
-    start = _best(function, starts)
-    blocks = jnp.zeros((n, d, d))
-    none, unknown = jnp.zeros(n, bool), jnp.full(n, jnp.inf)
-    first = _State(start, unknown, start * 0, blocks, jnp.zeros(n), start * 0, unknown, ~none, none, jnp.array(0))
-    last = jax.lax.while_loop(lambda s: jnp.any(~s.done) & (s.count <= newton.max_iter), body, first)
-    stuck = ~jnp.isfinite(last.value)
-    definite = cholesky(last.hessian)[1]
-    code = jnp.where(last.done, Result.converged, Result.max_iterations)
-    code = jnp.where(definite, code, Result.not_positive_definite)
-    code = jnp.where(stuck, Result.non_finite, code)
-    return Modes(last.eta, last.value, last.hessian, code, last.count)
+    return body
 
 
 def _best(function: PerSubject, starts: tuple[Vectors, ...]) -> Vectors:

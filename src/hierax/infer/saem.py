@@ -78,9 +78,7 @@ class SAEM(Procedure):
                 f"an iteration or more; 300 and 200 are usual."
             )
         if self.chains is not None and self.chains < 1:
-            raise ValueError(
-                f"SAEM(chains={self.chains}) has none. Give 1 or more, or None for 400 subjects' worth."
-            )
+            raise ValueError(f"SAEM(chains={self.chains}) has none. Give 1 or more, or None for 400 subjects' worth.")
         if not 0 <= self.annealing < 1:
             raise ValueError(f"SAEM(annealing={self.annealing}) is no factor below 1. Use 0.97, or 0 for none.")
 

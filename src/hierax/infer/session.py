@@ -88,7 +88,7 @@ class Session:
         for _ in range(_SETTLING):
             if not self.watch(flat, modes):
                 break
-            out = at(start)
+            out = at(modes)
             modes = _finite(out.eta)
         if self.pop.n_subjects >= _MANY:
             # Where an evaluation takes longer than a compilation, no more steps than the modes need.

@@ -224,8 +224,8 @@ class Fit(Evaluation):
         Returns
         -------
         xarray.Dataset
-            ``eta`` in working coordinates, dims ``chain``, ``draw``, ``subject`` (real ids), ``eta_name``. Kept: the same
-            fit gives the same draws.
+            ``eta`` in working coordinates, dims ``chain``, ``draw``, ``subject`` (real ids), ``eta_name``. The
+            same fit gives the same draws.
         """
         from hierax.results.conditional import conditional_dataset
 
