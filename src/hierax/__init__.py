@@ -42,6 +42,10 @@ from hierax.infer.kernels import Kernels as Kernels
 from hierax.infer.laplace import FOCE as FOCE
 from hierax.infer.laplace import Laplace as Laplace
 from hierax.infer.modes import Newton as Newton
+from hierax.infer.nuts import MAP as MAP
+from hierax.infer.nuts import NUTS as NUTS
+from hierax.infer.nuts import JointMAP as JointMAP
+from hierax.infer.nuts import MarginalNUTS as MarginalNUTS
 from hierax.infer.optimise import QuasiNewton as QuasiNewton
 from hierax.infer.quadrature import AGQ as AGQ
 from hierax.infer.result import Result as Result

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from hierax.api.bayes import fit_marginal_nuts, fit_nuts, need_priors
 from hierax.api.job import Job, prepare
 from hierax.api.progress import Progress
 from hierax.api.saem import fit_saem
@@ -24,6 +25,7 @@ from hierax.infer.checkpoint import Checkpoint, describe
 from hierax.infer.counts import count_observations
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
+from hierax.infer.nuts import MAP, NUTS, JointMAP, MarginalNUTS
 from hierax.infer.objective import Evaluated, compiled_value, read_program
 from hierax.infer.optimise import Search
 from hierax.infer.procedure import Procedure
@@ -115,7 +117,7 @@ def fit(
     _check_arguments(model, pop, estimator)
     job = prepare(
         model, pop, init=init, fixed=fixed, priors=priors, use_priors=use_priors, seed=seed, progress=progress,
-        plate=plate,
+        plate=plate, bayesian=isinstance(estimator, Procedure) and estimator.bayesian,
     )  # fmt: skip
     file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume, _owner(job, estimator, starts))
     if isinstance(estimator, Procedure):
@@ -128,7 +130,22 @@ def fit(
     return out
 
 
-_PROCEDURES: dict[type, Callable[..., Fit]] = {SAEM: fit_saem}
+def _fit_map(job: Job, procedure: Procedure, checkpoint: Checkpoint) -> Fit:
+    """Maximise an objective whose priors all count; see :class:`hierax.MAP` and :class:`hierax.JointMAP`."""
+    if isinstance(procedure, JointMAP):
+        need_priors(job, "JointMAP")
+    out = fit_marginal(job, procedure.objective, 1, checkpoint)
+    out.method = procedure
+    return out
+
+
+_PROCEDURES: dict[type, Callable[..., Fit]] = {
+    SAEM: fit_saem,
+    NUTS: fit_nuts,
+    MarginalNUTS: fit_marginal_nuts,
+    MAP: _fit_map,
+    JointMAP: _fit_map,
+}
 
 
 def _owner(job: Job, estimator: Any, starts: int) -> dict[str, str]:

@@ -71,6 +71,7 @@ def prepare(
     seed: int,
     progress: bool,
     plate: str,
+    bayesian: bool = False,
 ) -> Job:
     """Read the program and lay out its parameters, start values and priors."""
     program = read_program(model, pop, plate)
@@ -86,7 +87,7 @@ def prepare(
         flat=places.start(init),
         free=places.free(fixed),
         priors=everything,
-        counted=counting(program, everything, use_priors),
+        counted=dict(everything) if bayesian and use_priors == "auto" else counting(program, everything, use_priors),
         given=given,
         use_priors=use_priors,
         seed=seed,

@@ -18,6 +18,7 @@ class Result(enum.IntEnum):
     solver_non_finite = 7
     no_steady_state = 8
     solver_not_linear = 9
+    not_mixed = 10
 
     @property
     def meaning(self) -> str:
@@ -35,5 +36,6 @@ _MEANING = {
     Result.solver_max_steps: "the ODE solver needs more steps than it has",
     Result.solver_non_finite: "the right-hand side of the ODE is not finite",
     Result.no_steady_state: "no steady state of the doses was found",
+    Result.not_mixed: "the chains have not mixed",
     Result.solver_not_linear: "the ODE is not linear, and its solver needs that",
 }

@@ -62,6 +62,11 @@ class Session:
         self.forward = forward
         self._objective = compiled_objective(self.program, self.estimator, self.layout.unravel, forward)
 
+    @property
+    def compiled(self) -> Any:
+        """The compiled objective with its gradient, of (flat, warm start, population)."""
+        return self._objective
+
     def cold(self) -> np.ndarray:
         """Return what stands for no warm start, (subject, coordinate): modes are then sought from the reference."""
         return np.full((self.pop.n_subjects, len(self.program.effect_names)), np.nan)

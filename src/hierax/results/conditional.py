@@ -26,10 +26,14 @@ def conditional_moments(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     """
     if fit.moments is not None:
         return fit.moments
-    hessian = np.where(np.isfinite(fit.hessian), fit.hessian, 0.0)
-    values, vectors = np.linalg.eigh(hessian)
+    return np.nan_to_num(fit.eta), inverse_blocks(fit.hessian)
+
+
+def inverse_blocks(blocks: np.ndarray) -> np.ndarray:
+    """Return the inverses of symmetric blocks, 0 in directions that are not positive definite."""
+    values, vectors = np.linalg.eigh(np.where(np.isfinite(blocks), blocks, 0.0))
     inverse = np.where(values > 0, 1.0 / np.where(values > 0, values, 1.0), 0.0)
-    return np.nan_to_num(fit.eta), np.einsum("nij,nj,nkj->nik", vectors, inverse, vectors)
+    return np.einsum("nij,nj,nkj->nik", vectors, inverse, vectors)
 
 
 def conditional_dataset(fit: Fit, draws: int) -> xr.Dataset:

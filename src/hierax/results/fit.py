@@ -21,6 +21,7 @@ from hierax.program.parameters import Layout
 
 if TYPE_CHECKING:
     from hierax.results.covariance import Covariance
+    from hierax.results.posterior import Samples
 
 Kind = Literal["hessian", "sandwich", "score", "louis"]
 
@@ -192,6 +193,10 @@ class Fit(Evaluation):
         The algorithm, where it was none that maximises ``estimator``'s approximation (SAEM, ...).
     moments : pair of arrays, (subject, coordinate[, coordinate]), or None
         Mean and covariance of each subject's random effects given its data, as the algorithm's chains saw them.
+    samples : Samples or None
+        Draws of the posterior, where the algorithm draws from one; ``params`` are then its mean (unconstrained).
+    mcmc, svi_result
+        NumPyro's own object, where there is one.
     """
 
     free: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
@@ -208,6 +213,9 @@ class Fit(Evaluation):
     given_priors: list[str] = dataclasses.field(default_factory=list)
     method: Procedure | None = None
     moments: tuple[np.ndarray, np.ndarray] | None = None
+    samples: Samples | None = None
+    mcmc: Any = None
+    svi_result: Any = None
 
     def __post_init__(self) -> None:
         self._covariances: dict[str, Covariance] = {}

@@ -50,10 +50,29 @@ class Summary(pd.DataFrame):
 
 def summarise(fit: Fit, kind: Kind) -> Summary:
     """Return the summary of a fit; see :meth:`hierax.Fit.summary`."""
+    if fit.samples is not None:
+        return _posterior_summary(fit)
     covariance = fit.covariance(kind)
     out = Summary(estimates(fit, covariance))
     out.above = headlines(fit)
     out.below = footnotes(fit, covariance)
+    return out
+
+
+def _posterior_summary(fit: Fit) -> Summary:
+    from hierax.results.posterior import posterior_table
+
+    assert fit.samples is not None
+    out = Summary(posterior_table(fit))
+    state = "Mixed" if fit.result is Result.converged else f"NOT CONVERGED ({fit.result.name})"
+    out.above = [f"{state}: {fit.why}.", f"{fit.objective_label}."]
+    diverging = fit.samples.stats.get("diverging")
+    if diverging is not None:
+        out.above.append(f"{int(diverging.sum())} of {diverging.size} draws diverged.")
+    if len(out):
+        least, most = out["ess_bulk"].min(), out["r_hat"].max()
+        out.above.append(f"Effective sample size at least {least:.0f}; R-hat at most {most:.4f}.")
+    out.below = ["mean, SD and quantiles of the posterior; mcse: Monte-Carlo error of the mean."]
     return out
 
 

@@ -1,0 +1,139 @@
+"""Draws of a posterior: what they are worth, and their summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hierax.program.parameters import element_names
+
+if TYPE_CHECKING:
+    from hierax.results.fit import Fit
+
+# Chains have mixed where R-hat is below this (Vehtari et al. 2021), and steps were short enough where fewer diverged.
+_R_HAT, _DIVERGED = 1.01, 0.001
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Draws of a posterior.
+
+    Attributes
+    ----------
+    flat : array, (chain, draw, parameter)
+        Population parameters, unconstrained.
+    eta : array, (chain, draw, subject, coordinate), or None
+        Random effects in working coordinates.
+    stats : dict of arrays, (chain, draw)
+        What the sampler says of each draw: diverging, num_steps, energy, accept_prob.
+    """
+
+    flat: np.ndarray
+    eta: np.ndarray | None
+    stats: dict[str, np.ndarray]
+
+    def trouble(self, fit: Fit) -> str:
+        """Say what is wrong with the chains, or nothing."""
+        table = diagnostics(fit)
+        worst = table["r_hat"].max()
+        share = float(np.mean(self.stats["diverging"])) if "diverging" in self.stats else 0.0
+        found = []
+        if self.flat.shape[0] > 1 and worst > _R_HAT:
+            found.append(f"R-hat of {table['r_hat'].idxmax()} is {worst:.3f}: run longer (warmup=, draws=)")
+        if share > _DIVERGED:
+            found.append(f"{share:.1%} of draws diverged: raise target_accept, or give tighter priors")
+        return "; ".join(found)
+
+
+def population_draws(fit: Fit) -> dict[str, np.ndarray]:
+    """Return draws of every population parameter but weights, constrained, (chain, draw, ...)."""
+    assert fit.samples is not None
+    flat = fit.samples.flat
+    weights = fit.layout.weights()
+
+    def one(values: Any) -> Any:
+        return fit.program.constrain(fit.layout.unravel(values))
+
+    folded = jnp.asarray(flat.reshape(-1, flat.shape[-1]))
+    values = jax.jit(lambda v: jax.lax.map(one, v, batch_size=256))(folded)
+    return {
+        name: np.asarray(values[name]).reshape(*flat.shape[:2], *site.shape)
+        for name, site in fit.program.sites.population.items()
+        if not weights[fit.layout.slices[name]].any()
+    }
+
+
+def posterior_dataset(fit: Fit) -> xr.Dataset:
+    """Return draws of population parameters and random effects, labelled."""
+    assert fit.samples is not None
+    out = {}
+    for name, value in population_draws(fit).items():
+        dims = tuple(f"{name}_dim_{axis}" for axis in range(value.ndim - 2))
+        out[name] = (("chain", "draw", *dims), value)
+    coords: dict[str, Any] = {
+        "chain": np.arange(fit.samples.flat.shape[0]),
+        "draw": np.arange(fit.samples.flat.shape[1]),
+    }
+    if fit.samples.eta is not None:
+        out["random_effects"] = (("chain", "draw", "subject", "eta_name"), fit.samples.eta[:, :, fit.rows])
+        coords |= {"subject": fit.ids, "eta_name": list(fit.program.effect_names)}
+    return xr.Dataset(out, coords=coords)
+
+
+def diagnostics(fit: Fit) -> pd.DataFrame:
+    """Return R-hat and effective sample sizes of every element of every free population parameter."""
+    rows = {}
+    for element, draws in elements(fit).items():
+        rows[element] = {
+            "ess_bulk": _ess(draws, "bulk"),
+            "ess_tail": _ess(draws, "tail"),
+            "r_hat": _r_hat(draws),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def elements(fit: Fit) -> dict[str, np.ndarray]:
+    """Return draws by element, (chain, draw), of the free population parameters."""
+    out = {}
+    for name, value in population_draws(fit).items():
+        site = fit.program.sites.population[name]
+        free = np.broadcast_to(fit.free[fit.layout.slices[name]].any(), (int(np.prod(site.shape, dtype=int)),))
+        if len(fit.free[fit.layout.slices[name]]) == len(free):
+            free = fit.free[fit.layout.slices[name]]
+        flat = value.reshape(*value.shape[:2], -1)
+        for index, element in enumerate(element_names(name, site.shape)):
+            if free[index] and np.ptp(flat[..., index]) > 0:
+                out[element] = flat[..., index]
+    return out
+
+
+def posterior_table(fit: Fit) -> pd.DataFrame:
+    """Return mean, SD, 90 % interval, Monte-Carlo error, effective sample sizes and R-hat by element."""
+    rows = {}
+    for element, draws in elements(fit).items():
+        low, median, high = np.quantile(draws, [0.05, 0.5, 0.95])
+        rows[element] = {"mean": draws.mean(), "sd": draws.std(ddof=1), "5 %": low, "median": median, "95 %": high}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    if not len(table):
+        return table
+    found = diagnostics(fit)
+    table["mcse"] = table["sd"] / np.sqrt(found["ess_bulk"])
+    return table.join(found)
+
+
+def _ess(draws: np.ndarray, method: str) -> float:
+    import arviz
+
+    return float(np.asarray(arviz.ess(np.ascontiguousarray(draws), method=method)))
+
+
+def _r_hat(draws: np.ndarray) -> float:
+    import arviz
+
+    return float(np.asarray(arviz.rhat(np.ascontiguousarray(draws)))) if draws.shape[0] > 1 else np.nan
