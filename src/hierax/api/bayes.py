@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 
 from hierax.api.job import Job
+from hierax.api.progress import Progress
 from hierax.api.saem import roles_of
 from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.counts import count_observations
-from hierax.infer.nuts import NUTS, MarginalNUTS, marginal_potential, run_nuts
+from hierax.infer.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potential, nuts_block
+from hierax.infer.objective import cached
 from hierax.infer.posterior import Posterior, log_prior, posterior
 from hierax.infer.result import Result
 from hierax.infer.session import Session
@@ -42,7 +44,6 @@ def need_priors(job: Job, label: str) -> None:
 def fit_nuts(job: Job, nuts: NUTS, checkpoint: Checkpoint) -> Fit:
     """Sample the joint posterior; see :class:`hierax.NUTS`."""
     began = time.perf_counter()
-    _no_checkpoint(checkpoint, nuts)
     need_priors(job, "NUTS")
     session, out = _at_start(job, nuts.objective)
     roles = roles_of(dataclasses.replace(job, counted={}), session.pop)
@@ -51,48 +52,119 @@ def fit_nuts(job: Job, nuts: NUTS, checkpoint: Checkpoint) -> Fit:
         job.program, job.layout, job.counted, roles, session.pop, job.flat, job.free, np.asarray(out.eta), covariance,
         nuts.centring,
     )  # fmt: skip
-    centre = density.coordinates(job.flat, np.asarray(out.eta), session.pop)
-    start = _jittered(centre, nuts.chains, job.seed)
-    pop = jax.tree.map(jnp.asarray, session.pop)
-    mcmc = run_nuts(lambda values: density.potential(values, pop), start, nuts, job.seed, job.progress)
-    draws = mcmc.get_samples(group_by_chain=True)
-    flats, etas = _trace_back(density, draws, session.pop)
-    mean, spread = etas.mean((0, 1)), _covariance(etas)
-    samples = Samples(flats, etas, _extra(mcmc, nuts.chains))
-    return _result(job, nuts, session, samples, mcmc, mean, spread, np.nan, began)
+    start = density.coordinates(job.flat, np.asarray(out.eta), session.pop)
+
+    def potential(values: Any, data: Any) -> Any:
+        return density.with_arrays(data["arrays"]).potential(values, data["pop"])
+
+    data = {"arrays": density.arrays(), "pop": session.pop}
+    run = _Chains(job, nuts, start, data, potential, checkpoint, ("joint", roles.shift.tobytes()))
+    result = run.go()
+    if run.empty:
+        raise KeyboardInterrupt
+    draws = run.draws()
+    flats, etas = _trace_back(density, draws.z, session.pop)
+    samples = Samples(flats, etas, _stats(draws))
+    return _result(job, nuts, session, samples, (etas.mean((0, 1)), _covariance(etas)), np.nan, began, result)
 
 
 def fit_marginal_nuts(job: Job, nuts: MarginalNUTS, checkpoint: Checkpoint) -> Fit:
     """Sample the posterior of population parameters, random effects integrated out."""
     began = time.perf_counter()
-    _no_checkpoint(checkpoint, nuts)
     need_priors(job, "MarginalNUTS")
     nuts.check(job.program, job.pop)
     session, out = _at_start(job, nuts.objective)
     index = np.flatnonzero(job.free)
-    flat, pop = jnp.asarray(job.flat), jax.tree.map(jnp.asarray, session.pop)
+    evaluate = session.compiled
 
-    def prior(full: Any) -> Any:
-        return log_prior(job.layout, job.counted, full, sanitise(pop))
+    def potential(values: Any, data: Any) -> Any:
+        flat = data["flat"].at[index].set(values["x"])
+        prior = log_prior(job.layout, job.counted, flat, sanitise(data["pop"]))
+        return marginal_potential(evaluate, flat, data["eta"], data["pop"]) - prior
 
-    density = marginal_potential(session.compiled, prior, out.eta, pop)
-    start = _jittered({"x": job.flat[index]}, nuts.chains, job.seed)
-    mcmc = run_nuts(lambda values: density(flat.at[index].set(values["x"])), start, nuts, job.seed, job.progress)
-    x = np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
+    data = {"flat": jnp.asarray(job.flat), "eta": out.eta, "pop": session.pop}
+    run = _Chains(job, nuts, {"x": job.flat[index]}, data, potential, checkpoint, ("marginal", session.forward))
+    result = run.go()
+    if run.empty:
+        raise KeyboardInterrupt
+    draws = run.draws()
+    x = draws.z["x"]
     flats = np.broadcast_to(job.flat, (*x.shape[:2], job.layout.size)).copy()
     flats[..., index] = x
     ends = session.value(flats.mean((0, 1)), out.eta)
-    samples = Samples(flats, None, _extra(mcmc, nuts.chains))
-    covariance = inverse_blocks(np.asarray(ends.hessian))
-    return _result(job, nuts, session, samples, mcmc, np.asarray(ends.eta), covariance, np.asarray(ends.value), began)
+    moments = np.asarray(ends.eta), inverse_blocks(np.asarray(ends.hessian))
+    samples = Samples(flats, None, _stats(draws))
+    return _result(job, nuts, session, samples, moments, np.asarray(ends.value), began, result)
 
 
-def _no_checkpoint(checkpoint: Checkpoint, sampler: Any) -> None:
-    if checkpoint.path is not None:
-        raise ValueError(
-            f"{type(sampler).__name__} writes no checkpoints, because its chains run in one compiled loop. Run fewer "
-            f"draws, and go on with init=fit; or use SAEM or VI, which do."
+class _Chains:
+    """Chains in progress: blocks of iterations, what they have shown, and the state to go on from."""
+
+    def __init__(
+        self, job: Job, sampler: Any, start: dict[str, Any], data: Any, potential: Any, checkpoint: Checkpoint, key: Any
+    ):
+        self.job, self.sampler, self.checkpoint = job, sampler, checkpoint
+        self.data = jax.tree.map(jnp.asarray, data)
+        priors = tuple((name, id(prior)) for name, prior in job.counted.items())
+        known = ("nuts", id(job.program), sampler, *key, job.free.tobytes(), priors)
+        # Priors and density are held by what was compiled with them, so that their ids stay theirs.
+        begin, self.advance, _ = cached(
+            job.program.model, known, lambda: (*map(jax.jit, nuts_block(potential, sampler)), (potential, job.counted))
         )
+        keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(job.seed), sampler.chains))
+        self.state = begin(_jittered(start, sampler.chains, job.seed), self.data, keys)
+        self.blocks: list[Draws] = []
+
+    @property
+    def done(self) -> int:
+        """Iterations so far."""
+        return BLOCK * len(self.blocks)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no draw yet after the warm-up."""
+        return self.done <= self.sampler.warmup
+
+    def tree(self) -> Any:
+        """Return what a checkpoint holds."""
+        return {"state": self.state, "draws": self._joined() if self.blocks else ()}
+
+    def go(self) -> Result:
+        """Run to the end, or until interrupted."""
+        sampler, total = self.sampler, self.sampler.warmup + self.sampler.draws
+        self._resume()
+        with Progress(self.job.progress, sampler.label, 0.0) as bar, self.checkpoint.watching():
+            try:
+                while self.done < total:
+                    self.state, draws = jax.block_until_ready(self.advance(self.state, self.data))
+                    self.blocks.append(jax.tree.map(np.asarray, draws))
+                    phase = "warm-up" if self.done <= sampler.warmup else "sampling"
+                    steps, bad = self.blocks[-1].num_steps.mean(), int(self.blocks[-1].diverging.sum())
+                    bar.tell(f"{phase}, {steps:.0f} steps a draw, {bad} divergences", BLOCK)
+                    self.checkpoint.offer(self.tree)
+            except KeyboardInterrupt:
+                self.checkpoint.save(self.tree())
+                return Result.interrupted
+        self.checkpoint.save(self.tree())
+        return Result.converged
+
+    def _resume(self) -> None:
+        shape = jax.eval_shape(self.advance, self.state, self.data)[1]
+        saved = self.checkpoint.load({"state": self.state, "draws": shape})
+        if saved is None:
+            return
+        self.state = jax.tree.map(jnp.asarray, saved["state"])
+        draws = saved["draws"]
+        count = draws.num_steps.shape[1] // BLOCK
+        self.blocks = [jax.tree.map(lambda x, k=k: x[:, k * BLOCK : (k + 1) * BLOCK], draws) for k in range(count)]
+
+    def _joined(self) -> Draws:
+        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.blocks)
+
+    def draws(self) -> Draws:
+        """Return the draws after the warm-up."""
+        sampler = self.sampler
+        return jax.tree.map(lambda x: x[:, sampler.warmup : sampler.warmup + sampler.draws], self._joined())
 
 
 def _at_start(job: Job, objective: Any) -> tuple[Session, Any]:
@@ -133,15 +205,20 @@ def _covariance(etas: np.ndarray) -> np.ndarray:
     return np.einsum("mni,mnj->nij", centred, centred) / max(len(flat) - 1, 1)
 
 
-def _extra(mcmc: Any, chains: int) -> dict[str, np.ndarray]:
-    fields = mcmc.get_extra_fields(group_by_chain=True)
-    return {name: np.asarray(fields[name]) for name in ("diverging", "num_steps", "energy", "accept_prob")}
+def _stats(draws: Draws) -> dict[str, np.ndarray]:
+    return {name: getattr(draws, name) for name in ("diverging", "num_steps", "energy", "accept_prob")}
 
 
 def _result(
-    job: Job, sampler: Any, session: Session, samples: Samples, mcmc: Any, eta: np.ndarray, covariance: np.ndarray,
-    value: Any, began: float,
-) -> Fit:  # fmt: skip
+    job: Job,
+    sampler: Any,
+    session: Session,
+    samples: Samples,
+    moments: tuple[np.ndarray, np.ndarray],
+    value: Any,
+    began: float,
+    result: Result,
+) -> Fit:
     flat = samples.flat.mean((0, 1))
     params = job.layout.params(flat)
     count, gaussian = count_observations(job.program, job.pop, params)
@@ -150,9 +227,9 @@ def _result(
         method=sampler,
         params=params,
         flat=flat,
-        eta=eta,
+        eta=moments[0],
         value=np.broadcast_to(value, (job.pop.n_subjects,)).copy(),
-        hessian=inverse_blocks(covariance),
+        hessian=inverse_blocks(moments[1]),
         codes=np.zeros(job.pop.n_subjects, int),
         n_observations=count,
         n_gaussian=gaussian,
@@ -160,13 +237,15 @@ def _result(
         gradient=np.full(flat.size, np.nan),
         history=pd.DataFrame(columns=["start", "iteration", "ofv", "gradient", "step", "seconds"]),
         timing={"compile": 0.0, "search": 0.0, "evaluations": int(samples.stats["num_steps"].sum()), "total": 0.0},
-        moments=(eta, covariance),
+        moments=moments,
         samples=samples,
-        mcmc=mcmc,
         **job.record(),
     )
     trouble = out.samples.trouble(out) if out.samples is not None else ""
-    out.result = Result.not_mixed if trouble else Result.converged
-    out.why = trouble or "R-hat below 1.01, and no divergences to speak of"
+    if result is Result.interrupted:
+        out.result, out.why = result, f"{result.meaning} after {samples.flat.shape[1]} draws a chain"
+    else:
+        out.result = Result.not_mixed if trouble else Result.converged
+        out.why = trouble or "R-hat below 1.01, and no divergences to speak of"
     out.timing["total"] = time.perf_counter() - began
     return out

@@ -58,12 +58,14 @@ class Checkpoint:
             with np.load(io.BytesIO(file.read("state.npz")), allow_pickle=False) as arrays:
                 leaves = [arrays[f"leaf{index}"] for index in range(len(arrays.files))]
         self._compare(meta)
-        tree = jax.tree.structure(template)
+        shapes, tree = jax.tree.flatten(template)
         if tree.num_leaves != len(leaves):
             raise ValueError(
                 f"The checkpoint {self.path} holds {len(leaves)} arrays, and this fit has {tree.num_leaves}, because "
                 f"another version wrote it. Delete the file, or pass resume=False."
             )
+        keys = [jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key) for shape in shapes]
+        leaves = [jax.random.wrap_key_data(x) if key else x for x, key in zip(leaves, keys, strict=True)]
         return jax.tree.unflatten(tree, leaves)
 
     def _compare(self, meta: dict[str, Any]) -> None:
@@ -85,7 +87,7 @@ class Checkpoint:
         if self.path is None:
             return
         buffer = io.BytesIO()
-        arrays: dict[str, Any] = {f"leaf{index}": np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(state))}
+        arrays: dict[str, Any] = {f"leaf{index}": _plain(leaf) for index, leaf in enumerate(jax.tree.leaves(state))}
         np.savez(buffer, **arrays)
         part = self.path.with_name(self.path.name + ".part")
         with zipfile.ZipFile(part, "w") as file:
@@ -109,6 +111,11 @@ class Checkpoint:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def describe(thing: Any) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from hierax.infer.optimise import QuasiNewton
 from hierax.infer.procedure import Procedure
 from hierax.program.density import Program
 
-ChainMethod = Literal["vectorized", "sequential", "parallel"]
+ChainMethod = Literal["vectorized", "sequential"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +56,8 @@ class NUTS(_Sampler):
         Iterations of each chain before and after its adaptation ends, and the number of chains.
     target_accept, max_tree_depth
         As in NumPyro; a higher ``target_accept`` takes shorter steps.
-    chain_method : {"vectorized", "sequential", "parallel"}
-        How chains run; "parallel" needs as many XLA devices.
+    chain_method : {"vectorized", "sequential"}
+        Whether chains run side by side, or one after the other (where one takes far longer steps than the others).
     objective : Estimator
         What EBEs and residuals at the posterior mean are by.
     centring : {"auto", True, False}
@@ -155,9 +155,9 @@ class JointMAP(Procedure):
 
 
 def marginal_potential(
-    evaluate: Callable[[Array, Any, Population], Any], log_prior: Callable[[Array], Array], eta: Any, pop: Population
-) -> Callable[[Array], Array]:
-    """Return −log posterior of the flat vector, whose gradient comes with its value from forward passes."""
+    evaluate: Callable[[Array, Any, Population], Any], flat: Array, eta: Any, pop: Population
+) -> Array:
+    """Return −log marginal likelihood of the flat vector; its gradient comes with its value, from forward passes."""
 
     @jax.custom_vjp
     def negative(flat: Array) -> Array:
@@ -168,33 +168,60 @@ def marginal_potential(
         return out.value.sum(), out.gradient
 
     negative.defvjp(forward, lambda gradient, g: (g * gradient,))
-    return lambda flat: negative(flat) - log_prior(flat)
+    return negative(flat)
 
 
-def run_nuts(
-    potential: Callable[[Any], Array], start: Mapping[str, Array], sampler: _Sampler, seed: int, progress: bool
-) -> Any:
-    """Run NumPyro's NUTS on a density; ``start`` has a leading axis of chains.
+class Draws(NamedTuple):
+    """What each iteration of each chain shows, (chain, iteration, ...)."""
 
-    Returns
-    -------
-    numpyro.infer.MCMC
-        After ``run``.
+    z: Any
+    diverging: Array
+    num_steps: Array
+    energy: Array
+    accept_prob: Array
+
+
+def nuts_block(
+    potential: Callable[[Any, Any], Array], sampler: _Sampler
+) -> tuple[Callable[[Any, Any, Array], Any], Callable[[Any, Any], tuple[Any, Draws]]]:
+    """Return two functions to be compiled: the start, and a block of iterations of all chains.
+
+    ``potential(z, data)`` is −log density; ``begin(z, data, keys)`` → state; ``advance(state, data)`` → state, draws.
+    NumPyro's functional kernels do the work; everything that the density depends on is an argument, so that other data
+    compile nothing.
     """
-    from numpyro.infer import MCMC
-    from numpyro.infer import NUTS as Kernel
+    from numpyro.infer.hmc import hmc
 
-    kernel = Kernel(
-        potential_fn=potential, target_accept_prob=sampler.target_accept, max_tree_depth=sampler.max_tree_depth
+    init, sample = hmc(potential_fn_gen=lambda data: lambda z: potential(z, data), algo="NUTS")
+
+    def begin_one(z: Any, data: Any, key: Array) -> Any:
+        return init(
+            z,
+            sampler.warmup,
+            target_accept_prob=sampler.target_accept,
+            max_tree_depth=sampler.max_tree_depth,
+            model_args=(data,),
+            rng_key=jax.random.wrap_key_data(key),
+        )
+
+    def advance_one(state: Any, data: Any) -> tuple[Any, Draws]:
+        # Called for what it sets in the kernels: their adaptation belongs to the trace that they run in.
+        begin_one(state.z, data, jax.random.key_data(jax.random.key(0)))
+
+        def step(state: Any, _: Any) -> tuple[Any, Draws]:
+            new = sample(state, model_args=(data,))
+            return new, Draws(new.z, new.diverging, new.num_steps, new.energy, new.accept_prob)
+
+        return jax.lax.scan(step, state, None, length=BLOCK)
+
+    if sampler.chain_method == "vectorized":
+        return jax.vmap(begin_one, (0, None, 0)), jax.vmap(advance_one, (0, None))
+    # One chain after the other: each takes the steps that it needs, and no chain waits for another's.
+    return (
+        lambda z, data, keys: jax.lax.map(lambda pair: begin_one(pair[0], data, pair[1]), (z, keys)),
+        lambda state, data: jax.lax.map(lambda one: advance_one(one, data), state),
     )
-    mcmc = MCMC(
-        kernel,
-        num_warmup=sampler.warmup,
-        num_samples=sampler.draws,
-        num_chains=sampler.chains,
-        chain_method=sampler.chain_method,
-        progress_bar=progress and sampler.chain_method == "sequential",
-    )
-    init = dict(start) if sampler.chains > 1 else {name: value[0] for name, value in start.items()}
-    mcmc.run(jax.random.key(seed), init_params=init, extra_fields=("diverging", "num_steps", "energy", "accept_prob"))
-    return mcmc
+
+
+# Iterations that run together; between two blocks progress is shown and the state may be written.
+BLOCK = 50

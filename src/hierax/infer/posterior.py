@@ -64,6 +64,17 @@ class Posterior:
     centre: Float[np.ndarray, "subject coordinate"]
     spread: Float[np.ndarray, "subject coordinate"]
 
+    def arrays(self) -> dict[str, Any]:
+        """Return the numbers among the parts, for functions that are compiled once for all of them."""
+        names = ("flat", "centred", "centre", "spread")
+        return {**{name: getattr(self, name) for name in names}, "design": self.roles.design}
+
+    def with_arrays(self, arrays: Mapping[str, Any]) -> Posterior:
+        """Return the posterior with other numbers, which may be traced."""
+        parts = dict(arrays)
+        roles = dataclasses.replace(self.roles, design=parts.pop("design"))
+        return dataclasses.replace(self, roles=roles, **parts)
+
     def place(self, x: Array) -> Array:
         """Return the flat vector with its free entries replaced."""
         return jnp.asarray(self.flat).at[np.flatnonzero(self.free)].set(x)

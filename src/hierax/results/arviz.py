@@ -42,6 +42,8 @@ def to_arviz(fit: Fit, draws: int, seed: int) -> Any:
     ``log_likelihood_subject`` (marginal, over ``subject``), ``observed_data``, ``constant_data``, ``ebe``,
     ``fit_stats``.
     """
+    if fit.samples is not None:
+        return _posterior_arviz(fit)
     flats = asymptotic_draws(fit, draws, seed)
     subject, observations = pointwise_log_likelihood(fit, flats, seed)
     groups = {
@@ -54,6 +56,27 @@ def to_arviz(fit: Fit, draws: int, seed: int) -> Any:
         "fit_stats": _stats(fit),
     }
     return bundle({name: data.assign_attrs(_attrs(fit)) for name, data in groups.items()})
+
+
+def _posterior_arviz(fit: Fit) -> Any:
+    """Return ArviZ data of draws from a posterior, with the sampler's own statistics."""
+    from hierax.results.pointwise import conditional_log_likelihood
+    from hierax.results.posterior import posterior_dataset
+
+    assert fit.samples is not None
+    posterior = posterior_dataset(fit)
+    base = {name: posterior.coords[name] for name in ("chain", "draw")}
+    stats = {name: (("chain", "draw"), value) for name, value in fit.samples.stats.items()}
+    groups = {
+        "posterior": posterior,
+        "sample_stats": xr.Dataset(stats, coords=base),
+        "observed_data": _observed(fit),
+        "constant_data": _constant(fit),
+    }
+    if fit.samples.eta is not None:
+        groups["log_likelihood"] = xr.Dataset(conditional_log_likelihood(fit))
+    attrs = {"inference_library": "hierax", "objective": fit.objective_label}
+    return bundle({name: data.assign_attrs(attrs) for name, data in groups.items()})
 
 
 def _posterior(fit: Fit, flats: np.ndarray) -> xr.Dataset:

@@ -195,8 +195,8 @@ class Fit(Evaluation):
         Mean and covariance of each subject's random effects given its data, as the algorithm's chains saw them.
     samples : Samples or None
         Draws of the posterior, where the algorithm draws from one; ``params`` are then its mean (unconstrained).
-    mcmc, svi_result
-        NumPyro's own object, where there is one.
+    svi_result
+        NumPyro's own object after VI.
     """
 
     free: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
@@ -214,7 +214,6 @@ class Fit(Evaluation):
     method: Procedure | None = None
     moments: tuple[np.ndarray, np.ndarray] | None = None
     samples: Samples | None = None
-    mcmc: Any = None
     svi_result: Any = None
 
     def __post_init__(self) -> None:

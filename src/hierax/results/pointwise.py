@@ -56,18 +56,46 @@ def pointwise_log_likelihood(fit: Fit, flats: np.ndarray, seed: int) -> tuple[xr
     return by_subject, {name: _flatten(fit, name, np.asarray(value)) for name, value in sites.items()}
 
 
-def _flatten(fit: Fit, name: str, values: np.ndarray) -> xr.DataArray:
+def conditional_log_likelihood(fit: Fit) -> dict[str, xr.DataArray]:
+    """Return log densities (chain, draw, obs) by endpoint at the posterior's draws."""
+    assert fit.samples is not None
+    assert fit.samples.eta is not None
+    program, unravel = fit.program, fit.layout.unravel
+
+    def once(pair: Any, pop: Population) -> Any:
+        run = program.run(sanitise(pop), program.constrain(unravel(pair[0])), pair[1])
+        return {n: site_log_prob(run.messages[n]) for n, site in program.sites.data.items() if not site.factor}
+
+    def over_draws(flats: Any, etas: Any, pop: Population) -> Any:
+        return jax.lax.map(lambda pair: once(pair, pop), (flats, etas), batch_size=16)
+
+    function = cached(program.model, ("conditional log likelihood", id(program)), lambda: jax.jit(over_draws))
+    flat, eta = fit.samples.flat, fit.samples.eta
+    shape = flat.shape[:2]
+    sites = function(
+        jnp.asarray(flat.reshape(-1, flat.shape[-1])), jnp.asarray(eta.reshape(-1, *eta.shape[2:])), fit.pop
+    )
+    return {name: _flatten(fit, name, np.asarray(value), shape) for name, value in sites.items()}
+
+
+def _flatten(fit: Fit, name: str, values: np.ndarray, shape: tuple[int, int] | None = None) -> xr.DataArray:
     """Return one endpoint's values over its observations, no padding, with subject and time as coordinates."""
     base = chain_coords(len(values))
+    if shape is not None:
+        base = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
     if name not in fit.pop.mask or values.shape[1:] != np.shape(fit.pop.times):
         rows = values.reshape(len(values), values.shape[1], -1)[:, fit.rows]
         return xr.DataArray(
-            as_chains(rows.reshape(len(values), -1)), dims=("chain", "draw", f"obs_{name}"), coords=base
+            _folded(rows.reshape(len(values), -1), shape), dims=("chain", "draw", f"obs_{name}"), coords=base
         )
     seen, coords = observation_coords(fit, name)
     dim = observation_dim(fit, name)
     labels = {f"{key}_{name}" if dim != "obs" else key: (dim, value) for key, (_, value) in coords.items()}
-    return xr.DataArray(as_chains(values[:, seen]), dims=("chain", "draw", dim), coords={**base, **labels})
+    return xr.DataArray(_folded(values[:, seen], shape), dims=("chain", "draw", dim), coords={**base, **labels})
+
+
+def _folded(values: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
+    return as_chains(values) if shape is None else values.reshape(*shape, *values.shape[1:])
 
 
 def observation_coords(fit: Fit, name: str) -> tuple[np.ndarray, dict[str, Any]]:

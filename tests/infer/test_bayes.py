@@ -1,0 +1,202 @@
+"""Bayesian estimators held to each other and to exact posteriors."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import scipy.stats
+import zoo
+
+import hierax as hx
+
+PRIORS = {
+    "ka": dist.LogNormal(0.5, 1.0),
+    "cl": dist.LogNormal(1.0, 1.0),
+    "v": dist.LogNormal(3.5, 1.0),
+    "omega": dist.HalfNormal(0.5),
+    "sigma": dist.HalfNormal(1.0),
+}
+
+
+def linear_population(y):
+    subjects = [hx.Subject(i + 1, None, [0.0, 1.0, 2.0], {"dv": row}) for i, row in enumerate(y)]
+    return hx.Population.from_subjects(subjects)
+
+
+def linear(pop):
+    """y = mu + eta + error with known SDs, and a normal prior of mu: the posterior is normal, in closed form."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 2.0))
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        eta = numpyro.sample("eta", dist.Normal(0.0, 0.7))
+        hx.observe("dv", dist.Normal(mu + eta + 0 * pop.times, 0.5), pop)
+
+
+def exact_posterior(y):
+    """Mean and SD of mu: subject means have variance 0.7² + 0.5²/3."""
+    variance = 0.7**2 + 0.5**2 / 3
+    precision = len(y) / variance + 1 / 4
+    return y.mean(1).sum() / variance / precision, precision**-0.5
+
+
+@pytest.fixture(scope="module")
+def linear_data():
+    rng = np.random.default_rng(0)
+    return 1.0 + 0.7 * rng.normal(size=(8, 1)) + 0.5 * rng.normal(size=(8, 3))
+
+
+@pytest.mark.parametrize("centring", ["auto", True, False])
+def test_nuts_finds_a_posterior_known_in_closed_form(linear_data, centring):
+    pop = linear_population(linear_data)
+    fit = hx.fit(linear, pop, hx.NUTS(warmup=300, draws=1000, centring=centring), progress=False)
+    mean, sd = exact_posterior(linear_data)
+    table = fit.summary()
+    assert abs(table.loc["mu", "mean"] - mean) < 4 * table.loc["mu", "mcse"]
+    np.testing.assert_allclose(table.loc["mu", "sd"], sd, rtol=0.08)
+    # Random effects too: E[eta_i | y] = shrunken deviation from the posterior mean of mu.
+    weight = 0.7**2 / (0.7**2 + 0.5**2 / 3)
+    np.testing.assert_allclose(fit.eta[fit.rows, 0], weight * (linear_data.mean(1) - mean), atol=0.05)
+
+
+@pytest.fixture(scope="module")
+def theo_nuts(theo_pop):
+    return hx.fit(zoo.theophylline, theo_pop, hx.NUTS(), priors=PRIORS, progress=False)
+
+
+def test_theophylline_mixes(theo_nuts):
+    table = theo_nuts.summary()
+    assert theo_nuts.result is hx.Result.converged
+    assert (table["r_hat"] < 1.01).all()
+    assert theo_nuts.samples.stats["diverging"].mean() < 1e-3
+    assert "0 of 4000 draws diverged" in str(table)
+    assert np.isnan(theo_nuts.ofv)
+
+
+def test_arviz_has_the_draws(theo_nuts):
+    data = theo_nuts.to_arviz()
+    posterior = data["posterior"]
+    assert posterior["omega"].shape == (4, 1000, 3)
+    assert list(posterior["random_effects"]["subject"].values) == theo_nuts.ids
+    assert data["sample_stats"]["diverging"].shape == (4, 1000)
+    assert data["log_likelihood"]["dv"].shape == (4, 1000, 132)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_theophylline_against_a_long_run(theo_pop, long_nuts, seed):
+    fit = hx.fit(zoo.theophylline, theo_pop, hx.NUTS(), priors=PRIORS, progress=False, seed=seed)
+    table = fit.summary()
+    assert fit.result is hx.Result.converged
+    error = np.hypot(table["mcse"], long_nuts["mcse"])
+    # Seven parameters and five seeds: three errors are exceeded by chance in one of eleven such tables.
+    assert (abs(table["mean"] - long_nuts["mean"]) < 3 * error).all()
+
+
+@pytest.fixture(scope="module")
+def long_nuts(theo_pop):
+    fit = hx.fit(zoo.theophylline, theo_pop, hx.NUTS(draws=10_000), priors=PRIORS, progress=False, seed=99)
+    return fit.summary()
+
+
+@pytest.mark.slow
+def test_the_marginal_posterior_by_quadrature_is_the_joint_ones(theo_pop, long_nuts):
+    sampler = hx.MarginalNUTS(objective=hx.AGQ(5), warmup=500)
+    fit = hx.fit(zoo.theophylline, theo_pop, sampler, priors=PRIORS, progress=False)
+    assert fit.result is hx.Result.converged
+    assert (abs(fit.summary()["mean"] - long_nuts["mean"]) < 0.1 * long_nuts["sd"]).all()
+
+
+def test_marginal_nuts_where_every_approximation_is_exact(linear_data):
+    pop = linear_population(linear_data)
+    fit = hx.fit(linear, pop, hx.MarginalNUTS(warmup=200, draws=500), progress=False)
+    mean, sd = exact_posterior(linear_data)
+    table = fit.summary()
+    assert abs(table.loc["mu", "mean"] - mean) < 4 * table.loc["mu", "mcse"]
+    np.testing.assert_allclose(table.loc["mu", "sd"], sd, rtol=0.1)
+
+
+def test_map_and_joint_map(linear_data):
+    """All Gaussian: the marginal mode is the posterior mean, and so is the joint one."""
+    pop = linear_population(linear_data)
+    mean, sd = exact_posterior(linear_data)
+    marginal = hx.fit(linear, pop, hx.MAP(), progress=False)
+    np.testing.assert_allclose(marginal.params["mu"], mean, atol=1e-6)
+    np.testing.assert_allclose(marginal.covariance().se["mu"], sd, rtol=1e-6)
+    joint = hx.fit(linear, pop, hx.JointMAP(), progress=False)
+    np.testing.assert_allclose(joint.params["mu"], mean, atol=1e-6)
+    assert "no marginal likelihood" in joint.objective_label
+
+
+def test_the_same_seed_gives_the_same_draws_and_a_resumed_run_too(linear_data, tmp_path):
+    pop = linear_population(linear_data)
+    sampler = hx.NUTS(warmup=100, draws=200, chains=2)
+    whole = hx.fit(linear, pop, sampler, progress=False)
+    file = tmp_path / "nuts.ckpt"
+    with pytest.MonkeyPatch.context() as patch:
+        from hierax.infer.checkpoint import Checkpoint
+
+        count = iter(range(3))
+
+        def interrupting(self, state):
+            if next(count, None) is None:
+                raise KeyboardInterrupt
+
+        patch.setattr(Checkpoint, "offer", interrupting)
+        with pytest.warns(hx.HieraxWarning, match="interrupted"):
+            part = hx.fit(linear, pop, sampler, progress=False, checkpoint=file)
+    assert part.samples.flat.shape[1] == 100
+    resumed = hx.fit(linear, pop, sampler, progress=False, checkpoint=file)
+    assert np.array_equal(resumed.samples.flat, whole.samples.flat)
+    assert np.array_equal(resumed.samples.eta, whole.samples.eta)
+
+
+def test_nothing_is_compiled_again_for_other_data(linear_data):
+    sampler = hx.NUTS(warmup=100, draws=50, chains=2)
+    hx.fit(linear, linear_population(linear_data), sampler, progress=False)
+    cache = vars(linear)["__hierax_cache__"]
+    before = {key: value[1]._cache_size() for key, value in cache.items() if key[0] == "nuts"}
+    hx.fit(linear, linear_population(linear_data + 0.3), sampler, progress=False, seed=3)
+    assert {key: value[1]._cache_size() for key, value in cache.items() if key[0] == "nuts"} == before
+
+
+@pytest.mark.slow
+def test_simulation_based_calibration_of_a_linear_model():
+    """Ranks of the drawn mu among its posterior draws are uniform (Talts et al. 2018): 200 replicates, chi-square."""
+    ranks, replicates, kept = [], 200, 50
+    sampler = hx.NUTS(warmup=200, draws=500, chains=2)
+    for seed in range(replicates):
+        rng = np.random.default_rng(seed)
+        mu = rng.normal(0, 2)
+        y = mu + 0.7 * rng.normal(size=(8, 1)) + 0.5 * rng.normal(size=(8, 3))
+        fit = hx.fit(linear, linear_population(y), sampler, progress=False, seed=seed)
+        thinned = fit.samples.flat[..., 0].ravel()[:: 1000 // (kept - 1)][: kept - 1]
+        ranks.append(int((thinned < mu).sum()))
+    counts = np.bincount(np.array(ranks) // 5, minlength=10)
+    assert scipy.stats.chisquare(counts).pvalue > 0.001
+
+
+def test_what_has_no_prior_is_named(theo_pop):
+    priors = {name: PRIORS[name] for name in ("cl", "v", "omega")}
+    with pytest.raises(hx.EstimatorError, match=r"\['ka', 'sigma'\] have none.*priors=\{'ka': dist.LogNormal"):
+        hx.fit(zoo.theophylline, theo_pop, hx.NUTS(), priors=priors, progress=False)
+    with pytest.raises(hx.EstimatorError, match="JointMAP needs a prior"):
+        hx.fit(zoo.theophylline, theo_pop, hx.JointMAP(), progress=False)
+    with pytest.raises(ValueError, match="NUTS needs warmup, draws and chains"):
+        hx.NUTS(draws=0)
+
+
+def test_priors_of_networks_and_positive_sites_have_their_jacobian(theo_pop):
+    """The density of the flat vector integrates the constrained one: a log-normal's log is normal."""
+    import jax
+
+    from hierax.infer.posterior import log_prior
+    from hierax.program.parameters import layout
+
+    parsed = hx.program(zoo.theophylline, theo_pop).program
+    places = layout(parsed)
+    flat = places.start(None)
+    at = places.slices["cl"].start
+    values = jax.vmap(lambda x: log_prior(places, {"cl": PRIORS["cl"]}, jnp.asarray(flat).at[at].set(x), theo_pop))(
+        jnp.linspace(-1, 3, 9)
+    )
+    np.testing.assert_allclose(values, scipy.stats.norm(1.0, 1.0).logpdf(np.linspace(-1, 3, 9)), rtol=1e-10)
