@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
+from hierax.infer.chunks import by_chunks
 from hierax.infer.estimator import Anchor, Estimator, scores
 from hierax.program.checks import check_program
 from hierax.program.density import Program
@@ -94,7 +95,9 @@ def compiled_objective(
         return program.constrain(unravel(flat))
 
     def evaluate(flat: Array, eta: Vectors, pop: Population) -> Evaluated:
-        clean = sanitise(pop)
+        return by_chunks(some, lambda parts: _merged(parts, len(eta)), flat, eta, sanitise(pop))
+
+    def some(flat: Array, eta: Vectors, clean: Population) -> Evaluated:
         found = estimator.anchor(program, clean, params_of(flat), eta)
         anchor: Anchor = jax.lax.stop_gradient(found)
         by_subject = None
@@ -111,13 +114,35 @@ def compiled_objective(
     return _cached_jit(program, ("objective", estimator, forward), evaluate)
 
 
+def _merged(parts: Evaluated, n: int) -> Evaluated:
+    """Return the outputs of all chunks as one, without the subjects that fill the last chunk up."""
+
+    def subjects(leaf: Array, axis: int = 0) -> Array:
+        moved = jnp.moveaxis(leaf, 0, axis)
+        shape = (*moved.shape[:axis], -1, *moved.shape[axis + 2 :])
+        return jax.lax.slice_in_dim(moved.reshape(shape), 0, n, axis=axis)
+
+    return Evaluated(
+        value=subjects(parts.value),
+        gradient=parts.gradient.sum(0),
+        scores=None if parts.scores is None else subjects(parts.scores, 1),
+        eta=subjects(parts.eta),
+        hessian=subjects(parts.hessian),
+        code=subjects(parts.code),
+        iterations=parts.iterations.max(),
+        joint=subjects(parts.joint),
+    )
+
+
 def compiled_value(
     program: Program, estimator: Estimator, unravel: Callable[[Array], Any]
 ) -> Callable[[Array, Vectors, Population], Evaluated]:
     """Return the compiled objective without its gradient (whose place stays empty)."""
 
     def evaluate(flat: Array, eta: Vectors, pop: Population) -> Evaluated:
-        clean = sanitise(pop)
+        return by_chunks(some, lambda parts: _merged(parts, len(eta)), flat, eta, sanitise(pop))
+
+    def some(flat: Array, eta: Vectors, clean: Population) -> Evaluated:
         params = program.constrain(unravel(flat))
         anchor = estimator.anchor(program, clean, params, eta)
         value = estimator.negative_log_likelihood(program, clean, params, anchor)

@@ -1,0 +1,50 @@
+"""Evaluating many subjects a few hundred at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from hierax.data.population import Population
+from hierax.infer.blocks import Vectors
+
+# Subjects that are evaluated together: enough to keep the processor busy, few enough that their arrays stay in its
+# cache, and that a subject whose mode takes long to find holds up no more than these.
+CHUNK = 512
+
+
+def by_chunks(
+    evaluate: Callable[[Array, Vectors, Population], Any],
+    merge: Callable[[Any], Any],
+    flat: Array,
+    eta: Vectors,
+    pop: Population,
+    chunk: int | None = None,
+) -> Any:
+    """Return ``evaluate(flat, eta, pop)``, chunk by chunk where there are many subjects.
+
+    ``merge`` turns outputs with a leading axis of chunks into one; padded subjects at the end are cut off by it.
+    """
+    n, chunk = pop.n_subjects, CHUNK if chunk is None else chunk
+    if n <= chunk:
+        return evaluate(flat, eta, pop)
+    count = -(-n // chunk)
+    # Chunks of about one size: fewer idle rows in the last.
+    size = -(-n // count)
+    index = jnp.arange(count * size).reshape(count, size)
+    rows, held = jnp.minimum(index, n - 1), index < n
+
+    bare = dataclasses.replace(pop, ids=None, labels={})
+
+    def part(pair: tuple[Array, Array]) -> Any:
+        rows, held = pair
+        some = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], bare)
+        some = dataclasses.replace(some, subject_mask=some.subject_mask & held)
+        return evaluate(flat, eta[rows], some)
+
+    return merge(jax.lax.map(part, (rows, held)))
