@@ -35,6 +35,7 @@ from hierax.errors import EstimatorError as EstimatorError
 from hierax.errors import FitError as FitError
 from hierax.errors import HieraxWarning as HieraxWarning
 from hierax.errors import ModelError as ModelError
+from hierax.infer import guides as guides
 from hierax.infer.first_order import FO as FO
 from hierax.infer.first_order import NaivePooled as NaivePooled
 from hierax.infer.importance import ImportanceSampling as ImportanceSampling
@@ -50,6 +51,7 @@ from hierax.infer.optimise import QuasiNewton as QuasiNewton
 from hierax.infer.quadrature import AGQ as AGQ
 from hierax.infer.result import Result as Result
 from hierax.infer.saem import SAEM as SAEM
+from hierax.infer.vi import VI as VI
 from hierax.program.observe import observe as observe
 from hierax.results.compare import loo as loo
 from hierax.results.fit import Evaluation as Evaluation

@@ -19,6 +19,7 @@ from hierax.api.bayes import fit_marginal_nuts, fit_nuts, need_priors
 from hierax.api.job import Job, prepare
 from hierax.api.progress import Progress
 from hierax.api.saem import fit_saem
+from hierax.api.vi import fit_vi
 from hierax.data.population import Population
 from hierax.errors import FitError, HieraxWarning
 from hierax.infer.checkpoint import Checkpoint, describe
@@ -32,6 +33,7 @@ from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.infer.saem import SAEM
 from hierax.infer.session import Session, inert_entries
+from hierax.infer.vi import VI
 from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors
 from hierax.program.trace import Model
@@ -141,6 +143,7 @@ def _fit_map(job: Job, procedure: Procedure, checkpoint: Checkpoint) -> Fit:
 
 _PROCEDURES: dict[type, Callable[..., Fit]] = {
     SAEM: fit_saem,
+    VI: fit_vi,
     NUTS: fit_nuts,
     MarginalNUTS: fit_marginal_nuts,
     MAP: _fit_map,

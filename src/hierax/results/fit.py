@@ -22,6 +22,7 @@ from hierax.program.parameters import Layout
 if TYPE_CHECKING:
     from hierax.results.covariance import Covariance
     from hierax.results.posterior import Samples
+    from hierax.results.variational import Variational
 
 Kind = Literal["hessian", "sandwich", "score", "louis"]
 
@@ -195,8 +196,8 @@ class Fit(Evaluation):
         Mean and covariance of each subject's random effects given its data, as the algorithm's chains saw them.
     samples : Samples or None
         Draws of the posterior, where the algorithm draws from one; ``params`` are then its mean (unconstrained).
-    svi_result
-        NumPyro's own object after VI.
+    variational : Variational or None
+        The guide and its bound, after VI.
     """
 
     free: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
@@ -214,7 +215,7 @@ class Fit(Evaluation):
     method: Procedure | None = None
     moments: tuple[np.ndarray, np.ndarray] | None = None
     samples: Samples | None = None
-    svi_result: Any = None
+    variational: Variational | None = None
 
     def __post_init__(self) -> None:
         self._covariances: dict[str, Covariance] = {}

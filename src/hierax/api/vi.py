@@ -1,0 +1,225 @@
+"""Running variational inference: blocks of compiled steps, mini-batches, and a fit at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from hierax.api.bayes import need_priors
+from hierax.api.job import Job
+from hierax.api.progress import Progress
+from hierax.api.saem import roles_of
+from hierax.data.sanitise import sanitise
+from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.counts import count_observations
+from hierax.infer.objective import cached
+from hierax.infer.posterior import log_prior
+from hierax.infer.result import Result
+from hierax.infer.session import Session
+from hierax.infer.vi import BLOCK, VI, Course, Setting, State, begin, block, moved, place
+from hierax.program.priors import penalty
+from hierax.results.conditional import inverse_blocks
+from hierax.results.fit import Fit
+from hierax.results.posterior import Samples
+from hierax.results.variational import Variational
+
+# Draws of the population parameters' guide that a fit keeps.
+_DRAWS = (4, 500)
+# The bound that is reported is the mean of the last so many steps.
+_LAST = 300
+
+
+def fit_vi(job: Job, vi: VI, checkpoint: Checkpoint) -> Fit:
+    """Fit by variational inference; see :class:`hierax.VI`."""
+    began = time.perf_counter()
+    vi.check(job.program, job.pop)
+    if vi.population != "point":
+        job.counted = dict(job.priors)
+        need_priors(job, "VI with a guide of the population parameters")
+    run = _Run(job, vi, job.session(vi.objective))
+    saved = checkpoint.load(run.tree())
+    if saved is not None:
+        run.restore(saved)
+    result = run.go(checkpoint)
+    return _finish(run, result, time.perf_counter() - began)
+
+
+class _Run:
+    """One run of VI: its state, its learning rates, and what it has shown."""
+
+    def __init__(self, job: Job, vi: VI, session: Session):
+        self.job, self.vi, self.session, self.course = job, vi, session, Course(vi)
+        out = session.value(job.flat)
+        mode = np.nan_to_num(np.asarray(out.eta))
+        root = _roots(inverse_blocks(np.asarray(out.hessian)))
+        key, guide_key = jax.random.split(jax.random.key(job.seed))
+        start = jax.jit(lambda pop, mode, root: vi.guide.begin(guide_key, sanitise(pop), mode, root))
+        guide = start(session.pop, jnp.asarray(mode), jnp.asarray(root))
+        self.roles = roles_of(dataclasses.replace(job, counted={}), session.pop)
+        self.design = jnp.asarray(self.roles.design)
+        self.setting = Setting(vi, job.program, self._params_of, self._penalty, job.free, self.roles.shift)
+        self.state = begin(self.setting, jnp.asarray(job.flat), guide, key)
+        priors = tuple((name, id(prior)) for name, prior in job.counted.items())
+        known = ("vi", id(job.program), vi, job.free.tobytes(), self.roles.shift.tobytes(), priors)
+        self.function, _ = cached(
+            job.program.model, known, lambda: (jax.jit(block(self.setting)), (self.setting, job.counted))
+        )
+        self.seconds: list[float] = []
+
+    def _params_of(self, flat: Any) -> Any:
+        return self.job.program.constrain(self.job.layout.unravel(flat))
+
+    def _penalty(self, flat: Any, pop: Any) -> Any:
+        job = self.job
+        if not job.counted:
+            return jnp.zeros(())
+        if self.vi.population != "point":
+            return -log_prior(job.layout, job.counted, flat, pop)
+        return penalty(job.layout, job.counted, flat, pop)
+
+    def tree(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        course = self.course
+        turned = -1 if course.turned is None else course.turned
+        numbers = {"done": course.done, "turned": turned, "cooling": course.cooling}
+        arrays = {"bounds": np.array(course.bounds), "seconds": np.array(self.seconds)}
+        return {"state": self.state, **{name: np.array(value) for name, value in numbers.items()}, **arrays}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.state = jax.tree.map(jnp.asarray, saved["state"])
+        course, turned = self.course, int(saved["turned"])
+        course.done, course.turned = int(saved["done"]), None if turned < 0 else turned
+        course.cooling, course.bounds = int(saved["cooling"]), saved["bounds"].tolist()
+        self.seconds = saved["seconds"].tolist()
+
+    def go(self, checkpoint: Checkpoint) -> Result:
+        """Run to the end, or until interrupted."""
+        with Progress(self.job.progress, self.vi.label, 0.0) as bar, checkpoint.watching():
+            bar.begin(self.job.layout.params(self.job.flat))
+            try:
+                while not self.course.finished:
+                    self._block(bar)
+                    checkpoint.offer(self.tree)
+                    if not np.isfinite(self.course.bounds[-BLOCK:]).any():
+                        return Result.non_finite
+            except KeyboardInterrupt:
+                checkpoint.save(self.tree())
+                return Result.interrupted
+        checkpoint.save(self.tree())
+        return Result.converged
+
+    def _block(self, bar: Progress) -> None:
+        before, course = time.perf_counter(), self.course
+        rows = self._rows()
+        flat = jnp.asarray(self.job.flat)
+        rates = jnp.asarray(course.rates())
+        state, bounds = self.function(self.state, rates, rows, flat, self.design, self.session.pop)
+        state, bounds = jax.block_until_ready((state, bounds))
+        self.state = State(*state)
+        course.take(np.asarray(bounds))
+        self.seconds.append(time.perf_counter() - before)
+        bar.tell(f"bound {np.mean(course.bounds[-BLOCK:]):.3f}", BLOCK)
+        if self.session.grids is not None and not course.finished:
+            self.session.watch(np.asarray(self.flat()), self.moments()[0])
+
+    def _rows(self) -> Any:
+        """Return the subjects of every step of the next block: random, each real subject equally often."""
+        real = np.flatnonzero(np.asarray(self.job.pop.subject_mask))
+        batch = self.vi.batch
+        if batch is None or batch >= len(real):
+            return jnp.zeros((BLOCK, 0), int)
+        # A block's rows depend on the seed and the block alone, so that a resumed run draws the same.
+        rng = np.random.default_rng([self.job.seed, self.course.done])
+        passes = -(-BLOCK * batch // len(real)) + 1
+        order = np.concatenate([rng.permutation(real) for _ in range(passes)])
+        # Steps that would hold a subject twice, where two passes meet, are drawn anew.
+        rows = order[: BLOCK * batch].reshape(BLOCK, batch)
+        for row in rows:
+            if len(np.unique(row)) < batch:
+                row[:] = rng.choice(real, batch, replace=False)
+        return jnp.asarray(rows)
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and covariance of every subject's random effects by its guide."""
+
+        def run(parameters: Any, flat: Any, design: Any, pop: Any) -> Any:
+            guide, start = self.vi.guide, jnp.asarray(self.job.flat)
+            member = guide.at(parameters, sanitise(pop))
+            mean, covariance = guide.moments(member, jax.random.key(self.job.seed), self._shape())
+            return mean - moved(self.setting, flat, start, design), covariance
+
+        function = jax.jit(run)
+        mean, covariance = function(self.state.guide, self.flat(), self.design, self.session.pop)
+        return np.asarray(mean), np.asarray(covariance)
+
+    def _shape(self) -> tuple[int, int]:
+        return self.job.pop.n_subjects, len(self.job.program.effect_names)
+
+    def flat(self) -> Any:
+        """Return the flat vector at the guide's centre."""
+        zero = jnp.zeros(int(self.job.free.sum()))
+        return place(self.setting, self.state.population, jnp.asarray(self.job.flat), zero)
+
+
+def _roots(blocks: np.ndarray) -> np.ndarray:
+    """Return symmetric roots of covariances; of what is not positive definite, small ones."""
+    values, vectors = np.linalg.eigh(blocks)
+    return np.einsum("nij,nj,nkj->nik", vectors, np.sqrt(np.clip(values, 1e-6, None)), vectors)
+
+
+def _finish(run: _Run, result: Result, seconds: float) -> Fit:
+    job, vi, session, course = run.job, run.vi, run.session, run.course
+    flat, key = np.asarray(run.flat()), jax.random.key(job.seed)
+    mean, covariance = run.moments()
+    params = job.layout.params(flat)
+    count, gaussian = count_observations(job.program, job.pop, params)
+    bounds = np.array(course.bounds)
+    steps = pd.DataFrame({"start": 0, "iteration": np.arange(len(bounds)), "bound": bounds})
+    steps["ofv"], steps["gradient"] = np.nan, np.nan
+    steps["seconds"] = np.repeat(np.array(run.seconds) / BLOCK, BLOCK)[: len(steps)]
+    last = bounds[-_LAST:]
+    elbo = (float(np.mean(last)), float(np.std(last) / np.sqrt(max(len(last), 1))))
+    samples = None
+    if vi.population != "point":
+        noise = jax.random.normal(key, (*_DRAWS, int(job.free.sum())))
+        draw = jax.vmap(jax.vmap(lambda z: place(run.setting, run.state.population, jnp.asarray(job.flat), z)))
+        samples = Samples(np.asarray(draw(noise)), None, {})
+    why = "the smoothed bound has no trend" if result is Result.converged else result.meaning
+    return Fit(
+        session=session,
+        method=vi,
+        params=params,
+        flat=flat,
+        eta=mean,
+        value=np.full(job.pop.n_subjects, np.nan),
+        hessian=inverse_blocks(covariance),
+        codes=np.zeros(job.pop.n_subjects, int),
+        n_observations=count,
+        n_gaussian=gaussian,
+        penalty=session.penalty(flat)[0],
+        free=job.free,
+        gradient=np.full(flat.size, np.nan),
+        result=result,
+        why=why,
+        history=steps,
+        timing={
+            "compile": run.seconds[0] if run.seconds else 0.0,
+            "search": float(np.sum(run.seconds)),
+            "evaluations": len(bounds),
+            "total": seconds,
+        },
+        solver_error=None if session.grids is None else dict(session.grids.error),
+        moments=(mean, covariance),
+        samples=samples,
+        variational=Variational(
+            run.setting, jax.tree.map(np.asarray, run.state), np.asarray(job.flat), job.layout, elbo
+        ),
+        **job.record(),
+    )

@@ -1,0 +1,336 @@
+"""Variational inference: guides of the random effects, population parameters as points or with a guide."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
+from hierax.infer.blocks import Vectors
+from hierax.infer.estimator import Estimator
+from hierax.infer.guides import Guide, Normal
+from hierax.infer.laplace import Laplace
+from hierax.infer.mstep import shifted
+from hierax.infer.procedure import Procedure
+from hierax.program.density import Program
+
+# Steps that are compiled and run together.
+BLOCK = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class VI(Procedure):
+    """Maximise a lower bound of the marginal likelihood over the guides of all subjects and the parameters.
+
+    Parameters
+    ----------
+    guide : Guide
+        Family of each subject's distribution: :class:`~hierax.guides.Normal`, ``Sinh`` (a flow), or ``Amortised`` (an
+        encoder network).
+    population : {"point", "full", "mean-field"}
+        Population parameters as points (variational EM), or with a Gaussian guide of their own, for which they need
+        priors.
+    samples : int
+        K of the importance-weighted bound; 1 is the ELBO. More samples, less bias: the ELBO shrinks the SDs of random
+        effects that the data say little of.
+    particles : int
+        Independent repetitions a step, which only lower the noise.
+    gradient : {"path", "total"}
+        Of the guide: path derivatives (doubly reparameterised where K > 1), whose noise vanishes where the guide is
+        exact; or the plain reparameterised gradient.
+    batch : int, optional
+        Subjects a step; by default all. A subject that is not in the batch does not move.
+    steps : int
+        Most steps; the last third of them (fewer if it ends early) lower the learning rate to a hundredth.
+    automatic : bool
+        Whether the phase at full learning rate ends where the smoothed bound has no trend left.
+    learning_rate : float
+        Of the population parameters and guides, in unconstrained space.
+    optimiser : optax optimiser, optional
+        What scales gradients; by default ``optax.scale_by_adam()``. Every subject's guide has a state of its own.
+    objective : Estimator
+        What residuals are by; the guide's means are the EBEs.
+    """
+
+    guide: Guide = Normal()
+    population: Literal["point", "full", "mean-field"] = "point"
+    samples: int = 1
+    particles: int = 1
+    gradient: Literal["path", "total"] = "path"
+    batch: int | None = None
+    steps: int = 6000
+    automatic: bool = True
+    learning_rate: float = 0.02
+    optimiser: Any = None
+    objective: Estimator = Laplace()
+
+    def __post_init__(self) -> None:
+        if self.population not in ("point", "full", "mean-field"):
+            raise ValueError(f"VI(population={self.population!r}) is not known. Use 'point', 'full' or 'mean-field'.")
+        if self.gradient not in ("path", "total"):
+            raise ValueError(f"VI(gradient={self.gradient!r}) is not known. Use 'path' or 'total'.")
+        if min(self.samples, self.particles, self.steps) < 1 or (self.batch is not None and self.batch < 1):
+            raise ValueError("VI needs samples, particles, steps and batch of 1 or more. Leave batch out for all.")
+        if not isinstance(self.guide, Guide):
+            raise ValueError(f"VI(guide={self.guide!r}) is no guide. Use hx.guides.Normal(), Sinh() or Amortised().")
+
+    @property
+    def label(self) -> str:
+        """Name of the algorithm."""
+        kind = "VI" if self.samples == 1 else f"importance-weighted VI (K = {self.samples})"
+        return f"{kind}, {type(self.guide).__name__} guide"
+
+    @property
+    def citation(self) -> str:
+        """Where it is described."""
+        return "Kingma & Welling (2014); Burda, Grosse & Salakhutdinov (2016); Tucker et al. (2019)"
+
+    def refusals(self, program: Program, pop: Population) -> list[str]:
+        """Say why VI cannot treat a program; empty where it can."""
+        if program.sites.effects:
+            return []
+        return ["VI approximates random effects' distributions, but the program has none. Use NaivePooled()."]
+
+    def scaler(self) -> optax.GradientTransformation:
+        """Return what scales gradients."""
+        return self.optimiser or optax.scale_by_adam()
+
+
+class State(NamedTuple):
+    """Where a run of VI stands.
+
+    Attributes
+    ----------
+    population : dict
+        ``loc`` of the free flat entries, and ``log_scale`` and ``lower`` of their guide.
+    guide : pytree
+        Parameters of the guides.
+    moments : tuple
+        Optimiser states of both; for local guides a state a subject.
+    key : array
+    """
+
+    population: Any
+    guide: Any
+    moments: Any
+    key: Any
+
+
+class Setting(NamedTuple):
+    """The static parts of a run.
+
+    Guides are those of φ = η + A(θ − θ₀), which parameters that shift random effects (``shift``) leave where it is:
+    guides of η would all have to follow each step of such a parameter.
+    """
+
+    vi: VI
+    program: Program
+    params_of: Callable[[Array], Any]
+    penalty: Callable[[Array, Population], Array]
+    free: np.ndarray
+    shift: np.ndarray
+
+
+def begin(setting: Setting, flat: Array, guide: Any, key: Any) -> State:
+    """Return the state before the first step."""
+    vi, free = setting.vi, np.flatnonzero(setting.free)
+    population = {"loc": jnp.asarray(flat)[free]}
+    if vi.population != "point":
+        population["log_scale"] = jnp.full(len(free), -3.0)
+    if vi.population == "full":
+        population["lower"] = jnp.zeros((len(free), len(free)))
+    scaler = vi.scaler()
+    local = jax.vmap(scaler.init)(guide) if vi.guide.local else scaler.init(guide)
+    return State(population, guide, (scaler.init(population), local), jax.random.key_data(key))
+
+
+def place(setting: Setting, population: Any, flat: Array, noise: Array) -> Array:
+    """Return the flat vector: a point, or a draw of the population parameters' guide."""
+    x = population["loc"]
+    if "log_scale" in population:
+        scale = jnp.exp(population["log_scale"])
+        moved = noise + jnp.tril(population["lower"], -1) @ noise if "lower" in population else noise
+        x = x + scale * moved
+    return jnp.asarray(flat).at[np.flatnonzero(setting.free)].set(x)
+
+
+def moved(setting: Setting, here: Array, flat: Array, design: Array) -> Vectors:
+    """Return A(θ − θ₀): by how much φ is ahead of η, (subject, coordinate)."""
+    index = np.flatnonzero(setting.shift)
+    return shifted(design, here[index] - flat[index])
+
+
+def entropy(population: Any) -> Array:
+    """Return the entropy of the population parameters' guide, up to a constant; 0 of a point."""
+    return jnp.sum(population["log_scale"]) if "log_scale" in population else jnp.zeros(())
+
+
+def bound(
+    setting: Setting,
+    population: Any,
+    guide: Any,
+    flat: Array,
+    pop: Population,
+    design: Array,
+    weight: Array,
+    key: Any,
+) -> tuple[Array, Any, Any, Float[Array, " subject"]]:
+    """Return the bound of the log likelihood, and its gradients in the population's parameters and the guide's.
+
+    ``weight`` multiplies each subject (0 for padded ones, N/B in a batch). Also the bound by subject.
+    """
+    vi, program = setting.vi, setting.program
+    size, count = len(program.effect_names), pop.n_subjects
+    noise_key, flat_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (vi.samples, count, size))
+    flat_noise = jax.random.normal(flat_key, population["loc"].shape)
+
+    def draw(guide: Any) -> Array:
+        member = vi.guide.at(guide, pop)
+        return jax.vmap(lambda z: vi.guide.sample(member, z))(noise)
+
+    def log_weights(phi: Array, population: Any, guide: Any) -> Array:
+        member = vi.guide.at(guide, pop)
+        here = place(setting, population, flat, flat_noise)
+        params, away = setting.params_of(here), moved(setting, here, flat, design)
+        joint = jax.vmap(lambda p: program.log_joint(pop, params, p - away))(phi)
+        return joint - jax.vmap(lambda p: vi.guide.log_density(member, p))(phi)
+
+    eta, pull_draw = jax.vjp(draw, guide)
+    logs, pull = jax.vjp(log_weights, eta, population, guide)
+    logs = jnp.where(weight > 0, logs, 0.0)
+    shares = jax.nn.softmax(logs, axis=0) * weight
+    by_eta, by_population, by_guide = pull(shares)
+    if vi.gradient == "path":
+        # The guide's own parameters drop out: their score has mean zero, and squared weights make up for it (K > 1).
+        by_eta = by_eta * jax.nn.softmax(logs, axis=0)[..., None]
+        by_guide = jax.tree.map(jnp.zeros_like, by_guide)
+    by_draw = pull_draw(by_eta)[0]
+    gradient = jax.tree.map(jnp.add, by_draw, by_guide)
+    by_subject = jax.scipy.special.logsumexp(logs, axis=0) - jnp.log(float(vi.samples))
+
+    def rest(population: Any) -> Array:
+        return entropy(population) - setting.penalty(place(setting, population, flat, flat_noise), pop)
+
+    more, slope = jax.value_and_grad(rest)(population)
+    total = jnp.sum(by_subject * weight) + more
+    return total, jax.tree.map(jnp.add, by_population, slope), gradient, by_subject
+
+
+def block(setting: Setting) -> Callable[..., tuple[State, Array]]:
+    """Return the function of a block of steps, to be compiled.
+
+    It takes (state, rates, rows, flat, design, pop) and returns state and bounds. ``rows`` (step, batch) are the subjects
+    of each step; with no columns, all.
+    """
+    vi = setting.vi
+    scaler = vi.scaler()
+
+    def run(
+        state: State, rates: Array, rows: Array, flat: Array, design: Array, pop: Population
+    ) -> tuple[State, Array]:
+        clean = sanitise(pop)
+        whole = rows.shape[1] == 0
+        real = jnp.asarray(pop.subject_mask)
+        bare = dataclasses.replace(clean, ids=None, labels={})
+
+        def step(state: State, now: tuple[Array, Array]) -> tuple[State, Array]:
+            rate, chosen = now
+            key, here = jax.random.split(jax.random.wrap_key_data(state.key))
+            some = clean if whole else jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], bare)
+            pick = vi.guide.local and not whole
+            guide, moments = (state.guide, state.moments[1])
+            if pick:
+                guide, moments = jax.tree.map(lambda leaf: leaf[chosen], (guide, moments))
+            weight = real.astype(float) if whole else jnp.full(len(chosen), jnp.sum(real) / len(chosen))
+            part = design if whole else design[:, chosen]
+            outs = jax.vmap(lambda k: bound(setting, state.population, guide, flat, some, part, weight, k))(
+                jax.random.split(here, vi.particles)
+            )
+            value, by_population, by_guide, _ = jax.tree.map(lambda leaf: leaf.mean(0), outs)
+            population, first = _climb(scaler, state.population, by_population, state.moments[0], rate)
+            if vi.guide.local:
+                fresh, second = jax.vmap(lambda g, s, m: _climb(scaler, g, s, m, rate))(guide, by_guide, moments)
+            else:
+                fresh, second = _climb(scaler, guide, by_guide, moments, rate)
+            if pick:
+                fresh, second = jax.tree.map(
+                    lambda whole, part: whole.at[chosen].set(part), (state.guide, state.moments[1]), (fresh, second)
+                )
+            return State(population, fresh, (first, second), jax.random.key_data(key)), value
+
+        return jax.lax.scan(step, state, (rates, rows))
+
+    return run
+
+
+def _climb(
+    scaler: optax.GradientTransformation, values: Any, gradient: Any, state: Any, rate: Array
+) -> tuple[Any, Any]:
+    """Take a step upwards; one whose gradient is not finite is skipped."""
+    good = jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)]))
+    safe = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0.0), gradient)
+    updates, new = scaler.update(safe, state, values)
+    moved = jax.tree.map(lambda value, change: value + jnp.where(good, rate * change, 0.0), values, updates)
+    return moved, jax.tree.map(lambda fresh, old: jnp.where(good, fresh, old), new, state)
+
+
+class Course:
+    """Learning rates: full until the smoothed bound has no trend, then falling.
+
+    Attributes
+    ----------
+    done : int
+        Steps so far.
+    turned : int or None
+        When the rate began to fall.
+    """
+
+    _WINDOW = 5
+
+    def __init__(self, vi: VI):
+        self.vi, self.done, self.turned = vi, 0, None
+        self.bounds: list[float] = []
+        self.cooling = max(-(-vi.steps // 3 // BLOCK), 1) * BLOCK
+
+    @property
+    def finished(self) -> bool:
+        """Whether the rate has fallen all the way."""
+        return self.turned is not None and self.done >= self.turned + self.cooling
+
+    def rates(self) -> np.ndarray:
+        """Return the learning rates of the next block."""
+        number = self.done + np.arange(BLOCK)
+        if self.turned is None:
+            return np.full(BLOCK, self.vi.learning_rate)
+        share = (number - self.turned) / self.cooling
+        return self.vi.learning_rate * 0.01**share
+
+    def take(self, bounds: np.ndarray) -> None:
+        """Take note of the bounds of a block, and judge whether the rate should begin to fall."""
+        self.done += BLOCK
+        self.bounds += [float(value) for value in bounds]
+        if self.turned is not None:
+            return
+        full = self.done >= self.vi.steps - self.cooling
+        if full or (self.vi.automatic and self._flat()):
+            self.turned = self.done
+            # A search that has ended early is cooled for as long as it has lasted, at most.
+            self.cooling = min(self.cooling, max(self.done // 2 // BLOCK, 3) * BLOCK)
+
+    def _flat(self) -> bool:
+        """Whether the means of the last blocks, in two halves, no longer rise by more than their noise."""
+        means = np.array(self.bounds).reshape(-1, BLOCK).mean(1)
+        if len(means) < 2 * self._WINDOW:
+            return False
+        before, after = means[-2 * self._WINDOW : -self._WINDOW], means[-self._WINDOW :]
+        noise = np.sqrt((before.var(ddof=1) + after.var(ddof=1)) / self._WINDOW)
+        return bool(after.mean() - before.mean() < 2 * noise)

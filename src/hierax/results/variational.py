@@ -1,0 +1,91 @@
+"""What is left of a variational fit: its guide, and the bound."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from hierax.data.population import Population
+from hierax.data.sanitise import sanitise
+from hierax.infer.roles import find_roles
+from hierax.infer.vi import Setting, bound, moved, place
+from hierax.program.parameters import Layout
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Variational:
+    """The guide of a fit by VI.
+
+    Attributes
+    ----------
+    state : State
+        The end of the run: ``population`` and ``guide`` are the guides' parameters.
+    elbo : pair of float
+        Mean of the bound over the last steps, and its Monte-Carlo error.
+    """
+
+    setting: Setting
+    state: Any
+    flat: np.ndarray
+    layout: Layout
+    elbo: tuple[float, float]
+
+    def _design(self, pop: Population) -> Any:
+        setting = self.setting
+        roles = find_roles(setting.program, pop, self.layout, self.flat, setting.free)
+        return jnp.asarray(roles.design)
+
+    def _centre(self) -> Any:
+        zero = jnp.zeros(int(self.setting.free.sum()))
+        return place(self.setting, self.state.population, jnp.asarray(self.flat), zero)
+
+    def encode(self, pop: Population) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and covariance of every subject's guide, (subject, coordinate[, coordinate]).
+
+        An amortised guide reads any population of the same structure; others know their own subjects alone.
+        """
+        self._own(pop)
+        guide = self.setting.vi.guide
+        size = len(self.setting.program.effect_names)
+
+        def run(parameters: Any, here: Any, design: Any, pop: Population) -> Any:
+            member = guide.at(parameters, sanitise(pop))
+            mean, covariance = guide.moments(member, jax.random.key(0), (pop.n_subjects, size))
+            return mean - moved(self.setting, here, jnp.asarray(self.flat), design), covariance
+
+        rows = np.flatnonzero(np.asarray(pop.subject_mask))
+        mean, covariance = jax.jit(run)(self.state.guide, self._centre(), self._design(pop), pop)
+        return np.asarray(mean)[rows], np.asarray(covariance)[rows]
+
+    def bounds(self, pop: Population, draws: int = 200, seed: int = 0) -> pd.Series:
+        """Return the bound of every subject's log likelihood, the mean of ``draws`` repetitions."""
+        self._own(pop)
+        setting = self.setting
+
+        def run(population: Any, guide: Any, design: Any, pop: Population, keys: Any) -> Any:
+            clean, ones = sanitise(pop), jnp.asarray(pop.subject_mask).astype(float)
+
+            def once(key: Any) -> Any:
+                flat = jnp.asarray(self.flat)
+                return bound(setting, population, guide, flat, clean, design, ones, key)[3]
+
+            return jax.lax.map(once, keys).mean(0)
+
+        keys = jax.random.split(jax.random.key(seed), draws)
+        values = np.asarray(jax.jit(run)(self.state.population, self.state.guide, self._design(pop), pop, keys))
+        rows = np.flatnonzero(np.asarray(pop.subject_mask))
+        ids = list(pop.ids) if pop.ids is not None else list(range(len(rows)))
+        return pd.Series(values[rows], index=pd.Index(ids, name="subject"), name="bound")
+
+    def _own(self, pop: Population) -> None:
+        leaves = jax.tree.leaves(self.state.guide)
+        if self.setting.vi.guide.local and leaves and len(leaves[0]) != pop.n_subjects:
+            raise ValueError(
+                f"The guide has {len(leaves[0])} subjects of its own, and the population {pop.n_subjects}, because "
+                f"only an amortised guide reads other subjects. Fit with VI(guide=hx.guides.Amortised())."
+            )
