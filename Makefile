@@ -4,16 +4,28 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-versions test-slow test-study lint bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/hierax demo
 
+# A file goes to one worker as a whole, for its tests share what is compiled.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
 test: $(VENV)/tested
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# What depends on the versions of ArviZ, xarray and pandas that come with another Python.
+test-versions: $(VENV)/tested
+	$(PYTEST) tests/api tests/data tests/diagnose tests/results tests/test_cli.py tests/program
 
 test-slow: $(VENV)/tested
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
+
+# Experiments over many data sets, whose results the tests state: an hour.
+test-study: $(VENV)/tested
+	$(PYTEST) -m study
 
 lint: $(VENV)/linted
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ function. Start with ``hx.read_nonmem``, ``hx.check`` and ``hx.fit``.
 
 import importlib.metadata as _metadata
 
+from hierax.api.bootstrap import Bootstrap as Bootstrap
+from hierax.api.bootstrap import bootstrap as bootstrap
 from hierax.api.fit import ebe as ebe
 from hierax.api.fit import evaluate as evaluate
 from hierax.api.fit import fit as fit
@@ -39,6 +41,7 @@ from hierax.infer import guides as guides
 from hierax.infer.first_order import FO as FO
 from hierax.infer.first_order import NaivePooled as NaivePooled
 from hierax.infer.importance import ImportanceSampling as ImportanceSampling
+from hierax.infer.importance_em import ImportanceEM as ImportanceEM
 from hierax.infer.kernels import Kernels as Kernels
 from hierax.infer.laplace import FOCE as FOCE
 from hierax.infer.laplace import Laplace as Laplace
@@ -56,8 +59,12 @@ from hierax.program.observe import observe as observe
 from hierax.results.compare import loo as loo
 from hierax.results.fit import Evaluation as Evaluation
 from hierax.results.fit import Fit as Fit
+from hierax.results.intervals import profile as profile
+from hierax.results.intervals import sir as sir
 from hierax.results.likelihood import Likelihood as Likelihood
 from hierax.results.likelihood import log_likelihood as log_likelihood
+from hierax.results.selection import compare as compare
+from hierax.results.selection import lrt as lrt
 from hierax.results.storage import load_fit as load_fit
 
 __version__ = _metadata.version("hierax")

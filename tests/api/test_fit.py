@@ -9,6 +9,7 @@ import pytest
 import zoo
 
 import hierax as hx
+from hierax.infer.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +255,27 @@ def test_importing_changes_no_global_state():
     code = "import jax; before = dict(jax.config.values); import hierax; print(before == dict(jax.config.values))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_an_interrupted_fit_goes_on_where_it_stood(theo_pop, theo_fit, tmp_path):
+    """Bitwise the uninterrupted one; what was evaluated before is not evaluated again."""
+    file = tmp_path / "fit.ckpt"
+    with pytest.MonkeyPatch.context() as patch:
+        count = iter(range(100))
+        original = Session.evaluate
+
+        def interrupting(self, flat, eta=None):
+            if next(count) == 8:
+                raise KeyboardInterrupt
+            return original(self, flat, eta)
+
+        patch.setattr(Session, "evaluate", interrupting)
+        with pytest.warns(hx.HieraxWarning, match="interrupted"):
+            part = hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), progress=False, checkpoint=file)
+    assert 0 < len(part.history) < len(theo_fit.history)
+    resumed = hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), progress=False, checkpoint=file)
+    assert np.array_equal(resumed.flat, theo_fit.flat)
+    assert np.array_equal(resumed.history["ofv"], theo_fit.history["ofv"])
+    assert resumed.timing["evaluations"] < theo_fit.timing["evaluations"]
+    with pytest.raises(ValueError, match="another fit's, because these differ: estimator"):
+        hx.fit(zoo.theophylline, theo_pop, hx.FOCE(interaction=False), progress=False, checkpoint=file)

@@ -150,6 +150,7 @@ def test_all_three_rates_of_three_compartments_from_near_to_at_the_point():
                 all_three_rates(gap, exchange, oral)
 
 
+@pytest.mark.slow
 def test_both_modes_of_differentiation_where_all_three_rates_coincide():
     frame = pd.DataFrame({"ID": 1, "TIME": [0.0, *TIMES], "DV": [np.nan, 1, 2, 3, 4], "AMT": [100.0, 0, 0, 0, 0]})
     pop = hx.read_nonmem(frame)
@@ -165,6 +166,7 @@ def test_both_modes_of_differentiation_where_all_three_rates_coincide():
     assert np.isfinite(forward).all()
 
 
+@pytest.mark.slow
 def test_absorption_as_fast_as_a_mode_of_two_compartments():
     k, k12, k21 = 0.5, 0.3, 0.2
     slow = 0.5 * ((k + k12 + k21) - np.sqrt((k + k12 + k21) ** 2 - 4 * k * k21))

@@ -151,7 +151,8 @@ def effect(t, y, p):
     return {"R": 1.0 + p["conc"](t) - 0.8 * y["R"]}
 
 
-@pytest.mark.parametrize("steady", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steady", [0, 1])
 def test_a_closed_form_is_a_forcing_function(steady):
     """The same system as one ODE of all states; also at steady state, and with a lag that is a parameter."""
     regimen = hx.Regimen(10, interval=8, count=2, steady=steady) + hx.Regimen(20, time=5, route=2, rate=8.0)
@@ -316,6 +317,7 @@ def saturable(t, y, p):
     return {"central": -p["vmax"] * y["central"] / (p["km"] + y["central"]), "R": 1.0 + y["central"] - 0.5 * y["R"]}
 
 
+@pytest.mark.slow
 def test_the_steady_state_of_a_saturable_system_is_a_regimen_that_has_always_run():
     pop = simple(hx.Regimen(10, time=100, interval=8, steady=1), [101.0, 107.0])
     run = simple(hx.Regimen(10, time=-1100, interval=8, count=151), [101.0, 107.0])

@@ -126,6 +126,7 @@ def test_many_more_histories(monkeypatch):
         changing_parameters(seed)
 
 
+@pytest.mark.slow
 def test_the_same_parameter_at_every_record_is_a_constant_one():
     for seed in range(3):
         _, n, ka, records, lag, F = case(seed)
@@ -193,7 +194,14 @@ def total(pop, changing):
     return jax.jit(value)
 
 
-@pytest.mark.parametrize("way", ["superposition", "propagation", "changing parameters"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("superposition", marks=pytest.mark.slow),
+        "propagation",
+        pytest.param("changing parameters", marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_and_hessians_through_events(monkeypatch, way):
     monkeypatch.setattr(closed_form, "SUPERPOSED_DOSES", 10**6 if way == "superposition" else -1)
     pop = population(EVENTS, "nocb" if way == "changing parameters" else None)
@@ -208,6 +216,7 @@ def test_gradients_and_hessians_through_events(monkeypatch, way):
         np.testing.assert_allclose(hessian[index], row, atol=GRADIENT * np.abs(hessian).max(), rtol=0)
 
 
+@pytest.mark.slow
 def test_reverse_mode_gives_the_same_gradient():
     value = total(population(EVENTS), False)
     np.testing.assert_allclose(jax.jit(jax.grad(value))(POINT), jax.jacfwd(value)(POINT), rtol=1e-10)

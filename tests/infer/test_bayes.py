@@ -45,7 +45,10 @@ def linear_data():
     return 1.0 + 0.7 * rng.normal(size=(8, 1)) + 0.5 * rng.normal(size=(8, 3))
 
 
-@pytest.mark.parametrize("centring", ["auto", True, False])
+@pytest.mark.parametrize(
+    "centring",
+    ["auto", pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.slow)],
+)
 def test_nuts_finds_a_posterior_known_in_closed_form(linear_data, centring):
     pop = linear_population(linear_data)
     fit = hx.fit(linear, pop, hx.NUTS(warmup=300, draws=1000, centring=centring), progress=False)
@@ -81,7 +84,7 @@ def test_arviz_has_the_draws(theo_nuts):
     assert data["log_likelihood"]["dv"].shape == (4, 1000, 132)
 
 
-@pytest.mark.slow
+@pytest.mark.study
 @pytest.mark.parametrize("seed", range(5))
 def test_theophylline_against_a_long_run(theo_pop, long_nuts, seed):
     fit = hx.fit(zoo.theophylline, theo_pop, hx.NUTS(), priors=PRIORS, progress=False, seed=seed)
@@ -98,7 +101,7 @@ def long_nuts(theo_pop):
     return fit.summary()
 
 
-@pytest.mark.slow
+@pytest.mark.study
 def test_the_marginal_posterior_by_quadrature_is_the_joint_ones(theo_pop, long_nuts):
     sampler = hx.MarginalNUTS(objective=hx.AGQ(5), warmup=500)
     fit = hx.fit(zoo.theophylline, theo_pop, sampler, priors=PRIORS, progress=False)
@@ -159,7 +162,7 @@ def test_nothing_is_compiled_again_for_other_data(linear_data):
     assert {key: value[1]._cache_size() for key, value in cache.items() if key[0] == "nuts"} == before
 
 
-@pytest.mark.slow
+@pytest.mark.study
 def test_simulation_based_calibration_of_a_linear_model():
     """Ranks of the drawn mu among its posterior draws are uniform (Talts et al. 2018): 200 replicates, chi-square."""
     ranks, replicates, kept = [], 200, 50

@@ -89,6 +89,7 @@ def test_many_random_effects_switch_to_reverse_mode_inside(monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_random_lag_bioavailability_and_duration():
     """FOCE through dose parameters with random effects: arrivals and ends of infusions move with them."""
     regimen = hx.Regimen(100) + hx.Regimen(60, time=10, route=2, duration="modelled")

@@ -156,6 +156,7 @@ def test_subjects_keep_their_grids_when_they_are_picked(responses):
     np.testing.assert_allclose(values, all_values[[5, 2]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_grid_does_not_outlive_the_doses_that_it_was_placed_for(responses):
     """Doses that come later, or more room for them: another order, which no number may come from."""
     session = session_of(model(), responses, hx.FOCE())

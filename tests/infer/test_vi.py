@@ -59,10 +59,11 @@ def test_a_gaussian_posterior_is_found_exactly(sleep_pop):
     # What is left is the optimiser's: its last steps are 2e-4 long, whatever the gradient.
     np.testing.assert_allclose(each, again, atol=0.05)
     exact = hx.evaluate(zoo.lines_full, sleep_pop, fit.params, hx.FOCE())
-    np.testing.assert_allclose(fit.eta, exact.eta, atol=0.2)
+    sd = np.sqrt(np.diagonal(np.linalg.inv(exact.hessian), axis1=-2, axis2=-1))
+    assert np.max(np.abs(fit.eta - exact.eta) / sd) < 0.05
 
 
-@pytest.mark.parametrize("samples", [1, 8])
+@pytest.mark.parametrize("samples", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_path_gradients_have_the_same_mean(theo_pop, samples):
     """Both estimators of the guide's gradient, averaged over many draws: within four of their standard errors."""
     found = {}
@@ -154,9 +155,9 @@ def test_population_parameters_with_a_guide():
 
 
 def test_an_amortised_guide_reads_subjects_it_has_not_seen(theo_pop):
-    guide = hx.guides.Amortised(width=24)
+    guide = hx.guides.Amortised(width=16)
     train, test = theo_pop[:9], theo_pop[9:]
-    fit = hx.fit(zoo.theophylline, train, hx.VI(guide=guide, steps=2500), progress=False)
+    fit = hx.fit(zoo.theophylline, train, hx.VI(guide=guide, steps=600), progress=False)
     mean, covariance = fit.variational.encode(test)
     assert mean.shape == (3, 3)
     assert (np.linalg.eigvalsh(covariance) > 0).all()
@@ -204,7 +205,7 @@ def vi_model(pop):
         hx.observe("dv", dist.LogNormal(jnp.log(jnp.maximum(conc, 1e-12)), sigma), pop)
 
 
-@pytest.mark.slow
+@pytest.mark.study
 @pytest.mark.parametrize(
     ("times", "low", "high"), [((0.5, 1, 2, 4, 8, 24), 0.97, 1.03), ((1, 4, 24), 0.93, 1.07)], ids=["dense", "sparse"]
 )

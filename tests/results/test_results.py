@@ -48,7 +48,7 @@ def test_covariances(theo_fit):
     np.testing.assert_allclose(r, r.T, rtol=1e-8)
     assert hessian.condition_number > 1
     np.testing.assert_allclose(np.diag(hessian.correlation), 1.0)
-    with pytest.raises(ValueError, match="Use 'hessian', 'sandwich' or 'score'"):
+    with pytest.raises(ValueError, match="Use 'hessian', 'sandwich', 'score' or 'louis'"):
         theo_fit.covariance("fisher")
 
 

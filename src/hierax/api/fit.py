@@ -25,11 +25,13 @@ from hierax.errors import FitError, HieraxWarning
 from hierax.infer.checkpoint import Checkpoint, describe
 from hierax.infer.counts import count_observations
 from hierax.infer.estimator import Estimator
+from hierax.infer.importance_em import ImportanceEM
 from hierax.infer.laplace import Laplace
 from hierax.infer.nuts import MAP, NUTS, JointMAP, MarginalNUTS
 from hierax.infer.objective import Evaluated, compiled_value, read_program
 from hierax.infer.optimise import Search
 from hierax.infer.procedure import Procedure
+from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.infer.saem import SAEM
 from hierax.infer.session import Session, inert_entries
@@ -143,6 +145,7 @@ def _fit_map(job: Job, procedure: Procedure, checkpoint: Checkpoint) -> Fit:
 
 _PROCEDURES: dict[type, Callable[..., Fit]] = {
     SAEM: fit_saem,
+    ImportanceEM: fit_saem,
     VI: fit_vi,
     NUTS: fit_nuts,
     MarginalNUTS: fit_marginal_nuts,
@@ -173,10 +176,15 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
     flat, free = job.flat, job.free
     held, modes = inert_entries(session, flat, free)
     free = free & ~held
-    with Progress(job.progress, estimator.label, _constant(session, flat)) as bar:
-        bar.begin(places.params(flat))
-        search, history, flat = _multi_start(session, flat, free, starts, seed, bar, modes)
-        search, history, flat, final = _refined(session, search, history, flat, free, bar)
+    session.recorder = recorder = Recorder(checkpoint)
+    try:
+        with Progress(job.progress, estimator.label, _constant(session, flat)) as bar, checkpoint.watching():
+            bar.begin(places.params(flat))
+            search, history, flat = _multi_start(session, flat, free, starts, seed, bar, modes)
+            search, history, flat, final = _refined(session, search, history, flat, free, bar)
+    finally:
+        recorder.save()
+        session.recorder = None
     names = places.names()
     return Fit(
         **_evaluation(session, flat, final),

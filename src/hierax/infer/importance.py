@@ -68,8 +68,8 @@ def importance_sample(
     program: Program,
     pop: Population,
     params: Any,
-    centre: Vectors,
-    covariance: Blocks,
+    centre: Any,
+    covariance: Any,
     method: ImportanceSampling,
     seed: int,
 ) -> Float[np.ndarray, "subject sample"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from hierax.data.population import Population
 from hierax.errors import EstimatorError
@@ -24,7 +24,7 @@ class Procedure(abc.ABC):
     # Whether priors of population parameters count by themselves.
     bayesian: ClassVar[bool] = False
     # What kind of covariance of the estimates belongs to it.
-    covariance: ClassVar[str] = "hessian"
+    covariance: ClassVar[Literal["hessian", "louis"]] = "hessian"
 
     @property
     @abc.abstractmethod

@@ -118,8 +118,8 @@ def _points(
             break
     if len(found) < count:
         found = []
-    shapes = [np.stack(part) for part in zip(*found, strict=True)] if found else [np.zeros((0, 0, 0))] * 3
-    return _Points(*shapes, common)
+    effect, data, prior = (np.stack(part) for part in zip(*found, strict=True)) if found else [np.zeros((0, 0, 0))] * 3
+    return _Points(effect, data, prior, common)
 
 
 def _slopes(program: Program, unravel: Any, wanted: tuple[int, ...]) -> Any:

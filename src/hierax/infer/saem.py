@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ class SAEM(Procedure):
     annealing: float = 0.97
     optimiser: Any = None
     objective: Estimator = Laplace()
-    covariance: ClassVar[str] = "louis"
+    covariance: ClassVar[Literal["hessian", "louis"]] = "louis"
 
     def __post_init__(self) -> None:
         if self.exploratory < 1 or self.smoothing < 1:
@@ -97,6 +97,11 @@ class SAEM(Procedure):
         if program.sites.effects:
             return []
         return ["SAEM simulates random effects, but the program has none. Use NaivePooled(), or add random effects."]
+
+    @property
+    def iteration(self) -> type[Iteration]:
+        """What one iteration does."""
+        return Iteration
 
     def chains_for(self, pop: Population) -> int:
         """Return the number of chains a subject."""
@@ -190,10 +195,10 @@ def block(
 
     def run(state: State, schedule: Schedule, design: Array, pop: Population) -> tuple[State, Trace]:
         clean = sanitise(pop)
-        step = _Iteration(saem, program, roles, params_of, penalty, clean, design)
+        step = saem.iteration(saem, program, roles, params_of, penalty, clean, design)
 
         def body(state: State, now: Schedule) -> tuple[State, Trace]:
-            quiet = Trace(state.flat, jnp.nan, state.chains.accepted)
+            quiet = Trace(state.flat, jnp.asarray(jnp.nan), state.chains.accepted)
             return jax.lax.cond(now.active, lambda s: step(s, now), lambda s: (s, quiet), state)
 
         return jax.lax.scan(body, state, schedule)
@@ -201,7 +206,7 @@ def block(
     return run
 
 
-class _Iteration:
+class Iteration:
     """One iteration: simulate, average, maximise."""
 
     def __init__(
@@ -210,10 +215,12 @@ class _Iteration:
         self.saem, self.program, self.roles, self.params_of = saem, program, roles, params_of
         self.penalty, self.pop, self.design = penalty, pop, design
         self.real = jnp.asarray(pop.subject_mask)
+        self.share = jnp.ones(())
         self.optimised = by_optimiser(roles)
         self.rest = roles.rest & ~self.optimised
 
     def __call__(self, state: State, now: Schedule) -> tuple[State, Trace]:
+        """Return the state after the iteration, and what it shows."""
         key, now_key = jax.random.split(jax.random.wrap_key_data(state.key))
         state = state._replace(key=jax.random.key_data(key))
         params = self.params_of(state.flat)
@@ -223,13 +230,20 @@ class _Iteration:
             state.chains, land, now_key, self.saem.kernels, now.gain,
         )  # fmt: skip
         complete = jnp.mean(jnp.sum(moved.log_density, axis=-1))
-        state = self._average(state._replace(chains=moved), now)
+        weights = jnp.full(moved.log_density.shape, 1 / len(moved.log_density))
+        state = self.maximise(state._replace(chains=moved), land, weights, now)
+        return state, Trace(state.flat, complete, moved.accepted)
+
+    def maximise(self, state: State, land: Landscape, weights: Array, now: Schedule) -> State:
+        """Average the moments of weighted random effects, (chain, subject), and maximise."""
+        self.share = weights
+        old = state.chains
+        state = self._average(state, now)
         flat, eta = self._closed(state, land, now)
         flat = jnp.where(now.step > 0, flat, state.flat)
-        eta = jnp.where(now.step > 0, eta, moved.eta)
-        state = state._replace(flat=flat, chains=moved._replace(eta=eta))
-        state = self._newton(self._optimise(state, now), now)
-        return state, Trace(state.flat, complete, moved.accepted)
+        eta = jnp.where(now.step > 0, eta, old.eta)
+        state = state._replace(flat=flat, chains=old._replace(eta=eta))
+        return self._newton(self._optimise(state, now), now)
 
     def _average(self, state: State, now: Schedule) -> State:
         eta = state.chains.eta
@@ -239,13 +253,16 @@ class _Iteration:
             return old + step * (new - old)
 
         def square(x: Array) -> Array:
-            return jnp.einsum("cni,cnj->nij", x, x) / x.shape[0]
+            return jnp.einsum("cn,cni,cnj->nij", self.share, x, x)
+
+        def mean(x: Array) -> Array:
+            return jnp.einsum("cn,cni->ni", self.share, x)
 
         learn = jnp.maximum(now.step * 0.1, 0.02)
         return state._replace(
-            first=toward(state.first, phi.mean(0), now.step),
+            first=toward(state.first, mean(phi), now.step),
             second=toward(state.second, square(phi), now.step),
-            centre=toward(state.centre, eta.mean(0), learn),
+            centre=toward(state.centre, mean(eta), learn),
             square=toward(state.square, square(eta), learn),
         )
 
@@ -290,11 +307,11 @@ class _Iteration:
         return second + jnp.diag(missing)
 
     def _loss(self, flat: Array, eta: Array) -> Array:
-        """Return −log joint density of all chains' mean, and the penalty."""
+        """Return −log joint density, the weighted mean over chains, and the penalty."""
         params = self.params_of(flat)
         joint = jax.vmap(lambda e: self.program.log_joint(self.pop, params, e))(eta)
-        joint = jnp.where(self.real, joint, 0.0)
-        return -jnp.mean(jnp.sum(joint, axis=-1)) + self.penalty(flat, self.pop)
+        joint = jnp.where(self.real, joint, 0.0) * self.share
+        return -jnp.sum(joint) + self.penalty(flat, self.pop)
 
     def _newton(self, state: State, now: Schedule) -> State:
         index = np.flatnonzero(self.rest)
@@ -340,4 +357,4 @@ def one_subject(pop: Population) -> Population:
     return pop[first]
 
 
-__all__ = ["SAEM", "Schedule", "State", "Trace", "block", "by_optimiser", "landscape", "start"]
+__all__ = ["SAEM", "Iteration", "Schedule", "State", "Trace", "block", "by_optimiser", "landscape", "start"]

@@ -17,6 +17,7 @@ from hierax.infer.estimator import Estimator
 from hierax.infer.grids import SLACK, Grids, grids_of
 from hierax.infer.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.optimise import Point, Search, minimise
+from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
@@ -50,6 +51,7 @@ class Session:
     evaluations: int = 0
     compile_seconds: float = 0.0
     grids: Grids | None = None
+    recorder: Recorder | None = None
 
     def __post_init__(self) -> None:
         self.grids = grids_of(self.program)
@@ -168,6 +170,9 @@ class Session:
 
         def evaluate(x: np.ndarray, eta: Any) -> Point:
             at = place(x)
+            return look(at, eta) if self.recorder is None else self.recorder.point(at, lambda: look(at, eta))
+
+        def look(at: np.ndarray, eta: Any) -> Point:
             out = self.evaluate(at, eta)
             extra, slope = self.penalty(at)
             scores = None if out.scores is None else np.asarray(out.scores)[free]

@@ -228,8 +228,8 @@ def bound(
 def block(setting: Setting) -> Callable[..., tuple[State, Array]]:
     """Return the function of a block of steps, to be compiled.
 
-    It takes (state, rates, rows, flat, design, pop) and returns state and bounds. ``rows`` (step, batch) are the subjects
-    of each step; with no columns, all.
+    It takes (state, rates, rows, flat, design, pop) and returns state and bounds. ``rows`` (step, batch) are the
+    subjects of each step; with no columns, all.
     """
     vi = setting.vi
     scaler = vi.scaler()

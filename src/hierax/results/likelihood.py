@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import warnings
 from typing import Any
 
@@ -153,8 +154,7 @@ def pareto_k(logs: np.ndarray) -> np.ndarray:
     """Return the Pareto shape of each subject's importance weights by ArviZ, (subject, sample) → (subject,)."""
     spread = logs.max(1) - logs.min(1)
     if is_modern():
-        from arviz_stats.base import array_stats
-
+        array_stats = importlib.import_module("arviz_stats.base").array_stats
         found = np.asarray(array_stats.psislw(-logs, axis=-1)[1])
     else:
         import arviz

@@ -17,12 +17,15 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.population import Population
+from hierax.infer.checkpoint import describe
 from hierax.infer.estimator import Estimator
 from hierax.infer.first_order import FO, NaivePooled
 from hierax.infer.laplace import FOCE, Laplace
 from hierax.infer.modes import Newton
+from hierax.infer.nuts import Joint
 from hierax.infer.objective import read_program
 from hierax.infer.optimise import QuasiNewton
+from hierax.infer.procedure import Procedure
 from hierax.infer.quadrature import AGQ
 from hierax.infer.result import Result
 from hierax.infer.session import Session
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 ARRAYS = ("flat", "eta", "value", "hessian", "codes", "free", "gradient")
-_ESTIMATORS = {kind.__name__: kind for kind in (FO, FOCE, Laplace, AGQ, NaivePooled)}
+_ESTIMATORS = {kind.__name__: kind for kind in (FO, FOCE, Laplace, AGQ, NaivePooled, Joint)}
 _PACKAGES = ("hierax", "jax", "numpyro", "optimistix", "numpy")
 
 
@@ -44,6 +47,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     meta = {
         "format": FORMAT,
         "estimator": {"name": type(fit.estimator).__name__, **dataclasses.asdict(fit.estimator)},  # type: ignore[call-overload]
+        "method": None if fit.method is None else _described(fit.method),
         "parameters": fit.layout.names(),
         "result": fit.result.name,
         "why": fit.why,
@@ -64,6 +68,12 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     }
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: np.asarray(getattr(fit, name)) for name in ARRAYS}
+    if fit.moments is not None:
+        arrays["moments_centre"], arrays["moments_covariance"] = fit.moments
+    if fit.samples is not None:
+        arrays["samples_flat"] = fit.samples.flat
+        arrays |= {} if fit.samples.eta is None else {"samples_eta": fit.samples.eta}
+        arrays |= {f"stats_{name}": value for name, value in fit.samples.stats.items()}
     np.savez(buffer, **arrays)
     path = Path(path)
     part = path.with_name(path.name + ".part")
@@ -98,6 +108,7 @@ def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping
             raise ValueError(f"{path} has format {meta['format']}, and this version reads {FORMAT}. Refit, or upgrade.")
         with np.load(io.BytesIO(file.read("arrays.npz")), allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in ARRAYS}
+            more = {name: arrays[name] for name in arrays.files if name not in ARRAYS}
     if sorted(priors or {}) != meta["given_priors"]:
         raise ValueError(
             f"The fit in {path} was given priors for {meta['given_priors']}, and load_fit for {sorted(priors or {})}. "
@@ -138,9 +149,59 @@ def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping
         params=places.params(values["flat"]),
         result=Result[meta["result"]],
         history=history,
+        method=None if meta.get("method") is None else SavedMethod(**meta["method"]),
+        moments=(more["moments_centre"], more["moments_covariance"]) if "moments_centre" in more else None,
+        samples=_samples(more),
         **values,
         **{name: meta.get(name) for name in kept},
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedMethod(Procedure):
+    """What a saved fit knows of the algorithm that made it."""
+
+    name: str = ""
+    description: str = ""
+    reference: str = ""
+    kind: Any = "hessian"
+    options: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name of the algorithm."""
+        return self.description
+
+    @property
+    def citation(self) -> str:
+        """Where it is described."""
+        return self.reference
+
+    @property
+    def covariance(self) -> Any:  # type: ignore[override]
+        """What kind of covariance belongs to it."""
+        return self.kind
+
+
+def _described(method: Procedure) -> dict[str, Any]:
+    if isinstance(method, SavedMethod):
+        return dataclasses.asdict(method)
+    return {
+        "name": type(method).__name__,
+        "description": method.label,
+        "reference": method.citation,
+        "kind": method.covariance,
+        "options": describe(method),
+    }
+
+
+def _samples(arrays: Mapping[str, np.ndarray]) -> Any:
+    from hierax.results.posterior import Samples
+
+    if "samples_flat" not in arrays:
+        return None
+    stats = {name.removeprefix("stats_"): value for name, value in arrays.items() if name.startswith("stats_")}
+    return Samples(arrays["samples_flat"], arrays.get("samples_eta"), stats)
 
 
 def data_hash(pop: Population) -> str:

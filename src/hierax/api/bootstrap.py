@@ -1,0 +1,218 @@
+"""``hx.bootstrap``: the sampling distribution of estimates, by fitting again to resampled or simulated data."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from hierax.api.fit import fit as fit_again
+from hierax.api.simulate import simulate
+from hierax.data.population import Population
+from hierax.errors import HieraxWarning
+from hierax.infer.checkpoint import Checkpoint, describe
+from hierax.infer.result import Result
+from hierax.results.fit import Fit
+from hierax.results.storage import data_hash
+
+Kind = Literal["cases", "parametric"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Estimates of the replicates.
+
+    Attributes
+    ----------
+    estimates : pandas.DataFrame
+        One row a replicate that succeeded, natural scale.
+    failed : pandas.Series
+        Replicate → why it counts for nothing.
+    original : pandas.Series
+        The estimates of the fit.
+    """
+
+    estimates: pd.DataFrame
+    failed: pd.Series
+    original: pd.Series
+
+    @property
+    def se(self) -> pd.Series:
+        """SD over the replicates."""
+        return self.estimates.std(ddof=1).rename("SE")
+
+    def interval(self, level: float = 0.95) -> pd.DataFrame:
+        """Return percentile intervals."""
+        tail = (1 - level) / 2
+        ends = self.estimates.quantile([tail, 1 - tail]).T
+        ends.columns = [f"{100 * tail:g} %", f"{100 * (1 - tail):g} %"]
+        return ends
+
+    def summary(self, level: float = 0.95) -> pd.DataFrame:
+        """Return estimate, bias, SE and percentile interval."""
+        table = pd.DataFrame({"estimate": self.original, "bias": self.estimates.mean() - self.original, "SE": self.se})
+        return table.join(self.interval(level))
+
+
+def bootstrap(
+    fit: Fit,
+    n: int = 200,
+    *,
+    kind: Kind = "cases",
+    strata: str | None = None,
+    executor: Executor | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> Bootstrap:
+    """Fit again to ``n`` resampled data sets.
+
+    Parameters
+    ----------
+    fit : Fit
+        The fit; every replicate starts at its estimates, with the same estimator.
+    n : int
+        Number of replicates.
+    kind : {"cases", "parametric"}
+        Subjects drawn with replacement, or data simulated from the fit at the same design.
+    strata : str, optional
+        A covariate that is constant in each subject: subjects are drawn within its values (few ones, please).
+    executor : concurrent.futures.Executor, optional
+        Runs the replicates; threads share what is compiled. Without one they run here, one after the other.
+    seed : int
+        Replicate k depends on the seed and k alone.
+    checkpoint : path, optional
+        File of finished replicates: a run that was stopped goes on from it.
+    progress : bool
+        Whether to show a bar.
+
+    Returns
+    -------
+    Bootstrap
+        With the failed replicates counted: they are no part of the estimates.
+    """
+    if kind not in ("cases", "parametric"):
+        raise ValueError(f"bootstrap(kind={kind!r}) is not known. Use 'cases' or 'parametric'.")
+    if n < 2:
+        raise ValueError(f"bootstrap(n={n}) has no spread. Use 200 or more for SEs, 1 000 for intervals.")
+    groups = _groups(fit.pop, strata)
+    draw = _resample(fit, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
+    names = [name for name, free in zip(fit.layout.names(), fit.free, strict=True) if free]
+    owner = {"fit": data_hash(fit.pop), "estimates": describe(fit.flat.tolist()), "kind": f"{kind} {strata} {seed} {n}"}
+    file = Checkpoint(None if checkpoint is None else Path(checkpoint), 10.0, True, owner)
+    table = np.full((n, len(names)), np.nan)
+    codes = np.full(n, -1)
+    saved = file.load({"codes": codes, "table": table})
+    if saved is not None:
+        codes, table = np.array(saved["codes"]), np.array(saved["table"])
+    todo = [k for k in range(n) if codes[k] < 0]
+    one = _replicate(fit, draw)
+    with file.watching():
+        try:
+            for k, code, values in _bar(_run(one, todo, executor), len(todo), progress):
+                codes[k], table[k] = code, values
+                file.offer(lambda: {"codes": codes, "table": table})
+        finally:
+            file.save({"codes": codes, "table": table})
+    return _bundle(fit, names, codes, table)
+
+
+def _run(one: Callable[[int], Any], todo: list[int], executor: Executor | None) -> Iterable[Any]:
+    return map(one, todo) if executor is None else executor.map(one, todo)
+
+
+def _bar(results: Iterable[Any], count: int, progress: bool) -> Iterable[Any]:
+    from tqdm.auto import tqdm
+
+    return tqdm(results, total=count, desc="bootstrap", disable=not progress)
+
+
+def _groups(pop: Population, strata: str | None) -> list[np.ndarray]:
+    """Return rows of subjects that are drawn among each other."""
+    rows = np.flatnonzero(np.asarray(pop.subject_mask))
+    if strata is None:
+        return [rows]
+    if strata not in pop.covariates or np.shape(pop.covariates[strata])[1:] != (1,):
+        raise ValueError(
+            f"strata={strata!r} is no covariate that is constant in each subject. The population has "
+            f"{list(pop.covariates)}."
+        )
+    values = np.asarray(pop.covariates[strata])[rows, 0]
+    groups = [rows[values == value] for value in np.unique(values)]
+    if len(groups) > len(rows) // 2:
+        raise ValueError(
+            f"strata={strata!r} has {len(groups)} values for {len(rows)} subjects, so that hardly any subject could be "
+            f"drawn in place of another. Use a covariate of few values, or bin it."
+        )
+    return groups
+
+
+def _resample(fit: Fit, groups: list[np.ndarray], seed: int) -> Callable[[int], Population]:
+    def draw(k: int) -> Population:
+        rng = np.random.default_rng([seed, k])
+        rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
+        picked = fit.pop[rows]
+        # As many rows as the original has, padding included: the same compiled functions serve.
+        return dataclasses.replace(picked.pad(fit.pop.n_subjects), ids=tuple(range(1, len(rows) + 1)), grids={})
+
+    return draw
+
+
+def _simulated(fit: Fit, n: int, seed: int) -> Callable[[int], Population]:
+    drawn = simulate(fit, n=n, seed=seed)
+    names = [name for name in fit.pop.dv if name in drawn]
+
+    def draw(k: int) -> Population:
+        values = {}
+        for name in names:
+            whole = np.full(np.shape(fit.pop.times), np.nan)
+            part = np.asarray(drawn[name].values[k])
+            whole[fit.rows, : part.shape[1]] = part
+            values[name] = np.where(np.asarray(fit.pop.mask[name]), whole, np.nan)
+        return dataclasses.replace(fit.pop.with_dv(**values), grids={})
+
+    return draw
+
+
+def _replicate(fit: Fit, draw: Callable[[int], Population]) -> Callable[[int], tuple[int, int, np.ndarray]]:
+    held = {
+        name: ~fit.free[place].reshape(site.shape) if site.kind != "weights" else True
+        for name, place in fit.layout.slices.items()
+        if not fit.free[place].all()
+        for site in [fit.program.sites.population[name]]
+    }
+
+    def one(k: int) -> tuple[int, int, np.ndarray]:
+        with warnings.catch_warnings():
+            # How a replicate ended is in its code.
+            warnings.simplefilter("ignore", HieraxWarning)
+            found = fit_again(
+                fit.program.model, draw(k), fit.method or fit.estimator, init=fit.params, fixed=held or None,
+                use_priors=fit.use_priors, seed=fit.seed + k, progress=False, plate=fit.program.plate,
+            )  # fmt: skip
+        values = fit.layout.natural(found.flat[None])[0][fit.free]
+        return k, int(found.result), values
+
+    return one
+
+
+def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) -> Bootstrap:
+    good = codes == Result.converged
+    estimates = pd.DataFrame(table[good], columns=names, index=pd.Index(np.flatnonzero(good), name="replicate"))
+    bad = np.flatnonzero(~good)
+    failed = pd.Series([Result(int(codes[k])).name for k in bad], index=pd.Index(bad, name="replicate"), dtype=object)
+    if len(bad) > 0.1 * len(codes):
+        warnings.warn(
+            f"{len(bad)} of {len(codes)} bootstrap replicates did not converge and count for nothing "
+            f"({failed.value_counts().to_dict()}), so that the others are no fair sample. Look at the model first.",
+            HieraxWarning,
+            stacklevel=3,
+        )
+    original = pd.Series(fit.layout.natural(fit.flat[None])[0][fit.free], index=names)
+    return Bootstrap(estimates, failed, original)
