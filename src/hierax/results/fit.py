@@ -108,6 +108,8 @@ class Evaluation:
         kinds = {site.label for site in self.program.sites.effects.values()} - {"identity"}
         where = f", random effects in {', '.join(sorted(kinds))} coordinates" if kinds else ""
         method = getattr(self, "method", None)
+        if method is not None and np.isnan(self.value[self.rows]).any():
+            return f"{method.label}{where}; no marginal likelihood (see hx.log_likelihood)"
         by = f"{method.label}; objective by " if method is not None else ""
         return f"{by}{self.estimator.label}{where}; OFV = -2 log L - {self.n_gaussian}·log(2π)"
 
