@@ -82,6 +82,7 @@ def test_theophylline_by_ode_at_its_optimum(theophylline_fit):
     assert theophylline_fit.result is hx.Result.converged
     np.testing.assert_allclose(theophylline_fit.ofv, 116.80341, atol=1e-4)
     assert theophylline_fit.solver_error["ode"] < 1e-6
+    assert "Max relative solver error" in str(theophylline_fit.summary())
     assert theophylline_fit.timing["grid sizes"] <= 2
 
 

@@ -130,7 +130,9 @@ def posterior_table(fit: Fit) -> pd.DataFrame:
 def _ess(draws: np.ndarray, method: str) -> float:
     import arviz
 
-    return float(np.asarray(arviz.ess(np.ascontiguousarray(draws), method=method)))
+    # ArviZ 1.x wants the tails named; these are those that 0.x takes by itself.
+    tails: dict[str, Any] = {"prob": (0.05, 0.95)} if method == "tail" else {}
+    return float(np.asarray(arviz.ess(np.ascontiguousarray(draws), method=method, **tails)))
 
 
 def _r_hat(draws: np.ndarray) -> float:

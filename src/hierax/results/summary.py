@@ -157,6 +157,9 @@ def headlines(fit: Fit) -> list[str]:
         f"BIC {fit.bic('subjects'):.3f} (N = {len(fit.rows)} subjects), {fit.bic('observations'):.3f} "
         f"(N = {fit.n_observations} observations)"
     )
+    if fit.solver_error:
+        errors = ", ".join(f"{name} {error:.1e}" for name, error in fit.solver_error.items())
+        lines.append(f"Max relative solver error, at the modes and two SDs around them: {errors}.")
     starts = fit.starts
     if len(starts) > 1:
         ends = starts.groupby("optimum")["ofv"].agg(["min", "size"]).head(_OPTIMA)
