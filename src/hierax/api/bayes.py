@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
@@ -13,7 +12,6 @@ import pandas as pd
 
 from hierax.api.job import Job
 from hierax.api.progress import Progress
-from hierax.api.saem import roles_of
 from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
 from hierax.infer.checkpoint import Checkpoint
@@ -22,8 +20,9 @@ from hierax.infer.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potenti
 from hierax.infer.objective import cached
 from hierax.infer.posterior import Posterior, log_prior, posterior
 from hierax.infer.result import Result
+from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
-from hierax.results.conditional import inverse_blocks
+from hierax.results.conditional import draw_moments, inverse_blocks
 from hierax.results.fit import Fit
 from hierax.results.posterior import Samples
 
@@ -46,7 +45,7 @@ def fit_nuts(job: Job, nuts: NUTS, checkpoint: Checkpoint) -> Fit:
     began = time.perf_counter()
     need_priors(job, "NUTS")
     session, out = _at_start(job, nuts.objective)
-    roles = roles_of(dataclasses.replace(job, counted={}), session.pop)
+    roles = find_roles(job.program, session.pop, job.layout, job.flat, job.free)
     covariance = inverse_blocks(np.asarray(out.hessian))
     density = posterior(
         job.program, job.layout, job.counted, roles, session.pop, job.flat, job.free, np.asarray(out.eta), covariance,
@@ -65,7 +64,7 @@ def fit_nuts(job: Job, nuts: NUTS, checkpoint: Checkpoint) -> Fit:
     draws = run.draws()
     flats, etas = _trace_back(density, draws.z, session.pop)
     samples = Samples(flats, etas, _stats(draws))
-    return _result(job, nuts, session, samples, (etas.mean((0, 1)), _covariance(etas)), np.nan, began, result)
+    return _result(job, nuts, session, samples, draw_moments(etas), np.nan, began, result)
 
 
 def fit_marginal_nuts(job: Job, nuts: MarginalNUTS, checkpoint: Checkpoint) -> Fit:
@@ -197,12 +196,6 @@ def _trace_back(density: Posterior, draws: Any, pop: Any) -> tuple[np.ndarray, n
     flats, etas = jax.jit(lambda values: jax.lax.map(one, values, batch_size=64))(folded)
     shape = draws["x"].shape[:2]
     return (np.asarray(part).reshape(*shape, *part.shape[1:]) for part in (flats, etas))  # type: ignore[return-value]
-
-
-def _covariance(etas: np.ndarray) -> np.ndarray:
-    flat = etas.reshape(-1, *etas.shape[2:])
-    centred = flat - flat.mean(0)
-    return np.einsum("mni,mnj->nij", centred, centred) / max(len(flat) - 1, 1)
 
 
 def _stats(draws: Draws) -> dict[str, np.ndarray]:

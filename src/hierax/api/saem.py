@@ -20,7 +20,7 @@ from hierax.infer.objective import cached
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles
 from hierax.infer.saem import SAEM, Schedule, State, block, start
-from hierax.infer.schedule import BLOCK, Phases
+from hierax.infer.schedule import Phases
 from hierax.infer.session import Session
 from hierax.program.priors import penalty
 from hierax.results.fit import Fit
@@ -70,7 +70,7 @@ class _Run:
             return job.program.constrain(job.layout.unravel(flat))
 
         def extra(flat: Any, pop: Any) -> Any:
-            return penalty(job.layout, job.counted, flat, pop) if job.counted else 0.0
+            return penalty(job.layout, job.counted, flat, pop)
 
         return cached(job.program.model, key, lambda: jax.jit(block(self.saem, job.program, roles, params_of, extra)))
 
@@ -78,7 +78,7 @@ class _Run:
 
     def state_tree(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, and the history."""
-        history = pd.DataFrame(self.rows).drop(columns="phase", errors="ignore")
+        history = pd.DataFrame(self.rows)
         return {
             "state": self.state,
             "phases": self.phases.state(),
@@ -219,6 +219,3 @@ def _history(run: _Run, ofv: float) -> pd.DataFrame:
     shown = np.flatnonzero(run.job.free & ~run.roles.weights)
     natural = run.job.layout.natural(run.flats)
     return pd.concat([frame, pd.DataFrame(natural[:, shown], columns=[names[i] for i in shown])], axis=1)
-
-
-__all__ = ["BLOCK", "fit_saem", "roles_of"]

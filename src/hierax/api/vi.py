@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
@@ -14,13 +13,13 @@ import pandas as pd
 from hierax.api.bayes import need_priors
 from hierax.api.job import Job
 from hierax.api.progress import Progress
-from hierax.api.saem import roles_of
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.counts import count_observations
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
+from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
 from hierax.infer.vi import BLOCK, VI, Course, Setting, State, begin, block, moved, place
 from hierax.program.priors import penalty
@@ -61,7 +60,7 @@ class _Run:
         key, guide_key = jax.random.split(jax.random.key(job.seed))
         start = jax.jit(lambda pop, mode, root: vi.guide.begin(guide_key, sanitise(pop), mode, root))
         guide = start(session.pop, jnp.asarray(mode), jnp.asarray(root))
-        self.roles = roles_of(dataclasses.replace(job, counted={}), session.pop)
+        self.roles = find_roles(job.program, session.pop, job.layout, job.flat, job.free)
         self.design = jnp.asarray(self.roles.design)
         self.setting = Setting(vi, job.program, self._params_of, self._penalty, job.free, self.roles.shift)
         self.state = begin(self.setting, jnp.asarray(job.flat), guide, key)
@@ -77,8 +76,6 @@ class _Run:
 
     def _penalty(self, flat: Any, pop: Any) -> Any:
         job = self.job
-        if not job.counted:
-            return jnp.zeros(())
         if self.vi.population != "point":
             return -log_prior(job.layout, job.counted, flat, pop)
         return penalty(job.layout, job.counted, flat, pop)

@@ -24,16 +24,15 @@ def by_chunks(
     flat: Array,
     eta: Vectors,
     pop: Population,
-    chunk: int | None = None,
 ) -> Any:
     """Return ``evaluate(flat, eta, pop)``, chunk by chunk where there are many subjects.
 
     ``merge`` turns outputs with a leading axis of chunks into one; padded subjects at the end are cut off by it.
     """
-    n, chunk = pop.n_subjects, CHUNK if chunk is None else chunk
-    if n <= chunk:
+    n = pop.n_subjects
+    if n <= CHUNK:
         return evaluate(flat, eta, pop)
-    count = -(-n // chunk)
+    count = -(-n // CHUNK)
     # Chunks of about one size: fewer idle rows in the last.
     size = -(-n // count)
     index = jnp.arange(count * size).reshape(count, size)

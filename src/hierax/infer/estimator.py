@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from hierax.data.population import Population
-from hierax.errors import EstimatorError
 from hierax.infer.blocks import Blocks, PerSubject, Vectors, cholesky, solve_factored, value_and_gradient
+from hierax.infer.method import Method
 from hierax.infer.modes import Modes, Newton, find_modes
 from hierax.infer.optimise import QuasiNewton
 from hierax.program.density import Program
@@ -32,7 +32,7 @@ class Anchor(NamedTuple):
     joint: Float[Array, " subject"]
 
 
-class Estimator(abc.ABC):
+class Estimator(Method):
     """Base of the marginal-likelihood estimators."""
 
     newton: Newton
@@ -40,20 +40,6 @@ class Estimator(abc.ABC):
     # Whether modes are found once more after the fit, and whether there are modes at all.
     post_hoc: ClassVar[bool] = False
     has_modes: ClassVar[bool] = True
-
-    @property
-    @abc.abstractmethod
-    def label(self) -> str:
-        """Name of the approximation, printed with every objective."""
-
-    @property
-    def citation(self) -> str:
-        """Where the approximation is described."""
-        return ""
-
-    def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Say why this estimator cannot treat a program; empty where it can."""
-        return []
 
     @abc.abstractmethod
     def anchor(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Anchor:
@@ -64,12 +50,6 @@ class Estimator(abc.ABC):
         self, program: Program, pop: Population, params: Params, anchor: Anchor
     ) -> Float[Array, " subject"]:
         """Return −log of each subject's marginal likelihood; differentiable in ``params`` through the modes."""
-
-    def check(self, program: Program, pop: Population) -> None:
-        """Raise for a program that this estimator cannot treat."""
-        found = self.refusals(program, pop)
-        if found:
-            raise EstimatorError("\n".join(found))
 
 
 class ModeEstimator(Estimator):

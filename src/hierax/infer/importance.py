@@ -1,4 +1,4 @@
-"""Marginal likelihoods by importance sampling, with their Monte-Carlo error and the proposal's fit by subject."""
+"""Importance sampling of each subject's random effects."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _weights(program: Program, proposal: str, batch: int, steps: int) -> Any:
                 log_q = jax.scipy.special.gammaln(half) - jax.scipy.special.gammaln(0.5 * df)
                 log_q = log_q - 0.5 * size * jnp.log(df * np.pi) - half * jnp.log1p(jnp.sum(z**2, -1) / df)
             else:
-                log_q = -0.5 * jnp.sum(z**2, -1) - 0.5 * size * np.log(2 * np.pi)
+                log_q = log_normal(z)
             eta = centre + jnp.einsum("nij,nj->ni", factor, z)
             log_p = program.log_joint(clean, params, eta)
             out = log_p - log_q + log_det
@@ -122,6 +122,11 @@ def _weights(program: Program, proposal: str, batch: int, steps: int) -> Any:
     return weights
 
 
+def log_normal(z: Array) -> Array:
+    """Return the log density of standard normal vectors."""
+    return -0.5 * jnp.sum(z**2, -1) - 0.5 * z.shape[-1] * np.log(2 * np.pi)
+
+
 def proposal_factor(covariance: Blocks) -> Blocks:
     """Return Cholesky factors of proposals' covariances; of what is not positive definite, with unit ones."""
     factor = jnp.linalg.cholesky(covariance)
@@ -129,4 +134,4 @@ def proposal_factor(covariance: Blocks) -> Blocks:
     return jnp.where(good[:, None, None], factor, jnp.eye(covariance.shape[-1]))
 
 
-__all__ = ["ImportanceSampling", "importance_sample", "proposal_factor"]
+__all__ = ["ImportanceSampling", "importance_sample", "log_normal", "proposal_factor"]

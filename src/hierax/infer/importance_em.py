@@ -6,11 +6,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array
 
 from hierax.data.population import Population
-from hierax.infer.importance import proposal_factor
+from hierax.infer.importance import log_normal, proposal_factor
 from hierax.infer.kernels import Landscape
 from hierax.infer.saem import SAEM, Iteration, Schedule, State, Trace
 
@@ -83,9 +81,9 @@ class _Sampling(Iteration):
         factor = proposal_factor(covariance)
         z = jax.random.normal(here, state.chains.eta.shape)
         eta = anchor.eta + jnp.einsum("nij,cnj->cni", factor, z)
-        logs = jax.vmap(lambda e: program.log_joint(pop, params, e))(eta) - _log_proposal(z, factor)
-        logs = jnp.where(jnp.isfinite(logs) & self.real, logs, -jnp.inf)
-        logs = jnp.where(self.real, logs, 0.0)
+        logs = jax.vmap(lambda e: program.log_joint(pop, params, e))(eta) - log_normal(z)
+        logs = logs + jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+        logs = jnp.where(self.real, jnp.where(jnp.isfinite(logs), logs, -jnp.inf), 0.0)
         weights = jax.nn.softmax(logs, axis=0)
         total = jnp.sum(jax.scipy.special.logsumexp(logs, axis=0) - jnp.log(float(len(logs))), where=self.real)
         effective = 1.0 / jnp.sum(weights**2, axis=0) / len(logs)
@@ -95,8 +93,3 @@ class _Sampling(Iteration):
         state = self.maximise(state, land, weights, now)
         shares = jnp.zeros(4).at[0].set(jnp.mean(effective, where=self.real))
         return state, Trace(state.flat, total, shares)
-
-
-def _log_proposal(z: Array, factor: Array) -> Array:
-    log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
-    return -0.5 * jnp.sum(z**2, -1) - log_det - 0.5 * z.shape[-1] * np.log(2 * np.pi)

@@ -30,9 +30,10 @@ def solve_shift(
     real: Bool[Array, " subject"],
 ) -> Float[Array, " shift"]:
     """Return the shifts by generalised least squares of ``target`` (E φ − prior mean) on the design."""
+    factor = _lower(root)
     white = jax.vmap(lambda r, a: jax.scipy.linalg.solve_triangular(r, a, lower=True))
-    matrix = white(_lower(root), jnp.moveaxis(jnp.where(real[:, None], design, 0.0), 0, -1))
-    right = white(_lower(root), jnp.where(real[:, None], target, 0.0)[..., None])[..., 0]
+    matrix = white(factor, jnp.moveaxis(jnp.where(real[:, None], design, 0.0), 0, -1))
+    right = white(factor, jnp.where(real[:, None], target, 0.0)[..., None])[..., 0]
     normal = jnp.einsum("ndj,ndl->jl", matrix, matrix)
     return jnp.linalg.lstsq(normal, jnp.einsum("ndj,nd->j", matrix, right))[0]
 
@@ -66,10 +67,16 @@ def minimise_by_newton(loss: Callable[[Array], Array], start: Array) -> Array:
         return start
 
     def body(_: Any, x: Array) -> Array:
-        gradient, hessian = jax.jacfwd(loss)(x), jax.jacfwd(jax.jacfwd(loss))(x)
-        return x - newton_step(gradient, hessian)
+        return x - newton_step(*gradient_and_hessian(loss, x))
 
     return jax.lax.fori_loop(0, _ITERATIONS, body, start)
+
+
+def gradient_and_hessian(loss: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
+    """Return both in forward mode, the gradient on the way to the Hessian."""
+    slope = jax.jacfwd(loss)
+    hessian, gradient = jax.jacfwd(lambda v: (slope(v),) * 2, has_aux=True)(x)
+    return gradient, hessian
 
 
 def newton_step(gradient: Array, hessian: Array, longest: Any = _LONGEST) -> Array:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import abc
 from typing import ClassVar, Literal
 
-from hierax.data.population import Population
-from hierax.errors import EstimatorError
 from hierax.infer.estimator import Estimator
-from hierax.program.density import Program
+from hierax.infer.method import Method
 
 
-class Procedure(abc.ABC):
+class Procedure(Method):
     """Base of the estimators that are algorithms of their own.
 
     Attributes
@@ -25,23 +22,3 @@ class Procedure(abc.ABC):
     bayesian: ClassVar[bool] = False
     # What kind of covariance of the estimates belongs to it.
     covariance: ClassVar[Literal["hessian", "louis"]] = "hessian"
-
-    @property
-    @abc.abstractmethod
-    def label(self) -> str:
-        """Name of the algorithm."""
-
-    @property
-    def citation(self) -> str:
-        """Where it is described."""
-        return ""
-
-    def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Say why this algorithm cannot treat a program; empty where it can."""
-        return []
-
-    def check(self, program: Program, pop: Population) -> None:
-        """Raise for a program that this algorithm cannot treat."""
-        found = self.refusals(program, pop)
-        if found:
-            raise EstimatorError("\n".join(found))

@@ -18,7 +18,7 @@ from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.estimator import Estimator
 from hierax.infer.kernels import Chains, Kernels, Landscape, begin, conditional_root, sweep
 from hierax.infer.laplace import Laplace
-from hierax.infer.mstep import minimise_by_newton, newton_step, prior_loss, shifted, solve_shift
+from hierax.infer.mstep import gradient_and_hessian, minimise_by_newton, newton_step, prior_loss, shifted, solve_shift
 from hierax.infer.procedure import Procedure
 from hierax.infer.roles import Roles
 from hierax.program.density import Program
@@ -39,9 +39,10 @@ class SAEM(Procedure):
     Parameters
     ----------
     exploratory, smoothing : int
-        Most iterations of the phase with step 1, and of the one with steps 1/k.
+        Most iterations of the phase with step 1, and of the one with falling steps (k to the power −0.7), over whose
+        last three quarters the estimates are averaged.
     automatic : bool
-        Whether a phase ends early: the first where no parameter has a trend left, the second where the estimates no
+        Whether a phase ends early: the first where no parameter has a trend left, the second where the averages no
         longer move by more than 1.5 % of their spread over the exploratory phase.
     chains : int, optional
         Chains a subject; by default as many as make 400 subjects: with few subjects more chains are what makes the
@@ -51,7 +52,7 @@ class SAEM(Procedure):
     burn_in : int
         Iterations of the chains before the first maximisation.
     annealing : float
-        During the first half of the exploratory phase no variance of a random effect falls by more than this factor an
+        During the first third of the exploratory phase no variance of a random effect falls by more than this factor an
         iteration; 0 for none.
     optimiser : optax optimiser, optional
         For network weights and where there are many parameters without a closed form; by default Adam at 1e-2.
@@ -321,8 +322,7 @@ class Iteration:
         def loss(values: Array) -> Array:
             return self._loss(state.flat.at[index].set(values), state.chains.eta)
 
-        slope = jax.jacfwd(loss)
-        hessian, gradient = jax.jacfwd(lambda v: (slope(v),) * 2, has_aux=True)(state.flat[index])
+        gradient, hessian = gradient_and_hessian(loss, state.flat[index])
         good = jnp.isfinite(gradient).all() & jnp.isfinite(hessian).all()
         gradient = jnp.where(good, gradient, 0.0)
         average = state.hessian + now.step * jnp.where(good, hessian - state.hessian, 0.0)

@@ -36,6 +36,14 @@ def inverse_blocks(blocks: np.ndarray) -> np.ndarray:
     return np.einsum("nij,nj,nkj->nik", vectors, inverse, vectors)
 
 
+def draw_moments(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and covariance by subject of draws (chain, draw, subject, coordinate)."""
+    flat = draws.reshape(-1, *draws.shape[2:])
+    mean = flat.mean(0)
+    centred = flat - mean
+    return mean, np.einsum("mni,mnj->nij", centred, centred) / max(len(flat) - 1, 1)
+
+
 def conditional_dataset(fit: Fit, draws: int) -> xr.Dataset:
     """Return labelled draws; see :meth:`hierax.Fit.conditional`."""
     values = padded_draws(fit, draws)[:, :, fit.rows]

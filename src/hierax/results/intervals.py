@@ -12,9 +12,9 @@ import pandas as pd
 import scipy.optimize
 import scipy.stats
 
-from hierax.data.sanitise import sanitise
+from hierax.data.population import Population
 from hierax.errors import HieraxWarning
-from hierax.infer.objective import cached
+from hierax.infer.objective import cached, compiled_value
 from hierax.infer.session import Session
 from hierax.results.covariance import usable_covariance
 from hierax.results.fit import Fit
@@ -66,7 +66,7 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     Dosne, Bergstrand, Harling & Karlsson (2016), J Pharmacokinet Pharmacodyn 43:583. The proposal is normal in
     unconstrained space.
     """
-    if n < 1 or samples < 10 * len(np.atleast_1d(n)) or samples < n:
+    if n < 1 or samples < max(n, 10):
         raise ValueError(f"sir(n={n}, samples={samples}) cannot resample. Weight more samples than are kept.")
     covariance = usable_covariance(fit, "resampled")
     active = np.flatnonzero(fit.free & ~fit.layout.weights())
@@ -95,16 +95,10 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
 def _log_likelihoods(fit: Fit, flats: np.ndarray) -> np.ndarray:
     """Return log L − penalty at many parameter vectors, one compiled loop."""
     program, estimator, session = fit.program, fit.estimator, fit.session
+    value = compiled_value(program, estimator, fit.layout.unravel)
 
-    def run(flats: jax.Array, eta: jax.Array, pop: object) -> jax.Array:
-        clean = sanitise(pop)  # type: ignore[arg-type]
-
-        def one(flat: jax.Array) -> jax.Array:
-            params = program.constrain(fit.layout.unravel(flat))
-            anchor = estimator.anchor(program, clean, params, eta)
-            return -estimator.negative_log_likelihood(program, clean, params, anchor).sum()
-
-        return jax.lax.map(one, flats)
+    def run(flats: jax.Array, eta: jax.Array, pop: Population) -> jax.Array:
+        return jax.lax.map(lambda flat: -value(flat, eta, pop).value.sum(), flats)
 
     function = cached(program.model, ("many", id(program), estimator), lambda: jax.jit(run))
     values = np.asarray(function(jnp.asarray(flats), jnp.asarray(fit.eta), session.pop))

@@ -16,7 +16,7 @@ from hierax.infer.importance import ImportanceSampling, importance_sample
 from hierax.infer.quadrature import AGQ
 from hierax.infer.session import Session
 from hierax.results.arviz import is_modern
-from hierax.results.conditional import conditional_moments, padded_draws
+from hierax.results.conditional import conditional_moments, draw_moments, padded_draws
 from hierax.results.fit import Fit
 
 # Above it the importance weights' mean, and its error, cannot be trusted (Vehtari et al. 2024).
@@ -127,11 +127,7 @@ def _proposal(fit: Fit, method: ImportanceSampling) -> tuple[np.ndarray, np.ndar
     """Return centres and covariances of the proposals."""
     if method.centre == "mode":
         return conditional_moments(dataclasses.replace(fit, moments=None))
-    draws = padded_draws(fit, _DRAWS)
-    flat = draws.reshape(-1, *draws.shape[2:])
-    mean = flat.mean(0)
-    centred = flat - mean
-    return mean, np.einsum("mni,mnj->nij", centred, centred) / (len(flat) - 1)
+    return draw_moments(padded_draws(fit, _DRAWS))
 
 
 def weight_table(logs: np.ndarray, ids: Any) -> pd.DataFrame:
