@@ -166,8 +166,8 @@ def test_the_same_seed_gives_the_same_result_and_a_resumed_run_too(theo_pop, tmp
     with pytest.MonkeyPatch.context() as patch:
         from hierax.api import saem
 
-        original = saem._Run._block
-        patch.setattr(saem._Run, "_block", lambda self, bar: (original(self, bar), interrupt())[0])
+        original = saem._Run.advance
+        patch.setattr(saem._Run, "advance", lambda self, bar: (original(self, bar), interrupt())[0])
         with pytest.warns(hx.HieraxWarning, match="interrupted"):
             part = hx.fit(zoo.theophylline, theo_pop, hx.SAEM(), progress=False, checkpoint=file)
     assert part.result is hx.Result.interrupted

@@ -116,14 +116,14 @@ def test_the_same_seed_gives_the_same_result_and_a_resumed_run_too(theo_pop, tmp
     file = tmp_path / "vi.ckpt"
     with pytest.MonkeyPatch.context() as patch:
         count = iter(range(3))
-        original = _Run._block
+        original = _Run.advance
 
         def interrupting(self, bar):
             if next(count, None) is None:
                 raise KeyboardInterrupt
             original(self, bar)
 
-        patch.setattr(_Run, "_block", interrupting)
+        patch.setattr(_Run, "advance", interrupting)
         with pytest.warns(hx.HieraxWarning, match="interrupted"):
             part = hx.fit(zoo.theophylline, theo_pop, vi, progress=False, checkpoint=file)
     assert len(part.history) == 300

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from hierax.api.blocks import Blocks
 from hierax.api.job import Job
+from hierax.api.outcome import sampled_fields
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
 from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.counts import count_observations
 from hierax.infer.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potential, nuts_block
 from hierax.infer.objective import cached
 from hierax.infer.posterior import Posterior, log_prior, posterior
@@ -57,8 +58,8 @@ def fit_nuts(job: Job, nuts: NUTS, checkpoint: Checkpoint) -> Fit:
         return density.with_arrays(data["arrays"]).potential(values, data["pop"])
 
     data = {"arrays": density.arrays(), "pop": session.pop}
-    run = _Chains(job, nuts, start, data, potential, checkpoint, ("joint", roles.shift.tobytes()))
-    result = run.go()
+    run = _Chains(job, nuts, start, data, potential, ("joint", roles.shift.tobytes()))
+    result = run.go(checkpoint)
     if run.empty:
         raise KeyboardInterrupt
     draws = run.draws()
@@ -82,8 +83,8 @@ def fit_marginal_nuts(job: Job, nuts: MarginalNUTS, checkpoint: Checkpoint) -> F
         return marginal_potential(evaluate, flat, data["eta"], data["pop"]) - prior
 
     data = {"flat": jnp.asarray(job.flat), "eta": out.eta, "pop": session.pop}
-    run = _Chains(job, nuts, {"x": job.flat[index]}, data, potential, checkpoint, ("marginal", session.forward))
-    result = run.go()
+    run = _Chains(job, nuts, {"x": job.flat[index]}, data, potential, ("marginal", session.forward))
+    result = run.go(checkpoint)
     if run.empty:
         raise KeyboardInterrupt
     draws = run.draws()
@@ -96,18 +97,17 @@ def fit_marginal_nuts(job: Job, nuts: MarginalNUTS, checkpoint: Checkpoint) -> F
     return _result(job, nuts, session, samples, moments, np.asarray(ends.value), began, result)
 
 
-class _Chains:
+class _Chains(Blocks):
     """Chains in progress: blocks of iterations, what they have shown, and the state to go on from."""
 
-    def __init__(
-        self, job: Job, sampler: Any, start: dict[str, Any], data: Any, potential: Any, checkpoint: Checkpoint, key: Any
-    ):
-        self.job, self.sampler, self.checkpoint = job, sampler, checkpoint
+    def __init__(self, job: Job, sampler: Any, start: dict[str, Any], data: Any, potential: Any, key: Any):
+        super().__init__(job, sampler)
+        self.sampler = sampler
         self.data = jax.tree.map(jnp.asarray, data)
         priors = tuple((name, id(prior)) for name, prior in job.counted.items())
         known = ("nuts", id(job.program), sampler, *key, job.free.tobytes(), priors)
         # Priors and density are held by what was compiled with them, so that their ids stay theirs.
-        begin, self.advance, _ = cached(
+        begin, self.compiled, _ = cached(
             job.program.model, known, lambda: (*map(jax.jit, nuts_block(potential, sampler)), (potential, job.counted))
         )
         keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(job.seed), sampler.chains))
@@ -128,30 +128,28 @@ class _Chains:
         """Return what a checkpoint holds."""
         return {"state": self.state, "draws": self._joined() if self.blocks else ()}
 
-    def go(self) -> Result:
-        """Run to the end, or until interrupted."""
-        sampler, total = self.sampler, self.sampler.warmup + self.sampler.draws
-        self._resume()
-        with Progress(self.job.progress, sampler.label, 0.0) as bar, self.checkpoint.watching():
-            try:
-                while self.done < total:
-                    self.state, draws = jax.block_until_ready(self.advance(self.state, self.data))
-                    self.blocks.append(jax.tree.map(np.asarray, draws))
-                    phase = "warm-up" if self.done <= sampler.warmup else "sampling"
-                    steps, bad = self.blocks[-1].num_steps.mean(), int(self.blocks[-1].diverging.sum())
-                    bar.tell(f"{phase}, {steps:.0f} steps a draw, {bad} divergences", BLOCK)
-                    self.checkpoint.offer(self.tree)
-            except KeyboardInterrupt:
-                self.checkpoint.save(self.tree())
-                return Result.interrupted
-        self.checkpoint.save(self.tree())
-        return Result.converged
+    @property
+    def finished(self) -> bool:
+        """Whether all draws are there."""
+        return self.done >= self.sampler.warmup + self.sampler.draws
 
-    def _resume(self) -> None:
-        shape = jax.eval_shape(self.advance, self.state, self.data)[1]
-        saved = self.checkpoint.load({"state": self.state, "draws": shape})
-        if saved is None:
-            return
+    def announce(self, bar: Progress) -> None:
+        """Show nothing: every chain starts somewhere else."""
+
+    def advance(self, bar: Progress) -> None:
+        """Run a block of iterations of all chains."""
+        self.state, draws = jax.block_until_ready(self.compiled(self.state, self.data))
+        self.blocks.append(jax.tree.map(np.asarray, draws))
+        phase = "warm-up" if self.done <= self.sampler.warmup else "sampling"
+        steps, bad = self.blocks[-1].num_steps.mean(), int(self.blocks[-1].diverging.sum())
+        bar.tell(f"{phase}, {steps:.0f} steps a draw, {bad} divergences", BLOCK)
+
+    def template(self) -> Any:
+        """Return the structure of ``tree``, draws included."""
+        return {"state": self.state, "draws": jax.eval_shape(self.compiled, self.state, self.data)[1]}
+
+    def restore(self, saved: Any) -> None:
+        """Go on from a saved state."""
         self.state = jax.tree.map(jnp.asarray, saved["state"])
         draws = saved["draws"]
         count = draws.num_steps.shape[1] // BLOCK
@@ -213,24 +211,13 @@ def _result(
     result: Result,
 ) -> Fit:
     flat = samples.flat.mean((0, 1))
-    params = job.layout.params(flat)
-    count, gaussian = count_observations(job.program, job.pop, params)
     out = Fit(
-        session=session,
+        **sampled_fields(session, flat, moments, value),
         method=sampler,
-        params=params,
-        flat=flat,
-        eta=moments[0],
-        value=np.broadcast_to(value, (job.pop.n_subjects,)).copy(),
-        hessian=inverse_blocks(moments[1]),
-        codes=np.zeros(job.pop.n_subjects, int),
-        n_observations=count,
-        n_gaussian=gaussian,
         free=job.free,
         gradient=np.full(flat.size, np.nan),
         history=pd.DataFrame(columns=["start", "iteration", "ofv", "gradient", "step", "seconds"]),
         timing={"compile": 0.0, "search": 0.0, "evaluations": int(samples.stats["num_steps"].sum()), "total": 0.0},
-        moments=moments,
         samples=samples,
         **job.record(),
     )

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from hierax.api.blocks import Blocks
 from hierax.api.job import Job
+from hierax.api.outcome import evaluated_fields, solver_error
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.counts import count_observations
 from hierax.infer.objective import cached
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles
@@ -32,18 +33,16 @@ def fit_saem(job: Job, saem: SAEM, checkpoint: Checkpoint) -> Fit:
     saem.check(job.program, job.pop)
     session = job.session(saem.objective)
     run = _Run(job, saem, session)
-    saved = checkpoint.load(run.state_tree())
-    if saved is not None:
-        run.restore(saved)
     result = run.go(checkpoint)
     return _finish(run, result, time.perf_counter() - began)
 
 
-class _Run:
+class _Run(Blocks):
     """One run of SAEM: its state, its phases, and what it has shown."""
 
     def __init__(self, job: Job, saem: SAEM, session: Session):
-        self.job, self.saem, self.session = job, saem, session
+        super().__init__(job, saem)
+        self.saem, self.session = saem, session
         if session.grids is not None:
             session.place(job.flat)
         self.roles = roles_of(job, session.pop)
@@ -76,7 +75,7 @@ class _Run:
 
     # -- what a checkpoint holds -----------------------------------------------------------------------------------
 
-    def state_tree(self) -> dict[str, Any]:
+    def tree(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, and the history."""
         history = pd.DataFrame(self.rows)
         return {
@@ -98,24 +97,18 @@ class _Run:
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    def go(self, checkpoint: Checkpoint) -> Result:
-        """Run to the end, or until interrupted."""
-        job = self.job
-        with Progress(job.progress, self.saem.label, 0.0) as bar, checkpoint.watching():
-            bar.begin(job.layout.params(job.flat))
-            try:
-                while not self.phases.finished:
-                    self._block(bar)
-                    checkpoint.offer(self.state_tree)
-                    if not np.isfinite(self.state.flat).all():
-                        return Result.non_finite
-            except KeyboardInterrupt:
-                checkpoint.save(self.state_tree())
-                return Result.interrupted
-        checkpoint.save(self.state_tree())
-        return Result.converged
+    @property
+    def finished(self) -> bool:
+        """Whether both phases are over."""
+        return self.phases.finished
 
-    def _block(self, bar: Progress) -> None:
+    @property
+    def broken(self) -> bool:
+        """Whether a parameter is no number."""
+        return not np.isfinite(self.state.flat).all()
+
+    def advance(self, bar: Progress) -> None:
+        """Run a block of iterations."""
         schedule = self.phases.next()
         before, phase = time.perf_counter(), self.phases.phase
         design = jnp.asarray(self.roles.design)
@@ -169,38 +162,28 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     out = session.value(flat, np.asarray(state.centre))
     if session.grids is not None:
         session.look_around(flat, out)
-    params = job.layout.params(flat)
-    count, gaussian = count_observations(job.program, job.pop, params)
-    history = _history(run, count and 2 * float(np.asarray(out.value).sum()) - gaussian * float(np.log(2 * np.pi)))
     why = "the phases are complete" if result is Result.converged else result.meaning
     covariance = np.asarray(state.square - state.centre[:, :, None] * state.centre[:, None, :])
-    return Fit(
-        session=session,
+    fit = Fit(
+        **evaluated_fields(session, flat, out),
         method=run.saem,
-        params=params,
-        flat=flat,
-        eta=np.asarray(out.eta),
-        value=np.asarray(out.value),
-        hessian=np.asarray(out.hessian),
-        codes=np.asarray(out.code),
-        n_observations=count,
-        n_gaussian=gaussian,
         penalty=session.penalty(flat)[0],
         free=job.free,
         gradient=np.full(flat.size, np.nan),
         result=result,
         why=why,
-        history=history,
         timing={
             "compile": run.compile_seconds,
-            "search": float(history["seconds"].sum()),
-            "evaluations": len(history),
+            "search": float(sum(row["seconds"] for row in run.rows)),
+            "evaluations": len(run.rows),
             "total": seconds,
         },
-        solver_error=None if session.grids is None else dict(session.grids.error),
+        solver_error=solver_error(session),
         moments=(np.asarray(state.centre), covariance),
         **job.record(),
     )
+    fit.history = _history(run, fit.ofv)
+    return fit
 
 
 def _history(run: _Run, ofv: float) -> pd.DataFrame:

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from hierax.api.bayes import need_priors
+from hierax.api.blocks import Blocks
 from hierax.api.job import Job
+from hierax.api.outcome import sampled_fields, solver_error
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.counts import count_observations
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
@@ -42,18 +43,16 @@ def fit_vi(job: Job, vi: VI, checkpoint: Checkpoint) -> Fit:
         job.counted = dict(job.priors)
         need_priors(job, "VI with a guide of the population parameters")
     run = _Run(job, vi, job.session(vi.objective))
-    saved = checkpoint.load(run.tree())
-    if saved is not None:
-        run.restore(saved)
     result = run.go(checkpoint)
     return _finish(run, result, time.perf_counter() - began)
 
 
-class _Run:
+class _Run(Blocks):
     """One run of VI: its state, its learning rates, and what it has shown."""
 
     def __init__(self, job: Job, vi: VI, session: Session):
-        self.job, self.vi, self.session, self.course = job, vi, session, Course(vi)
+        super().__init__(job, vi)
+        self.vi, self.session, self.course = vi, session, Course(vi)
         out = session.value(job.flat)
         mode = np.nan_to_num(np.asarray(out.eta))
         root = _roots(inverse_blocks(np.asarray(out.hessian)))
@@ -82,37 +81,26 @@ class _Run:
 
     def tree(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        course = self.course
-        turned = -1 if course.turned is None else course.turned
-        numbers = {"done": course.done, "turned": turned, "cooling": course.cooling}
-        arrays = {"bounds": np.array(course.bounds), "seconds": np.array(self.seconds)}
-        return {"state": self.state, **{name: np.array(value) for name, value in numbers.items()}, **arrays}
+        return {"state": self.state, "course": self.course.state(), "seconds": np.array(self.seconds)}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.state = jax.tree.map(jnp.asarray, saved["state"])
-        course, turned = self.course, int(saved["turned"])
-        course.done, course.turned = int(saved["done"]), None if turned < 0 else turned
-        course.cooling, course.bounds = int(saved["cooling"]), saved["bounds"].tolist()
+        self.course.restore(saved["course"])
         self.seconds = saved["seconds"].tolist()
 
-    def go(self, checkpoint: Checkpoint) -> Result:
-        """Run to the end, or until interrupted."""
-        with Progress(self.job.progress, self.vi.label, 0.0) as bar, checkpoint.watching():
-            bar.begin(self.job.layout.params(self.job.flat))
-            try:
-                while not self.course.finished:
-                    self._block(bar)
-                    checkpoint.offer(self.tree)
-                    if not np.isfinite(self.course.bounds[-BLOCK:]).any():
-                        return Result.non_finite
-            except KeyboardInterrupt:
-                checkpoint.save(self.tree())
-                return Result.interrupted
-        checkpoint.save(self.tree())
-        return Result.converged
+    @property
+    def finished(self) -> bool:
+        """Whether the learning rate has fallen all the way."""
+        return self.course.finished
 
-    def _block(self, bar: Progress) -> None:
+    @property
+    def broken(self) -> bool:
+        """Whether a whole block had no finite bound."""
+        return not np.isfinite(self.course.bounds[-BLOCK:]).any()
+
+    def advance(self, bar: Progress) -> None:
+        """Run a block of steps."""
         before, course = time.perf_counter(), self.course
         rows = self._rows()
         flat = jnp.asarray(self.job.flat)
@@ -174,9 +162,6 @@ def _roots(blocks: np.ndarray) -> np.ndarray:
 def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     job, vi, session, course = run.job, run.vi, run.session, run.course
     flat, key = np.asarray(run.flat()), jax.random.key(job.seed)
-    mean, covariance = run.moments()
-    params = job.layout.params(flat)
-    count, gaussian = count_observations(job.program, job.pop, params)
     bounds = np.array(course.bounds)
     steps = pd.DataFrame({"start": 0, "iteration": np.arange(len(bounds)), "bound": bounds})
     steps["ofv"], steps["gradient"] = np.nan, np.nan
@@ -190,16 +175,8 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         samples = Samples(np.asarray(draw(noise)), None, {})
     why = "the smoothed bound has no trend" if result is Result.converged else result.meaning
     return Fit(
-        session=session,
+        **sampled_fields(session, flat, run.moments()),
         method=vi,
-        params=params,
-        flat=flat,
-        eta=mean,
-        value=np.full(job.pop.n_subjects, np.nan),
-        hessian=inverse_blocks(covariance),
-        codes=np.zeros(job.pop.n_subjects, int),
-        n_observations=count,
-        n_gaussian=gaussian,
         penalty=session.penalty(flat)[0],
         free=job.free,
         gradient=np.full(flat.size, np.nan),
@@ -212,8 +189,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
             "evaluations": len(bounds),
             "total": seconds,
         },
-        solver_error=None if session.grids is None else dict(session.grids.error),
-        moments=(mean, covariance),
+        solver_error=solver_error(session),
         samples=samples,
         variational=Variational(
             run.setting, jax.tree.map(np.asarray, run.state), np.asarray(job.flat), job.layout, elbo

@@ -301,6 +301,18 @@ class Course:
         self.bounds: list[float] = []
         self.cooling = max(-(-vi.steps // 3 // BLOCK), 1) * BLOCK
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return everything that the next block depends on."""
+        turned = -1 if self.turned is None else self.turned
+        numbers = {"done": self.done, "turned": turned, "cooling": self.cooling, "bounds": self.bounds}
+        return {name: np.array(value) for name, value in numbers.items()}
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Go on where a saved run stood."""
+        turned = int(saved["turned"])
+        self.done, self.turned = int(saved["done"]), None if turned < 0 else turned
+        self.cooling, self.bounds = int(saved["cooling"]), saved["bounds"].tolist()
+
     @property
     def finished(self) -> bool:
         """Whether the rate has fallen all the way."""

@@ -1,0 +1,157 @@
+"""Fitting by maximising an approximation of the marginal likelihood: starts, refinements, and the result."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierax.api.job import Job
+from hierax.api.outcome import evaluated_fields, gaussian_constant, solver_error, with_modes
+from hierax.api.progress import Progress
+from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.estimator import Estimator
+from hierax.infer.objective import Evaluated
+from hierax.infer.optimise import Search
+from hierax.infer.recorder import Recorder
+from hierax.infer.result import Result
+from hierax.infer.session import Session, inert_entries
+from hierax.results.fit import Fit
+
+# Further starts lie within this distance of the program's own start in unconstrained space: a factor of e, up or down,
+# for a positive parameter.
+SPREAD = 1.0
+_HISTORY = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
+_REFINEMENTS = 3
+
+
+def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkpoint) -> Fit:
+    """Fit by maximising an approximation of the marginal likelihood; see :func:`hierax.fit`."""
+    began = time.perf_counter()
+    places, seed = job.layout, job.seed
+    session = job.session(estimator)
+    flat, free = job.flat, job.free
+    held, modes = inert_entries(session, flat, free)
+    free = free & ~held
+    session.recorder = recorder = Recorder(checkpoint)
+    try:
+        with Progress(job.progress, estimator.label, gaussian_constant(session, flat)) as bar, checkpoint.watching():
+            bar.begin(places.params(flat))
+            search, history, flat = _multi_start(session, flat, free, starts, seed, bar, modes)
+            search, history, flat, final = _refined(session, search, history, flat, free, bar)
+    finally:
+        recorder.save()
+        session.recorder = None
+    names = places.names()
+    return Fit(
+        **evaluated_fields(session, flat, final),
+        penalty=session.penalty(flat)[0],
+        free=free,
+        gradient=_full(search, free),
+        result=search.result,
+        why=search.why,
+        history=history,
+        held=[names[index] for index in np.flatnonzero(held)],
+        **job.record(),
+        timing={
+            "compile": session.compile_seconds,
+            "search": float(history["seconds"].sum()) if len(history) else 0.0,
+            "evaluations": session.evaluations,
+            "total": time.perf_counter() - began,
+            **_grid_timing(session),
+        },
+        solver_error=solver_error(session),
+    )
+
+
+def _multi_start(
+    session: Session, flat: np.ndarray, free: np.ndarray, starts: int, seed: int, bar: Progress, modes: Any
+) -> tuple[Search, pd.DataFrame, np.ndarray]:
+    """Search from every start; return the best search, all histories, and the flat vector it ended at."""
+    rng = np.random.default_rng(seed)
+    own = session.layout.start(None)
+    best: Search | None = None
+    constant = gaussian_constant(session, flat)
+    frames = []
+    for number in range(starts):
+        begin = flat.copy()
+        if number:
+            begin[free] = own[free] + rng.uniform(-SPREAD, SPREAD, int(free.sum()))
+        try:
+            known = None if number else modes
+            search = session.search(begin, free, lambda row, number=number: bar.show(number, row), known)
+        except KeyboardInterrupt:
+            if best is None:
+                raise
+            search = best._replace(result=Result.interrupted, history=[])
+        frames.append(_rows(search, number, constant))
+        if best is None or _rank(search) < _rank(best):
+            best = search
+        if search.result is Result.interrupted:
+            break
+    assert best is not None
+    if search.result is Result.interrupted:
+        best = best._replace(result=Result.interrupted, why=Result.interrupted.meaning)
+    return best, pd.concat(frames, ignore_index=True).astype({"iteration": int}), _placed(flat, free, best.x)
+
+
+def _rows(search: Search, number: int, constant: float) -> pd.DataFrame:
+    """Return the history of one search, a row an evaluation."""
+    columns = ["iteration", "value", "gradient", "step", "seconds"]
+    frame = pd.DataFrame(search.history, columns=columns, dtype=float).assign(start=number)
+    frame["ofv"] = 2 * frame["value"] - constant
+    frame["seconds"] = frame["seconds"].diff().fillna(frame["seconds"])
+    return frame[_HISTORY]
+
+
+def _placed(flat: np.ndarray, free: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the flat vector with its free entries replaced."""
+    at = flat.copy()
+    at[free] = x
+    return at
+
+
+def _refined(
+    session: Session, search: Search, history: pd.DataFrame, flat: np.ndarray, free: np.ndarray, bar: Progress
+) -> tuple[Search, pd.DataFrame, np.ndarray, Evaluated]:
+    """Judge the steps of ODEs where the search has ended; where they were too long, search on with shorter ones."""
+    final = _finish(session, flat, search)
+    for _ in range(_REFINEMENTS):
+        if search.result is Result.interrupted or session.confirm(flat, final):
+            break
+        passed = len(search.history)
+        search = session.search(flat, free, lambda row: bar.show(0, row), final.eta)
+        more = _rows(search, 0, gaussian_constant(session, flat))
+        more["iteration"] += passed
+        history = pd.concat([history, more], ignore_index=True).astype({"iteration": int})
+        flat = _placed(flat, free, search.x)
+        final = _finish(session, flat, search)
+    else:
+        if session.grids is not None:
+            # What is reported is the error of the grids that the last search ran on.
+            session.look_around(flat, final)
+    return search, history, flat, final
+
+
+def _rank(search: Search) -> tuple[bool, float]:
+    value = search.point.value
+    return (not np.isfinite(value), value)
+
+
+def _finish(session: Session, flat: np.ndarray, search: Search) -> Evaluated:
+    """Evaluate once more at the end, so that modes and values belong to the returned parameters."""
+    return with_modes(session, flat, session.evaluate(flat, search.point.state))
+
+
+def _grid_timing(session: Session) -> dict[str, float]:
+    """Return how often ODE grids were placed, and for how many sizes of them the objective was compiled."""
+    grids = session.grids
+    return {} if grids is None else {"grid placings": grids.placings, "grid sizes": len(grids.sizes)}
+
+
+def _full(search: Search, free: np.ndarray) -> np.ndarray:
+    gradient = np.zeros(free.size)
+    gradient[free] = search.point.gradient
+    return gradient
