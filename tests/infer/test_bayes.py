@@ -9,6 +9,7 @@ import scipy.stats
 import zoo
 
 import hierax as hx
+from hierax.api.bayes import _Chains
 
 PRIORS = {
     "ka": dist.LogNormal(0.5, 1.0),
@@ -130,6 +131,10 @@ def test_map_and_joint_map(linear_data):
     assert "no marginal likelihood" in joint.objective_label
 
 
+def _interrupt():
+    raise KeyboardInterrupt
+
+
 @pytest.mark.filterwarnings(r"ignore:The fit did not converge \(not_mixed\)")
 def test_the_same_seed_gives_the_same_draws_and_a_resumed_run_too(linear_data, tmp_path):
     pop = linear_population(linear_data)
@@ -151,6 +156,15 @@ def test_the_same_seed_gives_the_same_draws_and_a_resumed_run_too(linear_data, t
     assert part.samples.flat.shape[1] == 100
     resumed = hx.fit(linear, pop, sampler, progress=False, checkpoint=file)
     assert np.array_equal(resumed.samples.flat, whole.samples.flat)
+    # Interrupted before there was any block: the file is one that the same fit can go on from.
+    early = tmp_path / "early.ckpt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Chains, "advance", lambda self, bar: _interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            hx.fit(linear, pop, sampler, progress=False, checkpoint=early)
+    assert np.array_equal(
+        hx.fit(linear, pop, sampler, progress=False, checkpoint=early).samples.flat, whole.samples.flat
+    )
     assert np.array_equal(resumed.samples.eta, whole.samples.eta)
 
 

@@ -126,7 +126,7 @@ class _Chains(Blocks):
 
     def tree(self) -> Any:
         """Return what a checkpoint holds."""
-        return {"state": self.state, "draws": self._joined() if self.blocks else ()}
+        return {"state": self.state, "draws": self._joined() if self.blocks else self._none()}
 
     @property
     def finished(self) -> bool:
@@ -154,6 +154,10 @@ class _Chains(Blocks):
         draws = saved["draws"]
         count = draws.num_steps.shape[1] // BLOCK
         self.blocks = [jax.tree.map(lambda x, k=k: x[:, k * BLOCK : (k + 1) * BLOCK], draws) for k in range(count)]
+
+    def _none(self) -> Draws:
+        shapes = self.template()["draws"]
+        return jax.tree.map(lambda leaf: np.zeros((leaf.shape[0], 0, *leaf.shape[2:]), leaf.dtype), shapes)
 
     def _joined(self) -> Draws:
         return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.blocks)
