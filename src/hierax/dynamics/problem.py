@@ -146,7 +146,10 @@ def solve(
 def _up_to_the_last_observation(pop: Population, states: Array, code: Array, when: Array) -> tuple[Array, Array]:
     """Forgive failures after a subject's last observation: there are no states from there on, and that is all."""
     times = jnp.asarray(pop.times)
-    observed = jnp.asarray(pop.record_mask) & (jnp.asarray(pop.records["evid"]) == 0)
+    observed = jnp.asarray(pop.record_mask)
+    # A grid of points for curves has no record items: every point of it is asked for.
+    if "evid" in pop.records:
+        observed &= jnp.asarray(pop.records["evid"]) == 0
     last = jnp.where(observed, times, -jnp.inf).max(-1)
     good = (jnp.isfinite(states) | (times > last[:, None])).all((0, 2))
     harmless = (code != OK) & (when >= last) & good
