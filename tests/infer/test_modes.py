@@ -85,3 +85,19 @@ def test_ebe_labels(theo_pop, theo_fit):
     np.testing.assert_allclose(found["CL"], 2.7515 * np.exp(found["eta"].sel(eta_name="eta[1]")), rtol=1e-3)
     with pytest.raises(KeyError):
         found["nothing"]
+
+
+def test_immense_curvature_converges_where_rounding_is_all_that_is_left():
+    """Rounding of the coordinate alone keeps the decrement above its tolerance: curvature 1e13 times its square."""
+    out = solve(lambda e: 0.5e13 * (jnp.sin(e[:, 0]) - 0.3) ** 2 + jnp.cosh(e[:, 1] - e[:, 0]), np.zeros((3, 2)))
+    assert (out.code == hx.Result.converged).all()
+    assert int(out.iterations) < 30
+    np.testing.assert_allclose(out.eta, np.arcsin(0.3), atol=1e-13)
+
+
+def test_damping_is_raised_without_evaluations():
+    """From the top of a hill the Hessian is negative: one factorisation after another, and one evaluation."""
+    out = solve(lambda e: (1e4 * jnp.cos(e) + 5e2 * e**2).sum(-1), np.full((2, 1), 0.1))
+    assert (out.code == hx.Result.converged).all()
+    # One a refusal would be 25.
+    assert int(out.iterations) <= 15

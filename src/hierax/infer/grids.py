@@ -146,11 +146,11 @@ class Grids:
         if self.look(rough, params, [eta]) > _CLOSE:
             self.tighten(_CLOSE)
             found = self._find(pop, params, eta)
-        # Room for what other random effects than these will need.
-        need = _need(found)
-        for side in (-1.5, 1.5):
-            need = max(need, _need(self._find(pop, params, self._shifted(pop, params, eta, side))))
-        self.sizes.append(self._size(need))
+        # Room for what other random effects than these will need: a fit compiles again for more steps.
+        rng = np.random.default_rng(0)
+        draws = [*np.array([-1.5, 1.5])[:, None, None] * np.ones(np.shape(eta)), *rng.normal(size=(3, *np.shape(eta)))]
+        others = [_need(self._find(pop, params, self._shifted(pop, params, eta, draw))) for draw in draws]
+        self.sizes.append(self._size(max(_need(found), *others)))
 
     def _size(self, need: int) -> int:
         """Return the number of steps to compile for, where so many are needed."""
@@ -186,10 +186,10 @@ class Grids:
                 stacklevel=2,
             )
 
-    def _shifted(self, pop: Population, params: Any, eta: Any, side: float) -> Array:
+    def _shifted(self, pop: Population, params: Any, eta: Any, side: np.ndarray) -> Array:
         """Return all random effects so many prior SDs to one side."""
 
-        def shift(pop: Population, params: Any, eta: Array, side: float) -> Array:
+        def shift(pop: Population, params: Any, eta: Array, side: Array) -> Array:
             clean = sanitise(pop)
             at = jnp.where(jnp.isnan(eta), self.program.reference(clean, params), eta)
             return at + side * self.program.prior_scale(clean, params, at)

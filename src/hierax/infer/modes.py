@@ -15,6 +15,12 @@ from hierax.infer.result import Result
 
 # From so many subjects on, the last eighth of them that have not converged go on alone.
 _MANY, _PART = 256, 8
+# A step so many times longer than the reach is the work of a Hessian that is singular but for rounding: damp it first.
+_LONG, _RAISES = 4.0, 40
+# A step of so many roundings of the coordinates is none.
+_ROUNDING = 256
+# Damping below this is none.
+_SLIGHT = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +150,14 @@ def _iteration(function: PerSubject, newton: Newton) -> Callable[[_State], _Stat
     tol = max(newton.tol, float(eps) ** 2 * 1e4)
 
     def settle(state: _State) -> _State:
-        step, decrement, definite = _direction(state)
-        far = jnp.max(jnp.where(state.reach > 0, jnp.abs(step) / jnp.where(state.reach > 0, state.reach, 1.0), 0.0), -1)
+        damping, (step, decrement, definite, far) = _usable(state)
         step = step / jnp.maximum(far, 1.0)[:, None]
+        state = state._replace(damping=damping)
         # A subject whose start has no finite value stands still: it is reported, and does not hold up the others.
         stuck = ~jnp.isfinite(state.value)
-        done = state.done | stuck | (definite & (decrement <= tol) & (state.damping == 0))
+        # Where the curvature is immense, rounding of the coordinates alone keeps the decrement above any tolerance.
+        still = (jnp.abs(step) <= _ROUNDING * eps * (1 + jnp.abs(state.eta))).all(-1)
+        done = state.done | stuck | (definite & ((decrement <= tol) | still) & (state.damping == 0))
         return state._replace(step=step, decrement=decrement, definite=definite, done=done)
 
     def body(state: _State) -> _State:
@@ -163,9 +171,9 @@ def _iteration(function: PerSubject, newton: Newton) -> Callable[[_State], _Stat
         # Less damping only where the quadratic model foretold the decrease: else acceptance and refusal alternate.
         foretold = 0.5 * jnp.maximum(state.decrement, 0.0)
         faithful = state.value - value >= 0.5 * foretold - room
-        lower = jnp.where(state.damping < 1e-6, 0.0, state.damping * 0.1)
+        lower = jnp.where(state.damping < _SLIGHT, 0.0, state.damping * 0.1)
         kept = jnp.where(faithful, lower, state.damping)
-        damping = jnp.where(accept, kept, jnp.maximum(state.damping * 8.0, 1e-3))
+        damping = jnp.where(accept, kept, _raise(state.damping))
         return settle(
             state._replace(
                 eta=jnp.where(accept[:, None], trial, state.eta),
@@ -189,11 +197,44 @@ def _best(function: PerSubject, starts: tuple[Vectors, ...]) -> Vectors:
     return jnp.take_along_axis(stacked, jnp.argmin(values, axis=0)[None, :, None], axis=0)[0]
 
 
-def _direction(state: _State) -> tuple[Vectors, Float[Array, " subject"], Bool[Array, " subject"]]:
-    """Return damped Newton steps, their decrements, and whether the damped Hessian is positive definite."""
+class _Direction(NamedTuple):
+    """Damped Newton steps, their decrements, whether the damped Hessian is definite, and the length in reaches."""
+
+    step: Vectors
+    decrement: Float[Array, " subject"]
+    definite: Bool[Array, " subject"]
+    far: Float[Array, " subject"]
+
+
+def _usable(state: _State) -> tuple[Float[Array, " subject"], _Direction]:
+    """Return damping under which the Hessian is definite and no step many times too long, and the directions.
+
+    A refused step costs an evaluation of the model; a factorisation costs nothing beside it.
+    """
+
+    def bad(damping: Array) -> Array:
+        found = _direction(state, damping)
+        return ~state.done & jnp.isfinite(state.value) & ~(found.definite & (found.far <= _LONG))
+
+    def raised(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        damping, count = carry
+        return jnp.where(bad(damping), _raise(damping), damping), count + 1
+
+    first = (state.damping, jnp.array(0))
+    damping, _ = jax.lax.while_loop(lambda c: bad(c[0]).any() & (c[1] < _RAISES), raised, first)
+    return damping, _direction(state, damping)
+
+
+def _raise(damping: Float[Array, " subject"]) -> Float[Array, " subject"]:
+    return jnp.maximum(damping * 8.0, 1e-3)
+
+
+def _direction(state: _State, damping: Float[Array, " subject"]) -> _Direction:
+    """Return the directions under some damping."""
     diagonal = jnp.abs(jnp.diagonal(state.hessian, axis1=-2, axis2=-1))
     weight = jnp.maximum(diagonal, 1e-3 * diagonal.max(-1, keepdims=True)) + 1e-12
-    damped = state.hessian + (state.damping[:, None] * weight)[..., None] * jnp.eye(weight.shape[-1])
+    damped = state.hessian + (damping[:, None] * weight)[..., None] * jnp.eye(weight.shape[-1])
     factor, definite = cholesky(damped)
     step = -solve_factored(factor, state.gradient)
-    return step, -(step * state.gradient).sum(-1), definite
+    far = jnp.max(jnp.where(state.reach > 0, jnp.abs(step) / jnp.where(state.reach > 0, state.reach, 1.0), 0.0), -1)
+    return _Direction(step, -(step * state.gradient).sum(-1), definite, far)

@@ -341,8 +341,10 @@ class Course:
     def _flat(self) -> bool:
         """Whether the means of the last blocks, in two halves, no longer rise by more than their noise."""
         means = np.array(self.bounds).reshape(-1, BLOCK).mean(1)
-        if len(means) < 2 * self._WINDOW:
+        # A network learns slowly for long: the longer it has, the longer it must have stood still.
+        window = self._WINDOW if self.vi.guide.local else max(3 * self._WINDOW, len(means) // 4)
+        if len(means) < 2 * window:
             return False
-        before, after = means[-2 * self._WINDOW : -self._WINDOW], means[-self._WINDOW :]
-        noise = np.sqrt((before.var(ddof=1) + after.var(ddof=1)) / self._WINDOW)
+        before, after = means[-2 * window : -window], means[-window:]
+        noise = np.sqrt((before.var(ddof=1) + after.var(ddof=1)) / window)
         return bool(after.mean() - before.mean() < 2 * noise)

@@ -12,6 +12,7 @@ import xarray as xr
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import cholesky
+from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
 from hierax.infer.objective import cached
 from hierax.program.trace import site_log_prob
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
 
-def pointwise_log_likelihood(fit: Fit, flats: np.ndarray, seed: int) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
+def pointwise_log_likelihood(
+    fit: Fit, flats: np.ndarray, seed: int, method: Estimator | None = None
+) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     """Return marginal log likelihoods (chain, draw, subject) and conditional ones (chain, draw, obs) by endpoint.
+
+    The marginal ones are by ``method``, or by the fit's own approximation.
 
     The conditional ones are given one draw of each subject's random effects from the Gaussian at its mode.
     """
-    program, estimator, unravel = fit.program, fit.estimator, fit.layout.unravel
+    program, estimator, unravel = fit.program, method or fit.estimator, fit.layout.unravel
 
     def once(flat: Any, key: Any, eta: Any, pop: Population) -> Any:
         clean = sanitise(pop)
