@@ -34,6 +34,7 @@ lint: $(VENV)/linted
 	$(BIN)/lint-imports
 
 bench: $(VENV)/tested
+	$(PIP) --editable '.[test,bench]'
 	$(BIN)/python -m pytest tests/benchmarks -m benchmark --benchmark-enable
 
 clean:

@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
 import pytest
 import scipy.stats

@@ -122,6 +122,28 @@ def test_parametric_bootstrap_keeps_the_design(pair):
     np.testing.assert_allclose(found.se["beta[1]"], smaller.covariance().se["beta[1]"], rtol=0.6)
 
 
+def test_bootstrap_keeps_priors_that_count(pair):
+    """A prior of SD 0.3 far from the data (SE 7) holds the intercept in every replicate."""
+    _, larger = pair
+    prior = {"beta": dist.Normal(jnp.array([200.0, 10.0]), jnp.array([0.3, 3.0]))}
+    pop, model = larger.pop, larger.program.model
+    fit = hx.fit(model, pop, larger.estimator, priors=prior, use_priors=True, progress=False)
+    found = hx.bootstrap(fit, 3)
+    np.testing.assert_allclose(found.estimates["beta[0]"], 200.0, atol=1.0)
+
+
+@pytest.mark.slow
+def test_intervals_after_saem(theo_pop):
+    """Bootstrap fits by SAEM again; the profile is of the likelihood by quadrature, from its own optimum."""
+    fit = hx.fit(zoo.theophylline, theo_pop, hx.SAEM(objective=hx.AGQ(5)), progress=False)
+    found = hx.bootstrap(fit, 4)
+    assert len(found.estimates) == 4
+    se = fit.covariance("louis").se["sigma"]
+    interval = hx.profile(fit, "sigma")
+    np.testing.assert_allclose(interval.high - interval.low, 2 * 1.96 * se, rtol=0.2)
+    assert interval.curve["rise of -2 log L"].min() > -1e-6
+
+
 def test_strata(theo_fit):
     with pytest.raises(ValueError, match="'WT' has 11 values for 12 subjects"):
         hx.bootstrap(theo_fit, 3, strata="WT")

@@ -29,6 +29,8 @@ from hierax.results.posterior import Samples
 
 # Chains start this far apart, in units of the coordinates (prior or posterior SDs).
 _JITTER = 0.1
+# At so many draws of the first chain the steps of ODEs are judged.
+_JUDGED = 8
 
 
 def need_priors(job: Job, label: str) -> None:
@@ -204,6 +206,18 @@ def _stats(draws: Draws) -> dict[str, np.ndarray]:
     return {name: getattr(draws, name) for name in ("diverging", "num_steps", "energy", "accept_prob")}
 
 
+def _solver_error(session: Session, samples: Samples, eta: np.ndarray) -> dict[str, float] | None:
+    """Return the largest error of each ODE's grid at some of the draws; None where there is no grid."""
+    if session.grids is None:
+        return None
+    worst: dict[str, float] = {}
+    for draw in np.linspace(0, samples.flat.shape[1] - 1, _JUDGED).astype(int):
+        effects = eta if samples.eta is None else samples.eta[0, draw]
+        session.grids.look(session.pop, session.layout.params(samples.flat[0, draw]), [effects])
+        worst = {name: max(error, worst.get(name, 0.0)) for name, error in session.grids.error.items()}
+    return worst
+
+
 def _result(
     job: Job,
     sampler: Any,
@@ -223,6 +237,7 @@ def _result(
         history=pd.DataFrame(columns=["start", "iteration", "ofv", "gradient", "step", "seconds"]),
         timing={"compile": 0.0, "search": 0.0, "evaluations": int(samples.stats["num_steps"].sum()), "total": 0.0},
         samples=samples,
+        solver_error=_solver_error(session, samples, moments[0]),
         **job.record(),
     )
     trouble = out.samples.trouble(out) if out.samples is not None else ""

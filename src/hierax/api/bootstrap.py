@@ -188,13 +188,15 @@ def _replicate(fit: Fit, draw: Callable[[int], Population]) -> Callable[[int], t
         for site in [fit.program.sites.population[name]]
     }
 
+    given = {name: fit.session.priors[name] for name in fit.given_priors if name in fit.session.priors}
+
     def one(k: int) -> tuple[int, int, np.ndarray]:
         with warnings.catch_warnings():
             # How a replicate ended is in its code.
             warnings.simplefilter("ignore", HieraxWarning)
             found = fit_again(
                 fit.program.model, draw(k), fit.method or fit.estimator, init=fit.params, fixed=held or None,
-                use_priors=fit.use_priors, seed=fit.seed + k, progress=False, plate=fit.program.plate,
+                priors=given or None, use_priors=fit.use_priors, seed=fit.seed + k, progress=False, plate=fit.program.plate,
             )  # fmt: skip
         values = fit.layout.natural(found.flat[None])[0][fit.free]
         return k, int(found.result), values

@@ -132,7 +132,8 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0) -> 
     Parameters
     ----------
     fit : Fit
-        By maximisation of a marginal likelihood (FOCE, Laplace, AGQ, ...).
+        By any estimator; what is profiled is the marginal likelihood by ``fit.estimator``, and after SAEM or VI from
+        its optimum, which is near theirs.
     name : str
         An element's name, as in ``fit.summary()``: ``"cl"``, ``"omega[1]"``.
     level : float
@@ -150,15 +151,15 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0) -> 
     session = Session(fit.program, fit.estimator, fit.pop, fit.layout, fit.session.priors)
     free = fit.free.copy()
     free[index] = False
-    known = {0.0: (0.0, fit.flat, fit.eta)}
-    base = fit.value[fit.rows].sum() + fit.penalty
+    top, eta, base = _optimum(fit, session)
+    known = {0.0: (0.0, top, eta)}
 
     def rise(shift: float) -> float:
         """Return −2 log L above its minimum, that many SEs from the estimate."""
         if shift not in known:
             nearest = min(known, key=lambda other: abs(other - shift))
             start = known[nearest][1].copy()
-            start[index] = fit.flat[index] + shift * se
+            start[index] = top[index] + shift * se
             search = session.search(start, free, lambda row: None, known[nearest][2])
             end = start.copy()
             end[free] = search.x
@@ -179,6 +180,19 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0) -> 
         )
     low, high = (natural[shifts.index(end)] if np.isfinite(end) else np.nan for end in ends)
     return Profile(name, curve, float(low), float(high))
+
+
+def _optimum(fit: Fit, session: Session) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return flat vector, modes and −log L + penalty at the top of the likelihood that is profiled.
+
+    A fit by SAEM, VI or NUTS is near the optimum of its ``estimator``, not at it: the search goes on from there.
+    """
+    if fit.method is None:
+        return fit.flat, fit.eta, float(fit.value[fit.rows].sum() + fit.penalty)
+    search = session.search(fit.flat, fit.free, lambda row: None, fit.eta)
+    top = fit.flat.copy()
+    top[fit.free] = search.x
+    return top, search.point.state, search.point.value
 
 
 def _crossing(excess: object, reach: float) -> float:

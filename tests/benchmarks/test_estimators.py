@@ -1,0 +1,120 @@
+"""Timings of SAEM beside ``pynlme``'s in the same run, and of steps of VI and draws of NUTS; run by `make bench`."""
+
+import time
+
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import zoo
+
+import hierax as hx
+
+pytestmark = pytest.mark.benchmark
+
+# Iterations in three phases, chains and moves of each kind that both have.
+PHASES, MOVES = (150, 150, 100), 2
+PRIORS = {
+    "ka": dist.LogNormal(0.5, 1.0),
+    "cl": dist.LogNormal(1.0, 1.0),
+    "v": dist.LogNormal(3.5, 1.0),
+    "omega": dist.HalfNormal(0.5),
+    "sigma": dist.HalfNormal(1.0),
+}
+
+
+def oral(phi, x):
+    """Concentrations of a single oral dose; phi (observation, 3), x (observation, 2): dose and time."""
+    ka, cl, v = np.exp(np.asarray(phi)).T
+    k = cl / v
+    return x[:, 0] * ka / (v * (ka - k)) * (np.exp(-k * x[:, 1]) - np.exp(-ka * x[:, 1]))
+
+
+def columns(pop):
+    """Return (dose, time), values and subject of every observation."""
+    rows, records = np.nonzero(np.asarray(pop.mask["dv"]))
+    dose = np.asarray(pop.events.amount)[rows, 0]
+    return np.stack([dose, np.asarray(pop.times)[rows, records]], 1), np.asarray(pop.dv["dv"])[rows, records], rows
+
+
+def seconds(function, repeats):
+    """Return the best time of some runs and the last result, after one run that compiles and warms up."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        out = function()
+        times.append(time.perf_counter() - start)
+    return min(times), out
+
+
+@pytest.mark.parametrize(("copies", "chains", "ratio"), [(1, 8, 1.0), (100, 1, 20.0)], ids=["12", "1200"])
+def test_saem_beside_pynlme(benchmark, theo_pop, copies, chains, ratio):
+    """The same program, iterations, chains and moves; Theophylline, and a hundred copies of it."""
+    pynlme = pytest.importorskip("pynlme")
+    pop = theo_pop[np.tile(np.arange(12), copies)]
+    saem = hx.SAEM(
+        exploratory=PHASES[0] + PHASES[1],
+        smoothing=PHASES[2],
+        automatic=False,
+        chains=chains,
+        kernels=hx.Kernels(MOVES, MOVES, MOVES),
+    )
+    fit = benchmark(lambda: hx.fit(zoo.theophylline, pop, saem, progress=False))
+    x, y, group = columns(pop)
+    start = np.array([0.45, 1.0, 3.45])
+
+    def peer():
+        return pynlme.fit_nlme(
+            x, y, group, None, oral, start, method="SAEM", random_state=1, n_iterations=PHASES,
+            n_mcmc_iterations=(MOVES,) * 3, n_chains=chains, vectorization="full",
+        )  # fmt: skip
+
+    theirs, found = seconds(peer, 1 if copies > 1 else 3)
+    exact = -2 * hx.log_likelihood(fit, hx.AGQ(9)).log_likelihood / copies
+    benchmark.extra_info.update(
+        pynlme_seconds=theirs,
+        pynlme_estimates=np.exp(found[0]).tolist(),
+        estimates=[float(fit.params[name]) for name in ("ka", "cl", "v")],
+        minus_two_ll_by_quadrature=exact,
+        ratio=theirs / benchmark.stats.stats.min,
+    )
+    print(benchmark.extra_info)
+    # An accuracy beside the time; of 12 subjects so few chains leave some noise.
+    np.testing.assert_allclose(exact, 360.70071, atol=0.1)
+    assert theirs / benchmark.stats.stats.min > ratio
+
+
+def test_saem_of_1200_subjects(benchmark, theo_pop):
+    """Four hundred iterations, compiled, with the kernels that SAEM has by itself."""
+    pop = theo_pop[np.tile(np.arange(12), 100)]
+    saem = hx.SAEM(exploratory=300, smoothing=100, automatic=False)
+    fit = benchmark(lambda: hx.fit(zoo.theophylline, pop, saem, progress=False))
+    exact = hx.log_likelihood(fit, hx.AGQ(9)).minus_two / 100
+    benchmark.extra_info.update(minus_two_ll_by_quadrature=exact)
+    np.testing.assert_allclose(exact, 360.70071, atol=0.1)
+
+
+@pytest.mark.parametrize("vi", [hx.VI(steps=1500), hx.VI(samples=64, steps=1500)], ids=["elbo", "K64"])
+def test_vi_fit(benchmark, theo_pop, vi):
+    fit = benchmark.pedantic(
+        lambda: hx.fit(zoo.theophylline, theo_pop, vi, progress=False), rounds=2, warmup_rounds=1
+    )
+    exact = hx.log_likelihood(fit, hx.AGQ(9)).minus_two
+    benchmark.extra_info.update(
+        minus_two_ll_by_quadrature=exact, seconds_a_step=fit.timing["search"] / len(fit.history)
+    )
+    np.testing.assert_allclose(exact, 360.70071, atol=0.5)
+
+
+@pytest.mark.parametrize("sampler", [hx.NUTS(), hx.MarginalNUTS()], ids=["NUTS", "MarginalNUTS"])
+def test_effective_draws_a_second(benchmark, theo_pop, sampler):
+    fit = benchmark.pedantic(
+        lambda: hx.fit(zoo.theophylline, theo_pop, sampler, priors=PRIORS, progress=False), rounds=1, warmup_rounds=1
+    )
+    table = fit.summary()
+    benchmark.extra_info.update(
+        least_ess=float(table["ess_bulk"].min()),
+        ess_a_second=float(table["ess_bulk"].min()) / benchmark.stats.stats.min,
+        r_hat=float(table["r_hat"].max()),
+    )
+    assert table["r_hat"].max() < 1.01
