@@ -6,6 +6,7 @@ function. Start with ``hx.read_nonmem``, ``hx.check`` and ``hx.fit``.
 
 import importlib.metadata as _metadata
 
+from hierax import nn as nn
 from hierax.api.bootstrap import Bootstrap as Bootstrap
 from hierax.api.bootstrap import bootstrap as bootstrap
 from hierax.api.fit import ebe as ebe
@@ -55,6 +56,8 @@ from hierax.infer.quadrature import AGQ as AGQ
 from hierax.infer.result import Result as Result
 from hierax.infer.saem import SAEM as SAEM
 from hierax.infer.vi import VI as VI
+from hierax.nn.flow import flow as flow
+from hierax.nn.transform import NeuralTransform as NeuralTransform
 from hierax.program.observe import observe as observe
 from hierax.results.compare import loo as loo
 from hierax.results.fit import Evaluation as Evaluation

@@ -96,9 +96,7 @@ def test_saem_of_1200_subjects(benchmark, theo_pop):
 
 @pytest.mark.parametrize("vi", [hx.VI(steps=1500), hx.VI(samples=64, steps=1500)], ids=["elbo", "K64"])
 def test_vi_fit(benchmark, theo_pop, vi):
-    fit = benchmark.pedantic(
-        lambda: hx.fit(zoo.theophylline, theo_pop, vi, progress=False), rounds=2, warmup_rounds=1
-    )
+    fit = benchmark.pedantic(lambda: hx.fit(zoo.theophylline, theo_pop, vi, progress=False), rounds=2, warmup_rounds=1)
     exact = hx.log_likelihood(fit, hx.AGQ(9)).minus_two
     benchmark.extra_info.update(
         minus_two_ll_by_quadrature=exact, seconds_a_step=fit.timing["search"] / len(fit.history)

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 import scipy.stats
 import zoo
 from zoo import POSITIVE
 
 import hierax as hx
+from hierax.api.bootstrap import Bootstrap
 
 
 def lines(pop):
@@ -162,3 +164,18 @@ def test_strata_are_kept():
     draw = _resample(types.SimpleNamespace(pop=pop), groups, 0)
     for k in range(3):
         assert np.sum(np.asarray(draw(k).covariates["sex"])[:12]) == 4
+
+
+def test_bca_of_a_mean_is_what_its_formula_says():
+    """Replicates with known bias and acceleration: the shares by hand, and percentiles where both are 0."""
+    values = np.arange(1000.0)
+    original = pd.Series({"a": 399.5, "b": 499.5})
+    table = pd.DataFrame({"a": values, "b": values})
+    found = Bootstrap(table, pd.Series(dtype=object), original, pd.Series({"a": 0.1, "b": 0.0}))
+    ends = found.interval(0.9)
+    np.testing.assert_allclose(ends.loc["b"], found.interval(0.9, "percentile").loc["b"])
+    z0, z = scipy.stats.norm.ppf(0.4), scipy.stats.norm.ppf([0.05, 0.95])
+    shares = scipy.stats.norm.cdf(z0 + (z0 + z) / (1 - 0.1 * (z0 + z)))
+    np.testing.assert_allclose(ends.loc["a"], np.quantile(values, shares))
+    with pytest.raises(ValueError, match="interval\\(kind='bc'\\) is not known"):
+        found.interval(kind="bc")

@@ -17,12 +17,13 @@ from hierax.api.outcome import sampled_fields, solver_error
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.course import Course
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
-from hierax.infer.vi import BLOCK, VI, Course, Setting, State, begin, block, moved, place
+from hierax.infer.vi import BLOCK, VI, Setting, State, begin, block, moved, place, prepared
 from hierax.program.priors import penalty
 from hierax.results.conditional import inverse_blocks
 from hierax.results.fit import Fit
@@ -136,9 +137,10 @@ class _Run(Blocks):
 
         def run(parameters: Any, flat: Any, design: Any, pop: Any) -> Any:
             guide, start = self.vi.guide, jnp.asarray(self.job.flat)
-            member = guide.at(parameters, sanitise(pop))
+            clean, away = sanitise(pop), moved(self.setting, flat, start, design)
+            member = guide.at(parameters, clean, prepared(self.setting, parameters, flat, away, clean))
             mean, covariance = guide.moments(member, jax.random.key(self.job.seed), self._shape())
-            return mean - moved(self.setting, flat, start, design), covariance
+            return mean - away, covariance
 
         function = jax.jit(run)
         mean, covariance = function(self.state.guide, self.flat(), self.design, self.session.pop)

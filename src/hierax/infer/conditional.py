@@ -12,9 +12,8 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
-from hierax.infer.kernels import Kernels, begin, sweep
+from hierax.infer.kernels import Kernels, begin, landscape, sweep
 from hierax.infer.objective import cached
-from hierax.infer.saem import landscape
 from hierax.program.density import Program
 
 # Iterations to find the right step lengths, and between two draws that are kept.

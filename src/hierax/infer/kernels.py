@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors, cholesky, push_basis
+from hierax.program.density import Program
 
 # Kinds of moves; the first only looks at the density where the chain stands.
 _LOOK, _POPULATION, _COMPONENT, _BLOCK = range(4)
@@ -199,3 +201,11 @@ def conditional_root(covariance: Blocks, root: Blocks) -> Blocks:
 
 
 __all__ = ["Chains", "Kernels", "Landscape", "begin", "conditional_root", "sweep"]
+
+
+def landscape(program: Program, pop: Population, params: Any, centre: Vectors, square: Blocks) -> Landscape:
+    """Return prior mean and root, and the root of the conditional covariance by averaged moments."""
+    mean = program.reference(pop, params)
+    root = program.prior_root(pop, params, mean)
+    covariance = square - centre[:, :, None] * centre[:, None, :]
+    return Landscape(mean, root, conditional_root(covariance, root))

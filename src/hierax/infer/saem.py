@@ -16,7 +16,7 @@ from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.estimator import Estimator
-from hierax.infer.kernels import Chains, Kernels, Landscape, begin, conditional_root, sweep
+from hierax.infer.kernels import Chains, Kernels, Landscape, begin, landscape, sweep
 from hierax.infer.laplace import Laplace
 from hierax.infer.mstep import gradient_and_hessian, minimise_by_newton, newton_step, prior_loss, shifted, solve_shift
 from hierax.infer.procedure import Procedure
@@ -343,18 +343,7 @@ class Iteration:
         return state._replace(flat=flat, optimiser=inner)
 
 
-def landscape(program: Program, pop: Population, params: Any, centre: Vectors, square: Blocks) -> Landscape:
-    """Return prior mean and root, and the root of the conditional covariance by averaged moments."""
-    mean = program.reference(pop, params)
-    root = program.prior_root(pop, params, mean)
-    covariance = square - centre[:, :, None] * centre[:, None, :]
-    return Landscape(mean, root, conditional_root(covariance, root))
-
-
 def one_subject(pop: Population) -> Population:
     """Return the first real subject of a population, inside traced code."""
     first = jnp.argmax(jnp.asarray(pop.subject_mask))[None]
     return pop[first]
-
-
-__all__ = ["SAEM", "Iteration", "Schedule", "State", "Trace", "block", "by_optimiser", "landscape", "start"]

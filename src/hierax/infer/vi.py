@@ -15,8 +15,9 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Vectors
+from hierax.infer.curvature import fisher_hessian
 from hierax.infer.estimator import Estimator
-from hierax.infer.guides import Guide, Normal
+from hierax.infer.guide import Guide, Near, Normal
 from hierax.infer.laplace import Laplace
 from hierax.infer.mstep import shifted
 from hierax.infer.procedure import Procedure
@@ -96,7 +97,7 @@ class VI(Procedure):
     def refusals(self, program: Program, pop: Population) -> list[str]:
         """Say why VI cannot treat a program; empty where it can."""
         if program.sites.effects:
-            return []
+            return self.guide.refusals(program, pop)
         return ["VI approximates random effects' distributions, but the program has none. Use NaivePooled()."]
 
     def scaler(self) -> optax.GradientTransformation:
@@ -168,6 +169,16 @@ def moved(setting: Setting, here: Array, flat: Array, design: Array) -> Vectors:
     return shifted(design, here[index] - flat[index])
 
 
+def prepared(setting: Setting, guide: Any, here: Array, away: Vectors, pop: Population) -> Any:
+    """Return what the guide takes from the model at the flat vector ``here``, as constants."""
+    program, params = setting.program, setting.params_of(here)
+    near = Near(
+        lambda phi: program.log_joint(pop, params, phi - away),
+        lambda phi: fisher_hessian(program, pop, params, phi - away),
+    )
+    return jax.lax.stop_gradient(setting.vi.guide.prepare(guide, pop, near))
+
+
 def entropy(population: Any) -> Array:
     """Return the entropy of the population parameters' guide, up to a constant; 0 of a point."""
     return jnp.sum(population["log_scale"]) if "log_scale" in population else jnp.zeros(())
@@ -182,10 +193,12 @@ def bound(
     design: Array,
     weight: Array,
     key: Any,
+    known: Any = None,
 ) -> tuple[Array, Any, Any, Float[Array, " subject"]]:
     """Return the bound of the log likelihood, and its gradients in the population's parameters and the guide's.
 
-    ``weight`` multiplies each subject (0 for padded ones, N/B in a batch). Also the bound by subject.
+    ``weight`` multiplies each subject (0 for padded ones, N/B in a batch); ``known`` is what the guide takes from the
+    model. Also the bound by subject.
     """
     vi, program = setting.vi, setting.program
     size, count = len(program.effect_names), pop.n_subjects
@@ -194,11 +207,11 @@ def bound(
     flat_noise = jax.random.normal(flat_key, population["loc"].shape)
 
     def draw(guide: Any) -> Array:
-        member = vi.guide.at(guide, pop)
+        member = vi.guide.at(guide, pop, known)
         return jax.vmap(lambda z: vi.guide.sample(member, z))(noise)
 
     def log_weights(phi: Array, population: Any, guide: Any) -> Array:
-        member = vi.guide.at(guide, pop)
+        member = vi.guide.at(guide, pop, known)
         here = place(setting, population, flat, flat_noise)
         params, away = setting.params_of(here), moved(setting, here, flat, design)
         joint = jax.vmap(lambda p: program.log_joint(pop, params, p - away))(phi)
@@ -281,70 +294,3 @@ def _climb(
     updates, new = scaler.update(safe, state, values)
     moved = jax.tree.map(lambda value, change: value + jnp.where(good, rate * change, 0.0), values, updates)
     return moved, jax.tree.map(lambda fresh, old: jnp.where(good, fresh, old), new, state)
-
-
-class Course:
-    """Learning rates: full until the smoothed bound has no trend, then falling.
-
-    Attributes
-    ----------
-    done : int
-        Steps so far.
-    turned : int or None
-        When the rate began to fall.
-    """
-
-    _WINDOW = 5
-
-    def __init__(self, vi: VI):
-        self.vi, self.done, self.turned = vi, 0, None
-        self.bounds: list[float] = []
-        self.cooling = max(-(-vi.steps // 3 // BLOCK), 1) * BLOCK
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return everything that the next block depends on."""
-        turned = -1 if self.turned is None else self.turned
-        numbers = {"done": self.done, "turned": turned, "cooling": self.cooling, "bounds": self.bounds}
-        return {name: np.array(value) for name, value in numbers.items()}
-
-    def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """Go on where a saved run stood."""
-        turned = int(saved["turned"])
-        self.done, self.turned = int(saved["done"]), None if turned < 0 else turned
-        self.cooling, self.bounds = int(saved["cooling"]), saved["bounds"].tolist()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the rate has fallen all the way."""
-        return self.turned is not None and self.done >= self.turned + self.cooling
-
-    def rates(self) -> np.ndarray:
-        """Return the learning rates of the next block."""
-        number = self.done + np.arange(BLOCK)
-        if self.turned is None:
-            return np.full(BLOCK, self.vi.learning_rate)
-        share = (number - self.turned) / self.cooling
-        return self.vi.learning_rate * 0.01**share
-
-    def take(self, bounds: np.ndarray) -> None:
-        """Take note of the bounds of a block, and judge whether the rate should begin to fall."""
-        self.done += BLOCK
-        self.bounds += [float(value) for value in bounds]
-        if self.turned is not None:
-            return
-        full = self.done >= self.vi.steps - self.cooling
-        if full or (self.vi.automatic and self._flat()):
-            self.turned = self.done
-            # A search that has ended early is cooled for as long as it has lasted, at most.
-            self.cooling = min(self.cooling, max(self.done // 2 // BLOCK, 3) * BLOCK)
-
-    def _flat(self) -> bool:
-        """Whether the means of the last blocks, in two halves, no longer rise by more than their noise."""
-        means = np.array(self.bounds).reshape(-1, BLOCK).mean(1)
-        # A network learns slowly for long: the longer it has, the longer it must have stood still.
-        window = self._WINDOW if self.vi.guide.local else max(3 * self._WINDOW, len(means) // 4)
-        if len(means) < 2 * window:
-            return False
-        before, after = means[-2 * window : -window], means[-window:]
-        noise = np.sqrt((before.var(ddof=1) + after.var(ddof=1)) / window)
-        return bool(after.mean() - before.mean() < 2 * noise)

@@ -13,7 +13,7 @@ import pandas as pd
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.roles import find_roles
-from hierax.infer.vi import Setting, bound, moved, place
+from hierax.infer.vi import Setting, bound, moved, place, prepared
 from hierax.program.parameters import Layout
 
 
@@ -54,9 +54,10 @@ class Variational:
         size = len(self.setting.program.effect_names)
 
         def run(parameters: Any, here: Any, design: Any, pop: Population) -> Any:
-            member = guide.at(parameters, sanitise(pop))
+            clean, away = sanitise(pop), moved(self.setting, here, jnp.asarray(self.flat), design)
+            member = guide.at(parameters, clean, prepared(self.setting, parameters, here, away, clean))
             mean, covariance = guide.moments(member, jax.random.key(0), (pop.n_subjects, size))
-            return mean - moved(self.setting, here, jnp.asarray(self.flat), design), covariance
+            return mean - away, covariance
 
         rows = np.flatnonzero(np.asarray(pop.subject_mask))
         mean, covariance = jax.jit(run)(self.state.guide, self._centre(), self._design(pop), pop)
@@ -69,10 +70,11 @@ class Variational:
 
         def run(population: Any, guide: Any, design: Any, pop: Population, keys: Any) -> Any:
             clean, ones = sanitise(pop), jnp.asarray(pop.subject_mask).astype(float)
+            flat, here = jnp.asarray(self.flat), self._centre()
+            known = prepared(setting, guide, here, moved(setting, here, flat, design), clean)
 
             def once(key: Any) -> Any:
-                flat = jnp.asarray(self.flat)
-                return bound(setting, population, guide, flat, clean, design, ones, key)[3]
+                return bound(setting, population, guide, flat, clean, design, ones, key, known)[3]
 
             return jax.lax.map(once, keys).mean(0)
 

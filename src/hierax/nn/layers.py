@@ -1,0 +1,111 @@
+"""The layers of a flow: maps of R^d to itself with exact inverses and log determinants."""
+
+from __future__ import annotations
+
+import flax.linen as linen
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hierax.nn import spline
+from hierax.nn.masked import Autoregressive, Conditioner
+
+# Scales of an affine layer stay between the inverse of this power of e and the power itself.
+_STRETCH = 3.0
+
+Mapped = tuple[Float[Array, "... size"], Float[Array, "..."]]
+
+
+def _stretch(raw: Array) -> Array:
+    return _STRETCH * jnp.tanh(raw / _STRETCH)
+
+
+class _Elementwise:
+    """One coordinate at a time, given its numbers: affine, or a spline."""
+
+    def __init__(self, kind: str, bins: int, bound: float):
+        self.kind, self.bins, self.bound = kind, bins, bound
+
+    @property
+    def numbers(self) -> int:
+        return 2 if self.kind == "affine" else spline.parameters(self.bins) + 2
+
+    def forward(self, raw: Array, z: Array) -> tuple[Array, Array]:
+        shift, log_scale = raw[..., 0], _stretch(raw[..., 1])
+        if self.kind == "spline":
+            z, log_slope = spline.forward(spline.knots(raw[..., 2:], self.bound), z)
+            return z * jnp.exp(log_scale) + shift, log_scale + log_slope
+        return z * jnp.exp(log_scale) + shift, log_scale
+
+    def inverse(self, raw: Array, x: Array) -> tuple[Array, Array]:
+        shift, log_scale = raw[..., 0], _stretch(raw[..., 1])
+        z = (x - shift) * jnp.exp(-log_scale)
+        if self.kind == "spline":
+            z, log_slope = spline.inverse(spline.knots(raw[..., 2:], self.bound), z)
+            return z, log_slope - log_scale
+        return z, -log_scale
+
+
+class AutoregressiveLayer(linen.Module):
+    """Coordinate k is mapped as the base coordinates before it say.
+
+    One pass of the network forwards, as many as there are coordinates backwards.
+    """
+
+    size: int
+    kind: str
+    width: int
+    depth: int
+    bins: int
+    bound: float
+
+    @linen.compact
+    def __call__(self, x: Array, context: Array | None = None, *, inverse: bool = False) -> Mapped:
+        """Return the mapped points and log determinants."""
+        element = _Elementwise(self.kind, self.bins, self.bound)
+        network = Autoregressive(self.size, element.numbers, self.width, self.depth)
+        if not inverse:
+            out, slopes = element.forward(network(x, context), x)
+            return out, slopes.sum(-1)
+        z, slopes = jnp.zeros_like(x), jnp.zeros_like(x)
+        for k in range(self.size):
+            value, slope = element.inverse(network(z, context)[..., k, :], x[..., k])
+            z, slopes = z.at[..., k].set(value), slopes.at[..., k].set(slope)
+        return z, slopes.sum(-1)
+
+
+class CouplingLayer(linen.Module):
+    """The second half of the coordinates is mapped as the first half says: one pass either way."""
+
+    size: int
+    kind: str
+    width: int
+    depth: int
+    bins: int
+    bound: float
+
+    @linen.compact
+    def __call__(self, x: Array, context: Array | None = None, *, inverse: bool = False) -> Mapped:
+        """Return the mapped points and log determinants."""
+        element, kept = _Elementwise(self.kind, self.bins, self.bound), self.size // 2
+        # With one coordinate nothing is kept, and a constant stands for it.
+        known = x[..., :kept] if kept else jnp.ones_like(x[..., :1])
+        raw = Conditioner(self.size - kept, element.numbers, self.width, self.depth)(known, context)
+        out, slopes = (element.inverse if inverse else element.forward)(raw, x[..., kept:])
+        return jnp.concatenate([x[..., :kept], out], axis=-1), slopes.sum(-1)
+
+
+class LinearLayer(linen.Module):
+    """A matrix L·U with a positive diagonal: mixes the coordinates, the identity before any training."""
+
+    size: int
+
+    @linen.compact
+    def __call__(self, x: Array, context: Array | None = None, *, inverse: bool = False) -> Mapped:
+        """Return the mapped points and log determinants."""
+        zeros, shape = linen.initializers.zeros, (self.size, self.size)
+        lower = jnp.tril(self.param("lower", zeros, shape), -1) + jnp.eye(self.size)
+        log_diagonal = _stretch(self.param("log_diagonal", zeros, (self.size,)))
+        upper = jnp.triu(self.param("upper", zeros, shape), 1) + jnp.diag(jnp.exp(log_diagonal))
+        matrix = jnp.linalg.inv(lower @ upper) if inverse else lower @ upper
+        log_det = jnp.full(x.shape[:-1], log_diagonal.sum())
+        return x @ matrix.T, -log_det if inverse else log_det

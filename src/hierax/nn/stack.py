@@ -1,0 +1,81 @@
+"""A stack of flow layers as one flax module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as linen
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from hierax.nn.layers import AutoregressiveLayer, CouplingLayer, LinearLayer, Mapped
+
+KINDS = ("spline", "affine", "coupling", "affine-coupling")
+MIXINGS = ("reverse", "linear", "none")
+
+
+class Stack(linen.Module):
+    """Layers of one kind, every other one on the coordinates in reverse; the identity before any training.
+
+    Parameters
+    ----------
+    size : int
+        Coordinates.
+    kind : {"spline", "affine", "coupling", "affine-coupling"}
+        Rational-quadratic splines or affine maps, whose numbers depend on the coordinates before (autoregressive), or
+        on the other half (coupling).
+    layers : int
+    width, depth : int
+        Of each layer's network.
+    bins, bound : int, float
+        Of the splines: the identity, but for shift and scale, outside [-bound, bound].
+    mixing : {"reverse", "linear", "none"}
+        What stands between layers: the coordinates in reverse, a learned matrix as well, or nothing.
+
+    Notes
+    -----
+    Papamakarios et al. (2021), J Mach Learn Res 22:57; splines: Durkan, Bekasov, Murray & Papamakarios (2019).
+    """
+
+    size: int
+    kind: str = "spline"
+    layers: int = 2
+    width: int = 16
+    depth: int = 1
+    bins: int = 5
+    bound: float = 4.0
+    mixing: str = "reverse"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.mixing not in MIXINGS:
+            raise ValueError(
+                f"A flow of kind={self.kind!r} and mixing={self.mixing!r} is not known. Kinds are {list(KINDS)}, "
+                f"mixings {list(MIXINGS)}."
+            )
+        if min(self.size, self.layers, self.width, self.depth) < 1 or self.bins < 2:
+            raise ValueError("A flow needs size, layers, width and depth of 1 or more, and 2 bins or more.")
+        super().__post_init__()
+
+    def _layers(self) -> list[tuple[Any, bool]]:
+        """Return the layers in order, and whether each acts on the coordinates in reverse."""
+        family = CouplingLayer if "coupling" in self.kind else AutoregressiveLayer
+        element = "affine" if self.kind.startswith("affine") else "spline"
+        out: list[tuple[Any, bool]] = []
+        for index in range(self.layers):
+            layer = family(self.size, element, self.width, self.depth, self.bins, self.bound, name=f"layer_{index}")
+            out.append((layer, self.mixing != "none" and index % 2 == 1))
+            if self.mixing == "linear" and index < self.layers - 1:
+                out.append((LinearLayer(self.size, name=f"linear_{index}"), False))
+        return out
+
+    @linen.compact
+    def __call__(self, x: Array, context: Array | None = None, *, inverse: bool = False) -> Mapped:
+        """Return the mapped points, (..., size), and log determinants, (...)."""
+        total = jnp.zeros(x.shape[:-1])
+        layers = self._layers()
+        for layer, reverse in reversed(layers) if inverse else layers:
+            x = x[..., ::-1] if reverse else x
+            x, log_det = layer(x, context, inverse=inverse)
+            x = x[..., ::-1] if reverse else x
+            total = total + log_det
+        return x, total
