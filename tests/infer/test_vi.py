@@ -1,5 +1,8 @@
 """Variational inference held to exact likelihoods, and its mini-batches, seeds and interruptions to themselves."""
 
+import dataclasses
+
+import indirect
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -226,3 +229,48 @@ def test_the_known_bias_of_the_elbo_and_its_cure(times, low, high):
     assert mean["elbo"][1] < 0.9 * mean["saem"][1]
     ratio = mean["weighted"] / mean["saem"]
     assert np.all((low <= ratio) & (ratio <= high)), ratio
+
+
+@pytest.mark.study
+def test_an_amortised_guide_is_as_good_as_one_of_each_subject():
+    """Indirect response, 1 000 training subjects: bounds of 200 others, by the encoder and by guides of their own."""
+    truth = {name: indirect.TRUTH[name] for name in ("Ka", "Kout", "Smax", "n", "Kin", "SC50")}
+    truth |= {"omega": 0.3, "sigma": 0.1}
+
+    def data(count, seed):
+        pop = indirect.design(count, seed)
+        drawn = hx.simulate(indirect.model(), pop, params=truth, seed=seed)
+        return pop.with_dv(dv=drawn["dv"].values[0])
+
+    model, train, test = indirect.model(), data(1000, 1), data(200, 2)
+    vi = hx.VI(guide=hx.guides.Amortised(), batch=100, steps=4000, learning_rate=4e-3, automatic=False)
+    fit = hx.fit(model, train, vi, progress=False)
+    own = hx.fit(model, test, hx.VI(steps=3000), init=fit, fixed=list(fit.params), progress=False)
+    gap = own.variational.bounds(test) - fit.variational.bounds(test)
+    print(gap.describe())
+    assert gap.mean() < 0.5
+    # The network alone, which has seen too few subjects, is several nats worse.
+    guide = hx.guides.Amortised(refine=0)
+    setting = fit.variational.setting._replace(vi=dataclasses.replace(vi, guide=guide))
+    alone = dataclasses.replace(fit.variational, setting=setting)
+    assert alone.bounds(test).mean() < fit.variational.bounds(test).mean()
+
+
+def test_refined_encodings_are_modes(theo_pop):
+    """A hardly trained network, refined: Laplace's modes, and the inverse information as covariance."""
+    vi = hx.VI(guide=hx.guides.Amortised(width=8, refine=12), steps=300)
+    fit = hx.fit(zoo.theophylline, theo_pop[:9], vi, progress=False)
+    mean, covariance = fit.variational.encode(theo_pop[9:])
+    foce = hx.evaluate(zoo.theophylline, theo_pop[9:], fit.params, hx.FOCE())
+    np.testing.assert_allclose(mean, foce.eta[foce.rows], atol=1e-4)
+    information = foce.session.estimator.curvature(foce.program, foce.pop, foce.params, jnp.asarray(foce.eta))
+    np.testing.assert_allclose(covariance, np.linalg.inv(np.asarray(information)[foce.rows]), rtol=1e-3)
+    with pytest.raises(hx.EstimatorError, match=r"Amortised\(refine > 0\)"):
+        hx.fit(_uniform_data, theo_pop, vi, progress=False)
+
+
+def _uniform_data(pop):
+    ka = numpyro.param("ka", 1.0, constraint=POSITIVE)
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        eta = numpyro.sample("eta", dist.Normal(0.0, 1.0))
+        hx.observe("dv", dist.Uniform(-50.0, 50.0 + ka + 0 * eta + 0 * pop.times), pop)
