@@ -106,7 +106,7 @@ def sweep(
         chains, tallies = carry
         kind, k, key = along
         noise_key, accept_key = jax.random.split(key)
-        xi = jax.random.normal(noise_key, chains.eta.shape)
+        xi = _noise(noise_key, chains.eta)
         unit = jnp.arange(size) == k
         length = jnp.exp(chains.scale)
         single = chains.eta + jnp.where(unit, length[:, :size] * sd * xi, 0.0)
@@ -140,6 +140,11 @@ def sweep(
     return _langevin(log_density, chains, land, keys[0], kernels.gradient, gain) if kernels.gradient else chains
 
 
+def _noise(key: PRNGKeyArray, like: Array) -> Array:
+    """Return standard normal numbers: proposals are as good of 24 random bits, which cost a third of 53."""
+    return jax.random.normal(key, like.shape, jnp.float32).astype(like.dtype)
+
+
 def _normal_density(land: Landscape) -> Callable[[Any], Any]:
     """Return the log density of proposals from the prior, up to a constant."""
     inverse = jnp.linalg.inv(land.root)
@@ -170,7 +175,7 @@ def _langevin(
         chains, gradient = carry
         length = jnp.exp(chains.scale[:, size + 1 :])
         noise_key, accept_key = jax.random.split(key)
-        xi = jax.random.normal(noise_key, chains.eta.shape)
+        xi = _noise(noise_key, chains.eta)
         white = 0.5 * length**2 * gradient + length * xi
         trial = chains.eta + jnp.einsum("nij,cnj->cni", land.spread, white)
         density, after = slope(trial)
