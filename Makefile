@@ -33,8 +33,7 @@ lint: $(VENV)/linted
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-bench: $(VENV)/tested
-	$(PIP) --editable '.[test,bench]'
+bench: $(VENV)/benched
 	$(BIN)/python -m pytest tests/benchmarks -m benchmark --benchmark-enable
 
 clean:
@@ -54,4 +53,8 @@ $(VENV)/tested: $(VENV)/installed
 
 $(VENV)/linted: $(VENV)/tested
 	$(PIP) --editable '.[test,lint]'
+	touch $@
+
+$(VENV)/benched: $(VENV)/tested
+	$(PIP) --editable '.[test,bench]'
 	touch $@

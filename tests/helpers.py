@@ -1,4 +1,6 @@
-"""Tolerances by kind, each with its reason."""
+"""Tolerances by kind, each with its reason; and an interruption at a known place."""
+
+from hierax.infer.checkpoint import Checkpoint
 
 # Two float64 computations of one number by different formulas.
 EXACT = 1e-10
@@ -16,3 +18,14 @@ def central_difference(function, x, index, step):
         return function(moved)
 
     return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * step)
+
+
+def interrupt_checkpoint(patch, after):
+    """Press Ctrl-C when so many states have been offered to a checkpoint, once more."""
+    count = iter(range(after))
+
+    def interrupting(self, state):
+        if next(count, None) is None:
+            raise KeyboardInterrupt
+
+    patch.setattr(Checkpoint, "offer", interrupting)

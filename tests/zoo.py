@@ -27,6 +27,16 @@ def theophylline(pop):
         hx.observe("dv", dist.Normal(conc, sigma), pop)
 
 
+# Of the posterior of Theophylline.
+PRIORS = {
+    "ka": dist.LogNormal(0.5, 1.0),
+    "cl": dist.LogNormal(1.0, 1.0),
+    "v": dist.LogNormal(3.5, 1.0),
+    "omega": dist.HalfNormal(0.5),
+    "sigma": dist.HalfNormal(1.0),
+}
+
+
 def theophylline_population(without_zero=False):
     frame = hx.datasets.load("theophylline")
     if without_zero:

@@ -3,7 +3,6 @@
 import time
 
 import numpy as np
-import numpyro.distributions as dist
 import pytest
 import zoo
 
@@ -13,13 +12,6 @@ pytestmark = pytest.mark.benchmark
 
 # Iterations in three phases, chains and moves of each kind that both have.
 PHASES, MOVES = (150, 150, 100), 2
-PRIORS = {
-    "ka": dist.LogNormal(0.5, 1.0),
-    "cl": dist.LogNormal(1.0, 1.0),
-    "v": dist.LogNormal(3.5, 1.0),
-    "omega": dist.HalfNormal(0.5),
-    "sigma": dist.HalfNormal(1.0),
-}
 
 
 def oral(phi, x):
@@ -114,7 +106,9 @@ def test_vi_fit(benchmark, theo_pop, vi):
 @pytest.mark.parametrize("sampler", [hx.NUTS(), hx.MarginalNUTS()], ids=["NUTS", "MarginalNUTS"])
 def test_effective_draws_a_second(benchmark, theo_pop, sampler):
     fit = benchmark.pedantic(
-        lambda: hx.fit(zoo.theophylline, theo_pop, sampler, priors=PRIORS, progress=False), rounds=1, warmup_rounds=1
+        lambda: hx.fit(zoo.theophylline, theo_pop, sampler, priors=zoo.PRIORS, progress=False),
+        rounds=1,
+        warmup_rounds=1,
     )
     table = fit.summary()
     benchmark.extra_info.update(

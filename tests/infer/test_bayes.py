@@ -2,22 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import pytest
 import scipy.stats
 import zoo
+from helpers import interrupt_checkpoint
 from linear_normal import exact_posterior, linear, linear_population
 
 import hierax as hx
 from hierax.api.bayes import _Chains
-
-PRIORS = {
-    "ka": dist.LogNormal(0.5, 1.0),
-    "cl": dist.LogNormal(1.0, 1.0),
-    "v": dist.LogNormal(3.5, 1.0),
-    "omega": dist.HalfNormal(0.5),
-    "sigma": dist.HalfNormal(1.0),
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +36,7 @@ def test_nuts_finds_a_posterior_known_in_closed_form(linear_data, centring):
 
 @pytest.fixture(scope="module")
 def theo_nuts(theo_pop):
-    return hx.fit(zoo.theophylline, theo_pop, hx.NUTS(), priors=PRIORS, progress=False)
+    return hx.fit(zoo.theophylline, theo_pop, hx.NUTS(), priors=zoo.PRIORS, progress=False)
 
 
 def test_theophylline_mixes(theo_nuts):
@@ -68,7 +60,7 @@ def test_arviz_has_the_draws(theo_nuts):
 @pytest.mark.study
 @pytest.mark.parametrize("seed", range(5))
 def test_theophylline_against_a_long_run(theo_pop, long_nuts, seed):
-    fit = hx.fit(zoo.theophylline, theo_pop, hx.NUTS(), priors=PRIORS, progress=False, seed=seed)
+    fit = hx.fit(zoo.theophylline, theo_pop, hx.NUTS(), priors=zoo.PRIORS, progress=False, seed=seed)
     table = fit.summary()
     assert fit.result is hx.Result.converged
     error = np.hypot(table["mcse"], long_nuts["mcse"])
@@ -78,14 +70,14 @@ def test_theophylline_against_a_long_run(theo_pop, long_nuts, seed):
 
 @pytest.fixture(scope="module")
 def long_nuts(theo_pop):
-    fit = hx.fit(zoo.theophylline, theo_pop, hx.NUTS(draws=10_000), priors=PRIORS, progress=False, seed=99)
+    fit = hx.fit(zoo.theophylline, theo_pop, hx.NUTS(draws=10_000), priors=zoo.PRIORS, progress=False, seed=99)
     return fit.summary()
 
 
 @pytest.mark.study
 def test_the_marginal_posterior_by_quadrature_is_the_joint_ones(theo_pop, long_nuts):
     sampler = hx.MarginalNUTS(objective=hx.AGQ(5), warmup=500)
-    fit = hx.fit(zoo.theophylline, theo_pop, sampler, priors=PRIORS, progress=False)
+    fit = hx.fit(zoo.theophylline, theo_pop, sampler, priors=zoo.PRIORS, progress=False)
     assert fit.result is hx.Result.converged
     assert (abs(fit.summary()["mean"] - long_nuts["mean"]) < 0.1 * long_nuts["sd"]).all()
 
@@ -143,15 +135,7 @@ def test_the_same_seed_gives_the_same_draws_and_a_resumed_run_too(linear_data, t
     whole = hx.fit(linear, pop, sampler, progress=False)
     file = tmp_path / "nuts.ckpt"
     with pytest.MonkeyPatch.context() as patch:
-        from hierax.infer.checkpoint import Checkpoint
-
-        count = iter(range(3))
-
-        def interrupting(self, state):
-            if next(count, None) is None:
-                raise KeyboardInterrupt
-
-        patch.setattr(Checkpoint, "offer", interrupting)
+        interrupt_checkpoint(patch, 3)
         with pytest.warns(hx.HieraxWarning, match="interrupted"):
             part = hx.fit(linear, pop, sampler, progress=False, checkpoint=file)
     assert part.samples.flat.shape[1] == 100
@@ -181,7 +165,7 @@ def test_nothing_is_compiled_again_for_other_data(linear_data):
 
 
 def test_what_has_no_prior_is_named(theo_pop):
-    priors = {name: PRIORS[name] for name in ("cl", "v", "omega")}
+    priors = {name: zoo.PRIORS[name] for name in ("cl", "v", "omega")}
     with pytest.raises(hx.EstimatorError, match=r"\['ka', 'sigma'\] have none.*priors=\{'ka': dist.LogNormal"):
         hx.fit(zoo.theophylline, theo_pop, hx.NUTS(), priors=priors, progress=False)
     with pytest.raises(hx.EstimatorError, match="JointMAP needs a prior"):
@@ -201,7 +185,7 @@ def test_priors_of_networks_and_positive_sites_have_their_jacobian(theo_pop):
     places = layout(parsed)
     flat = places.start(None)
     at = places.slices["cl"].start
-    values = jax.vmap(lambda x: log_prior(places, {"cl": PRIORS["cl"]}, jnp.asarray(flat).at[at].set(x), theo_pop))(
+    values = jax.vmap(lambda x: log_prior(places, {"cl": zoo.PRIORS["cl"]}, jnp.asarray(flat).at[at].set(x), theo_pop))(
         jnp.linspace(-1, 3, 9)
     )
     np.testing.assert_allclose(values, scipy.stats.norm(1.0, 1.0).logpdf(np.linspace(-1, 3, 9)), rtol=1e-10)

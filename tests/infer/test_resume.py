@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import zoo
+from helpers import interrupt_checkpoint
 from linear_normal import linear, linear_population
 
 import hierax as hx
-from hierax.infer.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +46,7 @@ def test_a_resumed_fit_is_the_uninterrupted_one(model, estimator, after, theo_po
     whole = hx.fit(model, pop, estimator, progress=False)
     file = tmp_path / "fit.ckpt"
     with pytest.MonkeyPatch.context() as patch:
-        count = iter(range(after))
-
-        def interrupting(self, state):
-            if next(count, None) is None:
-                raise KeyboardInterrupt
-
-        patch.setattr(Checkpoint, "offer", interrupting)
+        interrupt_checkpoint(patch, after)
         with pytest.warns(hx.HieraxWarning, match="interrupted"):
             part = hx.fit(model, pop, estimator, progress=False, checkpoint=file)
     assert part.result is hx.Result.interrupted

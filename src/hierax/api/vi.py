@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
-from hierax.infer.vi import BLOCK, VI, Setting, State, begin, block, moved, place, prepared
+from hierax.infer.vi import BLOCK, VI, Setting, State, begin, block, moments, place
 from hierax.program.priors import penalty
 from hierax.results.conditional import inverse_blocks
 from hierax.results.fit import Fit
@@ -66,8 +67,14 @@ class _Run(Blocks):
         self.state = begin(self.setting, jnp.asarray(job.flat), guide, key)
         priors = tuple((name, id(prior)) for name, prior in job.counted.items())
         known = ("vi", id(job.program), vi, job.free.tobytes(), self.roles.shift.tobytes(), priors)
-        self.function, _ = cached(
-            job.program.model, known, lambda: (jax.jit(block(self.setting)), (self.setting, job.counted))
+        self.function, self.spread, _ = cached(
+            job.program.model,
+            known,
+            lambda: (
+                jax.jit(block(self.setting)),
+                jax.jit(partial(moments, self.setting), static_argnames="refined"),
+                (self.setting, job.counted),
+            ),
         )
         self.seconds: list[float] = []
 
@@ -113,7 +120,7 @@ class _Run(Blocks):
         self.seconds.append(time.perf_counter() - before)
         bar.tell(f"bound {np.mean(course.bounds[-BLOCK:]):.3f}", BLOCK)
         if self.session.grids is not None and not course.finished:
-            self.session.watch(np.asarray(self.flat()), self.moments()[0])
+            self.session.watch(np.asarray(self.flat()), self.moments(refined=False)[0])
 
     def _rows(self) -> Any:
         """Return the subjects of every step of the next block: random, each real subject equally often."""
@@ -132,22 +139,11 @@ class _Run(Blocks):
                 row[:] = rng.choice(real, batch, replace=False)
         return jnp.asarray(rows)
 
-    def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and covariance of every subject's random effects by its guide."""
-
-        def run(parameters: Any, flat: Any, design: Any, pop: Any) -> Any:
-            guide, start = self.vi.guide, jnp.asarray(self.job.flat)
-            clean, away = sanitise(pop), moved(self.setting, flat, start, design)
-            member = guide.at(parameters, clean, prepared(self.setting, parameters, flat, away, clean))
-            mean, covariance = guide.moments(member, jax.random.key(self.job.seed), self._shape())
-            return mean - away, covariance
-
-        function = jax.jit(run)
-        mean, covariance = function(self.state.guide, self.flat(), self.design, self.session.pop)
-        return np.asarray(mean), np.asarray(covariance)
-
-    def _shape(self) -> tuple[int, int]:
-        return self.job.pop.n_subjects, len(self.job.program.effect_names)
+    def moments(self, *, refined: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and covariance of every subject's random effects by its guide, as it is read or trained."""
+        start, key = jnp.asarray(self.job.flat), jax.random.key(self.job.seed)
+        found = self.spread(self.state.guide, self.flat(), start, self.design, self.session.pop, key, refined=refined)
+        return np.asarray(found[0]), np.asarray(found[1])
 
     def flat(self) -> Any:
         """Return the flat vector at the guide's centre."""

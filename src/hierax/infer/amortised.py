@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors, cholesky, inverse_factored, solve_factored, value_and_gradient
 from hierax.infer.guide import Guide, Near, Normal
+from hierax.infer.modes import lowest
 from hierax.infer.requirements import need_families
 from hierax.program.density import Program
 
@@ -98,40 +99,34 @@ class Amortised(Guide):
         weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, mode.dtype), weights)
         return {"weights": weights, "centre": centre, "log_scale": spread, "standards": standards(features)}
 
-    def _own(self, parameters: Any, pop: Population) -> dict[str, Array]:
-        """Run the network: location, log scale and lower triangle of each subject."""
+    def at(self, parameters: Any, pop: Population) -> Any:
+        """Run the network."""
         known = jax.lax.stop_gradient(parameters["standards"])
         inputs = _standardised(subject_features(pop), known)
         loc, log_scale, lower = self.network(len(parameters["centre"])).apply(parameters["weights"], **inputs)
-        return {"loc": parameters["centre"] + loc, "log_scale": parameters["log_scale"] + log_scale, "lower": lower}
+        own = {"loc": parameters["centre"] + loc, "log_scale": parameters["log_scale"] + log_scale, "lower": lower}
+        return Normal().at(own, pop)
 
-    def prepare(self, parameters: Any, pop: Population, near: Near) -> Any:
-        """Refine the network's locations: return how far they move, and roots of the inverse information there."""
+    def read(self, parameters: Any, pop: Population, near: Near) -> Any:
+        """Run the network, refine its locations, and take the inverse information there."""
+        own = self.at(parameters, pop)
         if not self.refine:
-            return None
-        first = self._own(parameters, pop)["loc"]
+            return own
         # Far from what it was trained on a network's answer may be worse than none.
-        loc = _best(near, jnp.stack([first, jnp.broadcast_to(parameters["centre"], first.shape)]))
+        centre = jnp.broadcast_to(parameters["centre"], own["loc"].shape)
+        loc = _best(near, jnp.stack([own["loc"], centre]))
         for _ in range(self.refine):
             loc = _scored(near, loc)
         factor, good = cholesky(near.information(loc))
         root = jnp.linalg.cholesky(inverse_factored(factor))
         usable = good & jnp.isfinite(root).all((-1, -2))
-        return loc - first, jnp.where(usable[:, None, None], root, jnp.eye(loc.shape[-1]))
-
-    def at(self, parameters: Any, pop: Population, prepared: Any = None) -> Any:
-        """Return location and lower factor."""
-        own = self._own(parameters, pop)
-        if prepared is None:
-            return Normal().at(own, pop)
-        moved, root = prepared
-        log_scale = jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1))
-        return {"loc": own["loc"] + moved, "factor": root, "log_scale": log_scale}
+        root = jnp.where(usable[:, None, None], root, jnp.eye(loc.shape[-1]))
+        return {"loc": loc, "factor": root, "log_scale": jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1))}
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
         """Say which sites have no information formula, where it is needed."""
-        found = need_families(program, pop, "Amortised(refine > 0)") if self.refine else []
-        return [f"{text.split(' Use Laplace()')[0]} Or use Amortised(refine=0), which does without." for text in found]
+        instead = "Use Amortised(refine=0), which does without"
+        return need_families(program, pop, "Amortised(refine > 0)", instead) if self.refine else []
 
     def sample(self, member: Any, noise: Vectors) -> Vectors:
         """Return location + factor · noise."""
@@ -157,8 +152,7 @@ def _scored(near: Near, loc: Vectors) -> Vectors:
 
 def _best(near: Near, tries: Array) -> Vectors:
     """Return each subject's best of some points, (try, subject, coordinate)."""
-    values = jnp.nan_to_num(jax.vmap(near.joint)(tries), nan=-jnp.inf)
-    return jnp.take_along_axis(tries, jnp.argmax(values, axis=0)[None, :, None], axis=0)[0]
+    return lowest(lambda phi: -near.joint(phi), tries)
 
 
 def subject_features(pop: Population) -> dict[str, Array]:

@@ -40,13 +40,13 @@ class Guide(abc.ABC):
     def begin(self, key: Any, pop: Population, mode: Vectors, root: Blocks) -> Any:
         """Return the first parameters; ``root`` are roots of the covariances around ``mode``."""
 
-    def prepare(self, parameters: Any, pop: Population, near: Near) -> Any:
-        """Return what the guide takes from the model itself, as constants: nothing, by default."""
-        return None
-
     @abc.abstractmethod
-    def at(self, parameters: Any, pop: Population, prepared: Any = None) -> Any:
+    def at(self, parameters: Any, pop: Population) -> Any:
         """Return what ``sample`` and ``log_density`` need for these subjects."""
+
+    def read(self, parameters: Any, pop: Population, near: Near) -> Any:
+        """Return what ``at`` does, where the guide is read and not trained: the same, by default."""
+        return self.at(parameters, pop)
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
         """Say why this guide cannot be one of a program's random effects; empty where it can."""
@@ -95,7 +95,7 @@ class Normal(Guide):
             return {"loc": mode, "log_scale": 0.5 * jnp.log(jnp.diagonal(precision, axis1=-2, axis2=-1))}
         return {"loc": mode, "log_scale": jnp.log(diagonal), "lower": jnp.tril(factor / diagonal[:, None, :], -1)}
 
-    def at(self, parameters: Any, pop: Population, prepared: Any = None) -> Any:
+    def at(self, parameters: Any, pop: Population) -> Any:
         """Return location and lower factor."""
         scale = jnp.exp(parameters["log_scale"])
         size = scale.shape[-1]
@@ -137,7 +137,7 @@ class Sinh(Guide):
         first = Normal().begin(key, pop, mode, root)
         return {**first, "skew": jnp.zeros_like(mode), "log_tail": jnp.zeros_like(mode)}
 
-    def at(self, parameters: Any, pop: Population, prepared: Any = None) -> Any:
+    def at(self, parameters: Any, pop: Population) -> Any:
         """Return the Gaussian's parts, skewness and tail."""
         return {**Normal().at(parameters, pop), "skew": parameters["skew"], "tail": jnp.exp(parameters["log_tail"])}
 

@@ -19,7 +19,7 @@ _MANY, _PART = 256, 8
 _LONG, _RAISES = 4.0, 40
 # A step of so many roundings of the coordinates is none.
 _ROUNDING = 256
-# Damping below this is none.
+# The first damping; below it there is none.
 _SLIGHT = 1e-3
 
 
@@ -190,11 +190,13 @@ def _iteration(function: PerSubject, newton: Newton) -> Callable[[_State], _Stat
 
 def _best(function: PerSubject, starts: tuple[Vectors, ...]) -> Vectors:
     """Return each subject's best start."""
-    if len(starts) == 1:
-        return starts[0]
-    stacked = jnp.stack(starts)
-    values = jnp.nan_to_num(jax.vmap(function)(stacked), nan=jnp.inf)
-    return jnp.take_along_axis(stacked, jnp.argmin(values, axis=0)[None, :, None], axis=0)[0]
+    return starts[0] if len(starts) == 1 else lowest(function, jnp.stack(starts))
+
+
+def lowest(function: PerSubject, tries: Float[Array, "try subject coordinate"]) -> Vectors:
+    """Return each subject's point with the lowest value; one without a value is never it."""
+    values = jnp.nan_to_num(jax.vmap(function)(tries), nan=jnp.inf)
+    return jnp.take_along_axis(tries, jnp.argmin(values, axis=0)[None, :, None], axis=0)[0]
 
 
 class _Direction(NamedTuple):
@@ -212,21 +214,20 @@ def _usable(state: _State) -> tuple[Float[Array, " subject"], _Direction]:
     A refused step costs an evaluation of the model; a factorisation costs nothing beside it.
     """
 
-    def bad(damping: Array) -> Array:
-        found = _direction(state, damping)
+    def bad(found: _Direction) -> Array:
         return ~state.done & jnp.isfinite(state.value) & ~(found.definite & (found.far <= _LONG))
 
-    def raised(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        damping, count = carry
-        return jnp.where(bad(damping), _raise(damping), damping), count + 1
+    def raised(carry: tuple[Array, _Direction, Array]) -> tuple[Array, _Direction, Array]:
+        damping, found, count = carry
+        damping = jnp.where(bad(found), _raise(damping), damping)
+        return damping, _direction(state, damping), count + 1
 
-    first = (state.damping, jnp.array(0))
-    damping, _ = jax.lax.while_loop(lambda c: bad(c[0]).any() & (c[1] < _RAISES), raised, first)
-    return damping, _direction(state, damping)
+    first = (state.damping, _direction(state, state.damping), jnp.array(0))
+    return jax.lax.while_loop(lambda c: bad(c[1]).any() & (c[2] < _RAISES), raised, first)[:2]
 
 
 def _raise(damping: Float[Array, " subject"]) -> Float[Array, " subject"]:
-    return jnp.maximum(damping * 8.0, 1e-3)
+    return jnp.maximum(damping * 8.0, _SLIGHT)
 
 
 def _direction(state: _State, damping: Float[Array, " subject"]) -> _Direction:

@@ -19,25 +19,28 @@ from hierax.program.families import FAMILIES, Family, find_family
 GAUSSIAN = ("Normal", "LogNormal", "MultivariateNormal")
 
 
-def need_families(program: Program, pop: Population, estimator: str) -> list[str]:
-    """Ask for an information formula at every observed site, one that holds."""
-    found = _moving_parameters(program, pop, estimator)
+_LAPLACE = "Use Laplace(), which takes second derivatives"
+
+
+def need_families(program: Program, pop: Population, estimator: str, instead: str = _LAPLACE) -> list[str]:
+    """Ask for an information formula at every observed site, one that holds; say what to use ``instead``."""
+    found = _moving_parameters(program, pop, estimator, instead)
     for name, site in program.sites.data.items():
         if site.factor:
             found.append(
                 f"{estimator} cannot use factor '{name}', because a bare log density has no Fisher information. "
-                f"Use Laplace(), which takes its second derivatives."
+                f"{instead}."
             )
         elif _family(program, name) is None:
             known = sorted({family.name for _, family in FAMILIES})
             found.append(
                 f"{estimator} cannot use the data site '{name}' ({site.distribution}), because its Fisher information "
-                f"has no closed form here; it knows {known}. Use Laplace(), which takes second derivatives."
+                f"has no closed form here; it knows {known}. {instead}."
             )
     return found
 
 
-def _moving_parameters(program: Program, pop: Population, estimator: str) -> list[str]:
+def _moving_parameters(program: Program, pop: Population, estimator: str, instead: str) -> list[str]:
     """Refuse parameters that depend on random effects though their information formula holds them fixed."""
     families = {name: _family(program, name) for name, site in program.sites.data.items() if not site.factor}
     held = {
@@ -60,7 +63,7 @@ def _moving_parameters(program: Program, pop: Population, estimator: str) -> lis
     return [
         f"{estimator} cannot use parameter '{label}' of the data site '{name}' "
         f"({program.sites.data[name].distribution}), because it depends on random effects, and the site's Fisher "
-        f"information is known for a fixed one only. Use Laplace(), which takes second derivatives."
+        f"information is known for a fixed one only. {instead}."
         for name, labels in held.items()
         for label, tangent in zip(labels, moved[name], strict=True)
         if label and np.any(np.nan_to_num(np.asarray(tangent)) != 0)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
-from hierax.infer.blocks import Vectors
+from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.curvature import fisher_hessian
 from hierax.infer.estimator import Estimator
 from hierax.infer.guide import Guide, Near, Normal
@@ -169,14 +169,25 @@ def moved(setting: Setting, here: Array, flat: Array, design: Array) -> Vectors:
     return shifted(design, here[index] - flat[index])
 
 
-def prepared(setting: Setting, guide: Any, here: Array, away: Vectors, pop: Population) -> Any:
-    """Return what the guide takes from the model at the flat vector ``here``, as constants."""
+def read(setting: Setting, guide: Any, here: Array, away: Vectors, pop: Population) -> Any:
+    """Return the guide's members where it is read, at the flat vector ``here``."""
     program, params = setting.program, setting.params_of(here)
     near = Near(
         lambda phi: program.log_joint(pop, params, phi - away),
         lambda phi: fisher_hessian(program, pop, params, phi - away),
     )
-    return jax.lax.stop_gradient(setting.vi.guide.prepare(guide, pop, near))
+    return setting.vi.guide.read(guide, pop, near)
+
+
+def moments(
+    setting: Setting, guide: Any, here: Array, flat: Array, design: Array, pop: Population, key: Any, refined: bool
+) -> tuple[Vectors, Blocks]:
+    """Return mean and covariance of every subject's random effects: as the guide is read, or as it is trained."""
+    clean, away = sanitise(pop), moved(setting, here, flat, design)
+    member = read(setting, guide, here, away, clean) if refined else setting.vi.guide.at(guide, clean)
+    size = len(setting.program.effect_names)
+    mean, covariance = setting.vi.guide.moments(member, key, (pop.n_subjects, size))
+    return mean - away, covariance
 
 
 def entropy(population: Any) -> Array:
@@ -193,12 +204,12 @@ def bound(
     design: Array,
     weight: Array,
     key: Any,
-    known: Any = None,
+    member: Any = None,
 ) -> tuple[Array, Any, Any, Float[Array, " subject"]]:
     """Return the bound of the log likelihood, and its gradients in the population's parameters and the guide's.
 
-    ``weight`` multiplies each subject (0 for padded ones, N/B in a batch); ``known`` is what the guide takes from the
-    model. Also the bound by subject.
+    ``weight`` multiplies each subject (0 for padded ones, N/B in a batch); ``member`` are the guide's
+    members, by default as it is trained. Also the bound by subject.
     """
     vi, program = setting.vi, setting.program
     size, count = len(program.effect_names), pop.n_subjects
@@ -206,16 +217,19 @@ def bound(
     noise = jax.random.normal(noise_key, (vi.samples, count, size))
     flat_noise = jax.random.normal(flat_key, population["loc"].shape)
 
+    def members(guide: Any) -> Any:
+        return vi.guide.at(guide, pop) if member is None else member
+
     def draw(guide: Any) -> Array:
-        member = vi.guide.at(guide, pop, known)
-        return jax.vmap(lambda z: vi.guide.sample(member, z))(noise)
+        here = members(guide)
+        return jax.vmap(lambda z: vi.guide.sample(here, z))(noise)
 
     def log_weights(phi: Array, population: Any, guide: Any) -> Array:
-        member = vi.guide.at(guide, pop, known)
+        now = members(guide)
         here = place(setting, population, flat, flat_noise)
         params, away = setting.params_of(here), moved(setting, here, flat, design)
         joint = jax.vmap(lambda p: program.log_joint(pop, params, p - away))(phi)
-        return joint - jax.vmap(lambda p: vi.guide.log_density(member, p))(phi)
+        return joint - jax.vmap(lambda p: vi.guide.log_density(now, p))(phi)
 
     eta, pull_draw = jax.vjp(draw, guide)
     logs, pull = jax.vjp(log_weights, eta, population, guide)

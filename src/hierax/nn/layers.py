@@ -45,11 +45,8 @@ class _Elementwise:
         return z, -log_scale
 
 
-class AutoregressiveLayer(linen.Module):
-    """Coordinate k is mapped as the base coordinates before it say.
-
-    One pass of the network forwards, as many as there are coordinates backwards.
-    """
+class _Layer(linen.Module):
+    """Its size, what it does to a coordinate, and the shape of its network."""
 
     size: int
     kind: str
@@ -58,10 +55,21 @@ class AutoregressiveLayer(linen.Module):
     bins: int
     bound: float
 
+    @property
+    def element(self) -> _Elementwise:
+        return _Elementwise(self.kind, self.bins, self.bound)
+
+
+class AutoregressiveLayer(_Layer):
+    """Coordinate k is mapped as the base coordinates before it say.
+
+    One pass of the network forwards, as many as there are coordinates backwards.
+    """
+
     @linen.compact
     def __call__(self, x: Array, context: Array | None = None, *, inverse: bool = False) -> Mapped:
         """Return the mapped points and log determinants."""
-        element = _Elementwise(self.kind, self.bins, self.bound)
+        element = self.element
         network = Autoregressive(self.size, element.numbers, self.width, self.depth)
         if not inverse:
             out, slopes = element.forward(network(x, context), x)
@@ -73,20 +81,13 @@ class AutoregressiveLayer(linen.Module):
         return z, slopes.sum(-1)
 
 
-class CouplingLayer(linen.Module):
+class CouplingLayer(_Layer):
     """The second half of the coordinates is mapped as the first half says: one pass either way."""
-
-    size: int
-    kind: str
-    width: int
-    depth: int
-    bins: int
-    bound: float
 
     @linen.compact
     def __call__(self, x: Array, context: Array | None = None, *, inverse: bool = False) -> Mapped:
         """Return the mapped points and log determinants."""
-        element, kept = _Elementwise(self.kind, self.bins, self.bound), self.size // 2
+        element, kept = self.element, self.size // 2
         # With one coordinate nothing is kept, and a constant stands for it.
         known = x[..., :kept] if kept else jnp.ones_like(x[..., :1])
         raw = Conditioner(self.size - kept, element.numbers, self.width, self.depth)(known, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import pandas as pd
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.roles import find_roles
-from hierax.infer.vi import Setting, bound, moved, place, prepared
+from hierax.infer.vi import Setting, bound, moments, moved, place, read
 from hierax.program.parameters import Layout
 
 
@@ -50,17 +51,10 @@ class Variational:
         An amortised guide reads any population of the same structure; others know their own subjects alone.
         """
         self._own(pop)
-        guide = self.setting.vi.guide
-        size = len(self.setting.program.effect_names)
-
-        def run(parameters: Any, here: Any, design: Any, pop: Population) -> Any:
-            clean, away = sanitise(pop), moved(self.setting, here, jnp.asarray(self.flat), design)
-            member = guide.at(parameters, clean, prepared(self.setting, parameters, here, away, clean))
-            mean, covariance = guide.moments(member, jax.random.key(0), (pop.n_subjects, size))
-            return mean - away, covariance
-
+        function = jax.jit(partial(moments, self.setting, refined=True))
+        design, key = self._design(pop), jax.random.key(0)
         rows = np.flatnonzero(np.asarray(pop.subject_mask))
-        mean, covariance = jax.jit(run)(self.state.guide, self._centre(), self._design(pop), pop)
+        mean, covariance = function(self.state.guide, self._centre(), jnp.asarray(self.flat), design, pop, key)
         return np.asarray(mean)[rows], np.asarray(covariance)[rows]
 
     def bounds(self, pop: Population, draws: int = 200, seed: int = 0) -> pd.Series:
@@ -71,10 +65,10 @@ class Variational:
         def run(population: Any, guide: Any, design: Any, pop: Population, keys: Any) -> Any:
             clean, ones = sanitise(pop), jnp.asarray(pop.subject_mask).astype(float)
             flat, here = jnp.asarray(self.flat), self._centre()
-            known = prepared(setting, guide, here, moved(setting, here, flat, design), clean)
+            member = read(setting, guide, here, moved(setting, here, flat, design), clean)
 
             def once(key: Any) -> Any:
-                return bound(setting, population, guide, flat, clean, design, ones, key, known)[3]
+                return bound(setting, population, guide, flat, clean, design, ones, key, member)[3]
 
             return jax.lax.map(once, keys).mean(0)
 
