@@ -124,7 +124,7 @@ class Grids:
     def place(self, pop: Population, params: Any, eta: Any) -> Population:
         """Return the population with grids for these values."""
         if not self.sizes:
-            self._calibrate(pop, params, eta)
+            eta = self._calibrate(pop, params, eta)
         found = self._find(pop, params, eta)
         need = _need(found)
         if need > self.sizes[-1]:
@@ -139,18 +139,37 @@ class Grids:
         if size < self.sizes[-1]:
             self.sizes.append(size)
 
-    def _calibrate(self, pop: Population, params: Any, eta: Any) -> None:
-        """Find the tolerance and the number of steps that the fit will need, before anything large is compiled."""
+    def _calibrate(self, pop: Population, params: Any, eta: Any) -> Array:
+        """Find the tolerance and the number of steps that the fit will need, before anything large is compiled.
+
+        Returns the random effects to place the first grids at.
+        """
+        hard, need = self._hardest(pop, params, eta)
         found = self._find(pop, params, eta)
-        rough = self._with(pop, params, eta, found, self._size(_need(found)))
+        rough = self._with(pop, params, eta, found, self._size(need))
         if self.look(rough, params, [eta]) > _CLOSE:
             self.tighten(_CLOSE)
-            found = self._find(pop, params, eta)
-        # Room for what other random effects than these will need: a fit compiles again for more steps.
+            hard, need = self._hardest(pop, params, eta)
+        self.sizes.append(self._size(need))
+        return hard
+
+    def _hardest(self, pop: Population, params: Any, eta: Any) -> tuple[Array, int]:
+        """Return for every subject the random effects that need most steps, of some around ``eta``, and how many.
+
+        A search for modes passes through others than those that it starts from. On steps that are too long for them
+        the solution is unstable, and has modes of its own that take long to find; and for more steps than there is
+        room for, a fit compiles again.
+        """
         rng = np.random.default_rng(0)
-        draws = [*np.array([-1.5, 1.5])[:, None, None] * np.ones(np.shape(eta)), *rng.normal(size=(3, *np.shape(eta)))]
-        others = [_need(self._find(pop, params, self._shifted(pop, params, eta, draw))) for draw in draws]
-        self.sizes.append(self._size(max(_need(found), *others)))
+        draws = [*np.array([0.0, -1.5, 1.5])[:, None, None] * np.ones(np.shape(eta))]
+        draws += [*rng.normal(size=(3, *np.shape(eta)))]
+        tries = [self._shifted(pop, params, eta, draw) for draw in draws]
+        counts = []
+        for at in tries:
+            found = self._find(pop, params, at).values()
+            counts.append(np.max([np.asarray(one.count) for one in found], axis=0))
+        most = jnp.asarray(np.argmax(counts, axis=0))
+        return jnp.take_along_axis(jnp.stack(tries), most[None, :, None], axis=0)[0], max(int(np.max(counts)), 1)
 
     def _size(self, need: int) -> int:
         """Return the number of steps to compile for, where so many are needed."""

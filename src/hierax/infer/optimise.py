@@ -152,9 +152,13 @@ class _Run:
         origin, scale = self.best_x, scaling(self.best)
         bfgs = _AskTell(np.zeros_like(origin))
         bfgs.tell(self.best.value, scale.T @ self.best.gradient)
-        refused, still = 0, 0
+        refused, still, ahead, suspected = 0, 0, 0, False
         while len(self.history) < self.options.max_iter:
+            if not refused:
+                # Where the last step had to be halved twice, this one will have to be too: half of that is not tried.
+                bfgs.halve(ahead)
             step = self.shorten(bfgs, origin, scale)
+            promised = bfgs.promised()
             previous = self.best.value
             point = self.see(origin + scale @ step, self.best.state, float(np.linalg.norm(step)))
             accepted = bfgs.tell(point.value, scale.T @ point.gradient)
@@ -168,12 +172,21 @@ class _Run:
                 # With few subjects their scores say little of the curvature; BFGS knows it after some steps.
                 if bfgs.accepted > 2 * origin.size and bfgs.decrement() < self.options.gtol**2:
                     return Result.converged, "the decrease that is left to expect is below gtol²"
+                ahead = max(ahead + refused - 1, 0)
+                refused, suspected = 0, False
                 still = still + 1 if previous - self.best.value <= 1e-11 * (1 + abs(previous)) else 0
                 if still >= _STILL:
                     return Result.converged, "the objective no longer changes"
-            refused = 0 if accepted else refused + 1
-            if refused == _SUSPICION and self.refresh():
-                return None
+            else:
+                refused += 1
+                if point.value - previous > promised:
+                    # So far above the tangent, a parabola has its minimum within a quarter of the step.
+                    bfgs.halve(1)
+                    refused += 1
+            if refused >= _SUSPICION and not suspected:
+                suspected = True
+                if self.refresh():
+                    return None
             if refused > _HALVINGS:
                 return None
         return Result.max_iterations, Result.max_iterations.meaning
@@ -197,7 +210,7 @@ class _Run:
             moved = np.abs(origin + scale @ step - self.best_x)[self.bounded]
             if not moved.size or moved.max() <= self.options.max_step:
                 break
-            bfgs.tell(np.inf, np.zeros_like(origin))
+            bfgs.halve(1)
         return bfgs.ask()
 
     def see(self, x: np.ndarray, state: Any, step: float, *, replace: bool = False) -> Point:
@@ -278,6 +291,15 @@ class _AskTell:
         self.x, self.state = self.step(self.solver, self.x, told, self.state)
         self.accepted = int(self.state.num_accepted_steps)
         return self.accepted > before
+
+    def halve(self, times: int) -> None:
+        """Halve the step that is asked for."""
+        for _ in range(times):
+            self.tell(np.inf, np.zeros(self.x.shape))
+
+    def promised(self) -> float:
+        """Return by how much the asked step would decrease a linear function."""
+        return -float(self.state.f_info.grad @ (self.state.y_eval - self.x))
 
     def decrement(self) -> float:
         """Return gᵀBg at the accepted point, B the inverse Hessian by BFGS: twice the decrease to expect."""
