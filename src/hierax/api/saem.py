@@ -23,6 +23,7 @@ from hierax.infer.roles import Roles, find_roles
 from hierax.infer.saem import SAEM, Schedule, State, block, start
 from hierax.infer.schedule import Phases
 from hierax.infer.session import Session
+from hierax.program.density import Program
 from hierax.program.priors import penalty
 from hierax.results.fit import Fit
 
@@ -48,7 +49,7 @@ class _Run(Blocks):
         self.roles = roles_of(job, session.pop)
         self.phases = Phases(saem, job.free & ~self.roles.weights)
         params = job.layout.params(job.flat)
-        reference = jax.jit(lambda pop, params: job.program.reference(sanitise(pop), params))(session.pop, params)
+        reference = _reference(job.program)(session.pop, params)
         self.state = start(
             saem, self.roles, jnp.asarray(job.flat), reference, saem.chains_for(job.pop), jax.random.key(job.seed)
         )
@@ -122,20 +123,29 @@ class _Run(Blocks):
         flats = np.asarray(trace.flat)
         self.phases.take(schedule, flats)
         self.flats = np.concatenate([self.flats, flats[active]])
+        accepted, complete = np.asarray(trace.accepted), np.asarray(trace.complete)
         for index in np.flatnonzero(active):
-            shares = np.asarray(trace.accepted[index])
             self.rows.append(
                 {
                     "iteration": len(self.rows),
                     "smoothing": float(phase == "smoothing"),
-                    "complete": float(trace.complete[index]),
+                    "complete": float(complete[index]),
                     "seconds": seconds / max(int(active.sum()), 1),
-                    **dict(zip(_ACCEPTED, map(float, shares), strict=True)),
+                    **dict(zip(_ACCEPTED, map(float, accepted[index]), strict=True)),
                 }
             )
-        bar.tell(f"{phase}, complete log likelihood {float(trace.complete[active][-1]):.2f}", int(active.sum()))
+        bar.tell(f"{phase}, complete log likelihood {complete[active][-1]:.2f}", int(active.sum()))
         if self.session.grids is not None and not self.phases.finished:
             self.session.watch(np.asarray(self.state.flat), np.asarray(self.state.chains.eta[0]))
+
+
+def _reference(program: Program) -> Any:
+    """Return the compiled function of a population and parameters that gives the random effects to start from."""
+    return cached(
+        program.model,
+        ("reference", id(program)),
+        lambda: jax.jit(lambda pop, params: program.reference(sanitise(pop), params)),
+    )
 
 
 _ACCEPTED = ("accepted_population", "accepted_component", "accepted_block", "accepted_gradient")

@@ -104,21 +104,19 @@ def sweep(
 
     def move(carry: Any, along: Any) -> tuple[Any, None]:
         chains, tallies = carry
-        kind, k, key = along
-        noise_key, accept_key = jax.random.split(key)
-        xi = _noise(noise_key, chains.eta)
+        kind, k, xi, chance = along
         unit = jnp.arange(size) == k
         length = jnp.exp(chains.scale)
-        single = chains.eta + jnp.where(unit, length[:, :size] * sd * xi, 0.0)
-        block = chains.eta + length[:, size : size + 1] * jnp.einsum("nij,cnj->cni", land.spread, xi)
-        fresh = land.mean + jnp.einsum("nij,cnj->cni", land.root, xi)
-        trial = jnp.select(
-            [kind == _POPULATION, kind == _COMPONENT, kind == _BLOCK], [fresh, single, block], chains.eta
-        )
+        single = jnp.where(unit, length[:, :size] * sd, 0.0)[:, :, None] * jnp.eye(size)
+        block = length[:, size, None, None] * land.spread
+        matrix = jnp.select([kind == _POPULATION, kind == _COMPONENT, kind == _BLOCK], [land.root, single, block], 0.0)
+        origin = jnp.where(kind == _POPULATION, land.mean, chains.eta)
+        trial = origin + jnp.einsum("nij,cnj->cni", matrix, xi)
         density = jax.vmap(log_density)(trial)
         ratio = density - chains.log_density
-        ratio = ratio + jnp.where(kind == _POPULATION, prior(chains.eta) - prior(trial), 0.0)
-        accept = (jnp.log(jax.random.uniform(accept_key, ratio.shape)) < ratio) | (kind == _LOOK)
+        fresh = prior(chains.eta) + 0.5 * jnp.sum(xi**2, axis=-1)
+        ratio = ratio + jnp.where(kind == _POPULATION, fresh, 0.0)
+        accept = (chance < ratio) | (kind == _LOOK)
         share = jnp.mean(accept, axis=0)
         goal = jnp.where(kind == _COMPONENT, _ONE, _SEVERAL)
         step = gain * _GAIN * (share - goal)[:, None]
@@ -132,17 +130,24 @@ def sweep(
         )
         return (chains, tallies), None
 
-    keys = jax.random.split(key, len(kinds) + 1)
-    along = (jnp.asarray(kinds), jnp.asarray(coordinates), keys[1:])
+    # All random numbers at once: for few subjects a call costs more than its numbers.
+    noise_key, chance_key, gradient_key = jax.random.split(key, 3)
+    xi = _noise(noise_key, (len(kinds), *chains.eta.shape), chains.eta.dtype)
+    along = (jnp.asarray(kinds), jnp.asarray(coordinates), xi, _log_chance(chance_key, xi.shape[:-1], xi.dtype))
     (chains, tallies), _ = jax.lax.scan(move, (chains, tallies), along)
     shares = tallies[:, 0] / jnp.maximum(tallies[:, 1], 1.0)
     chains = chains._replace(accepted=jnp.concatenate([shares, jnp.zeros(1)]))
-    return _langevin(log_density, chains, land, keys[0], kernels.gradient, gain) if kernels.gradient else chains
+    return _langevin(log_density, chains, land, gradient_key, kernels.gradient, gain) if kernels.gradient else chains
 
 
-def _noise(key: PRNGKeyArray, like: Array) -> Array:
+def _noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return standard normal numbers: proposals are as good of 24 random bits as of 53, and cheaper."""
-    return jax.random.normal(key, like.shape, jnp.float32).astype(like.dtype)
+    return jax.random.normal(key, shape, jnp.float32).astype(dtype)
+
+
+def _log_chance(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return logs of uniform numbers, what a ratio has to exceed for a move to be accepted."""
+    return -jax.random.exponential(key, shape, jnp.float32).astype(dtype)
 
 
 def _normal_density(land: Landscape) -> Callable[[Any], Any]:
@@ -175,14 +180,14 @@ def _langevin(
         chains, gradient = carry
         length = jnp.exp(chains.scale[:, size + 1 :])
         noise_key, accept_key = jax.random.split(key)
-        xi = _noise(noise_key, chains.eta)
+        xi = _noise(noise_key, chains.eta.shape, chains.eta.dtype)
         white = 0.5 * length**2 * gradient + length * xi
         trial = chains.eta + jnp.einsum("nij,cnj->cni", land.spread, white)
         density, after = slope(trial)
         forth = -0.5 * jnp.sum(xi**2, axis=-1)
         back = -0.5 * jnp.sum((white + 0.5 * length**2 * after) ** 2 / length**2, axis=-1)
         ratio = density - chains.log_density + back - forth
-        accept = jnp.log(jax.random.uniform(accept_key, ratio.shape)) < ratio
+        accept = _log_chance(accept_key, ratio.shape, ratio.dtype) < ratio
         share = jnp.mean(accept, axis=0)
         chains = chains._replace(
             eta=jnp.where(accept[..., None], trial, chains.eta),

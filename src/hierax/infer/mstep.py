@@ -16,6 +16,8 @@ from hierax.program.density import Program
 # Longest step in unconstrained space, and how many Newton iterations bring a Gaussian's parameters to their optimum.
 _LONGEST = 1.0
 _ITERATIONS = 5
+# After a step as short as this, Newton's next one is below rounding.
+_SETTLED = 1e-7
 
 
 def shifted(design: Float[Array, "shift subject coordinate"], values: Float[Array, " shift"]) -> Vectors:
@@ -66,10 +68,16 @@ def minimise_by_newton(loss: Callable[[Array], Array], start: Array) -> Array:
     if not start.shape[0]:
         return start
 
-    def body(_: Any, x: Array) -> Array:
-        return x - newton_step(*gradient_and_hessian(loss, x))
+    def going(state: tuple[Array, Array, Array]) -> Array:
+        _, moved, count = state
+        return (moved > _SETTLED) & (count < _ITERATIONS)
 
-    return jax.lax.fori_loop(0, _ITERATIONS, body, start)
+    def body(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, _, count = state
+        step = newton_step(*gradient_and_hessian(loss, x))
+        return x - step, jnp.max(jnp.abs(step)), count + 1
+
+    return jax.lax.while_loop(going, body, (start, jnp.asarray(jnp.inf), jnp.asarray(0)))[0]
 
 
 def gradient_and_hessian(loss: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:

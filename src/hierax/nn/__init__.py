@@ -1,5 +1,12 @@
 """Networks with structure, and distributions built from them."""
 
+from hierax.nn.heads import Bounded as Bounded
+from hierax.nn.heads import Monotone as Monotone
+from hierax.nn.heads import Positive as Positive
+from hierax.nn.heads import Saturating as Saturating
+from hierax.nn.heads import ZeroAtZero as ZeroAtZero
 from hierax.nn.masked import Autoregressive as Autoregressive
 from hierax.nn.masked import Conditioner as Conditioner
+from hierax.nn.mlp import MLP as MLP
+from hierax.nn.network import network as network
 from hierax.nn.stack import Stack as Stack

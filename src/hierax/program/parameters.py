@@ -135,7 +135,8 @@ class Layout:
             }
             return jax.flatten_util.ravel_pytree(shown)[0]
 
-        return np.asarray(jax.jit(jax.vmap(values))(jnp.asarray(flats)))
+        # A few elementwise operations: compiling them anew for every fit takes longer.
+        return np.asarray(jax.vmap(values)(jnp.asarray(flats)))
 
     def _site(self, name: str, argument: str) -> PopulationSite:
         if name not in self.program.sites.population:

@@ -1,0 +1,147 @@
+"""Heads: networks whose outputs obey what is known of a function, whatever their weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hierax.nn.mlp import activation
+
+Inputs = Float[Array, "... input"]
+Outputs = Float[Array, "... output"]
+
+
+class Positive(linen.Module):
+    """``typical``·exp(network): positive, and about ``typical`` before any training."""
+
+    network: Any
+    typical: float = 1.0
+
+    def __call__(self, x: Inputs) -> Outputs:
+        """Return positive outputs."""
+        return self.typical * jnp.exp(self.network(x))
+
+
+class Bounded(linen.Module):
+    """Between ``lower`` and ``upper``, and about half way before any training."""
+
+    network: Any
+    lower: float = 0.0
+    upper: float = 1.0
+
+    def __call__(self, x: Inputs) -> Outputs:
+        """Return bounded outputs."""
+        return self.lower + (self.upper - self.lower) * jax.nn.sigmoid(self.network(x))
+
+
+class ZeroAtZero(linen.Module):
+    """The network less itself where ``inputs`` are zero: zero there, whatever the other inputs are."""
+
+    network: Any
+    inputs: tuple[int, ...] = (0,)
+
+    def __call__(self, x: Inputs) -> Outputs:
+        """Return the difference."""
+        keep = np.ones(x.shape[-1])
+        keep[list(self.inputs)] = 0.0
+        return self.network(x) - self.network(x * keep)
+
+
+class Saturating(linen.Module):
+    """An effect of the first input: zero at zero, positive, levelling off; the others say how large it is.
+
+    With s = c/(half + c): s·exp(network(s, z) + b·z), c the first input (a concentration, 0 or more), z the others
+    (random effects, say). The network sees s, not c, so that the effect has a limit where c is large, and b·z carries
+    on beyond the z that were seen in training. ``half`` is learned.
+
+    Parameters
+    ----------
+    network : flax module
+        Of (s, z), one output.
+    half : float
+        The concentration of half the effect before any training; its order of magnitude is enough.
+    typical : float
+        The limit of the effect before any training.
+    skip : float
+        SD of b before any training. Not 0: a network that ignores a random effect at the start may go on to do so.
+    """
+
+    network: Any
+    half: float = 1.0
+    typical: float = 1.0
+    skip: float = 0.3
+
+    @linen.compact
+    def __call__(self, x: Inputs) -> Outputs:
+        """Return the effect, (..., 1)."""
+        c, z = x[..., :1], x[..., 1:]
+        half = self.half * jnp.exp(self.param("log_half", linen.initializers.zeros, (1,)))
+        s = c / (half + c)
+        log_size = self.network(jnp.concatenate([s, z], axis=-1))
+        if z.shape[-1]:
+            log_size = log_size + linen.Dense(
+                log_size.shape[-1], use_bias=False, kernel_init=linen.initializers.normal(self.skip), name="skip"
+            )(z)
+        return self.typical * s * jnp.exp(log_size)
+
+
+class Monotone(linen.Module):
+    """A network that never falls in ``increasing`` inputs, never rises in ``decreasing`` ones, and is free in others.
+
+    Weights along the way of monotone inputs are squares of the parameters. Half of the units of a layer bend the other
+    way than the rest, so that outputs may be convex, concave or both (Runje & Shankaranarayana 2023).
+
+    Parameters
+    ----------
+    increasing, decreasing : tuple of int
+        Positions of the inputs.
+    outputs, width, depth, activation, initial
+        As for :class:`MLP`.
+    """
+
+    increasing: tuple[int, ...] = (0,)
+    decreasing: tuple[int, ...] = ()
+    outputs: int = 1
+    width: int = 8
+    depth: int = 1
+    activation: str = "softplus"
+    initial: float = 0.1
+
+    @linen.compact
+    def __call__(self, x: Inputs) -> Outputs:
+        """Return the outputs."""
+        size = x.shape[-1]
+        _refuse_positions(self.increasing + self.decreasing, size)
+        sign = np.zeros(size)
+        sign[list(self.increasing)], sign[list(self.decreasing)] = 1.0, -1.0
+        act, flip = activation(self.activation), np.where(np.arange(self.width) % 2, -1.0, 1.0)
+        for index in range(self.depth):
+            kernel = self.param(f"kernel_{index}", linen.initializers.lecun_normal(), (x.shape[-1], self.width))
+            bias = self.param(f"bias_{index}", linen.initializers.normal(1.0), (self.width,))
+            if index:
+                kernel = _positive(kernel)
+            else:
+                kernel = jnp.where(sign[:, None] == 0, kernel, sign[:, None] * _positive(kernel))
+            x = flip * act(flip * (x @ kernel + bias))
+        start = np.sqrt(self.initial / self.width)
+        last = self.param("last", linen.initializers.normal(start), (self.width, self.outputs))
+        return x @ last**2 + self.param("last_bias", linen.initializers.zeros, (self.outputs,))
+
+
+def _positive(kernel: Array) -> Array:
+    """Return squares of the size that the entries have: their mean over a layer's inputs stays of order one."""
+    return kernel**2 * np.sqrt(kernel.shape[0])
+
+
+def _refuse_positions(positions: tuple[int, ...], size: int) -> None:
+    wrong = [k for k in positions if not 0 <= k < size]
+    if wrong or len(set(positions)) < len(positions):
+        raise ValueError(
+            f"Monotone names the inputs {positions}, but the network has inputs 0 to {size - 1}, each of which can be "
+            f"named once, as increasing or as decreasing."
+        )

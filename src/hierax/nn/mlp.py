@@ -1,0 +1,61 @@
+"""Small dense networks, smooth and without effect before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as linen
+import jax
+from jaxtyping import Array, Float
+
+# What `activation` may be named.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "softplus": jax.nn.softplus,
+    "tanh": jax.numpy.tanh,
+    "swish": jax.nn.swish,
+    "sigmoid": jax.nn.sigmoid,
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """Return an activation by its name."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation='{name}' is not known. Use one of {sorted(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+class MLP(linen.Module):
+    """Dense layers, (..., input) → (..., output); the outputs are near zero before any training.
+
+    Parameters
+    ----------
+    outputs : int
+        Number of outputs.
+    width, depth : int
+        Units of a hidden layer, and number of hidden layers.
+    activation : str
+        "softplus", "tanh", "swish" or "sigmoid". All are smooth, as estimators by Newton's method need. Softplus
+        goes on along a straight line where it was not trained, tanh levels off.
+    initial : float
+        Size of the outputs before training: small, so that a first solve of a model around the network is sane.
+
+    Notes
+    -----
+    Inputs should be of order one. To be used through NumPyro's ``flax_module`` or :func:`hierax.nn.network`, above the
+    subject plate; never inside a vector field, which is traced elsewhere.
+    """
+
+    outputs: int = 1
+    width: int = 8
+    depth: int = 1
+    activation: str = "softplus"
+    initial: float = 0.1
+
+    @linen.compact
+    def __call__(self, x: Float[Array, "... input"]) -> Float[Array, "... output"]:
+        """Return the outputs."""
+        act = activation(self.activation)
+        for index in range(self.depth):
+            x = act(linen.Dense(self.width, name=f"hidden_{index}")(x))
+        near_zero = linen.initializers.variance_scaling(self.initial**2, "fan_in", "normal")
+        return linen.Dense(self.outputs, kernel_init=near_zero, name="last")(x)

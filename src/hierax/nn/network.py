@@ -1,0 +1,55 @@
+"""``nn.network``: NumPyro's ``flax_module`` that leaves a note of the module, for looking at what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpyro.contrib.module import flax_module
+from numpyro.primitives import _PYRO_STACK, apply_stack
+
+
+def network(name: str, module: Any, *args: Any, input_shape: tuple[int, ...] | None = None) -> Callable[..., Any]:
+    """Register a Linen module's weights as the population parameter ``name$params``, and return it as a function.
+
+    As NumPyro's ``flax_module``, and to be called where that is: above the subject plate. The module is noted beside
+    the weights, so that :func:`hierax.predict_function` finds it by its name.
+
+    Parameters
+    ----------
+    name : str
+        Of the network.
+    module : flax.linen.Module
+        The network.
+    *args
+        Arguments to find the weights' shapes with.
+    input_shape : tuple of int, optional
+        Shape of one input instead of ``args``.
+
+    Returns
+    -------
+    callable
+        Of the inputs.
+    """
+    options = {} if input_shape is None else {"input_shape": input_shape}
+    function = flax_module(name, module, *args, **options)
+    note(name, module.apply)
+    return function
+
+
+def note(name: str, apply: Callable[..., Any]) -> None:
+    """Leave ``apply({"params": weights}, *inputs)`` in the program's trace."""
+    if not _PYRO_STACK:
+        return
+    apply_stack(
+        {
+            "type": "network",
+            "name": f"{name}$network",
+            "fn": lambda: apply,
+            "args": (),
+            "kwargs": {},
+            "value": None,
+            "infer": {},
+            "cond_indep_stack": [],
+        }
+    )
