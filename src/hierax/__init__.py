@@ -62,6 +62,7 @@ from hierax.program.observe import observe as observe
 from hierax.results.compare import loo as loo
 from hierax.results.fit import Evaluation as Evaluation
 from hierax.results.fit import Fit as Fit
+from hierax.results.functions import predict_function as predict_function
 from hierax.results.intervals import profile as profile
 from hierax.results.intervals import sir as sir
 from hierax.results.likelihood import Likelihood as Likelihood

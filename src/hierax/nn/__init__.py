@@ -5,6 +5,8 @@ from hierax.nn.heads import Monotone as Monotone
 from hierax.nn.heads import Positive as Positive
 from hierax.nn.heads import Saturating as Saturating
 from hierax.nn.heads import ZeroAtZero as ZeroAtZero
+from hierax.nn.individualise import Individual as Individual
+from hierax.nn.individualise import individualise as individualise
 from hierax.nn.masked import Autoregressive as Autoregressive
 from hierax.nn.masked import Conditioner as Conditioner
 from hierax.nn.mlp import MLP as MLP

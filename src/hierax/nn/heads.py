@@ -68,7 +68,7 @@ class Saturating(linen.Module):
     typical : float
         The limit of the effect before any training.
     skip : float
-        SD of b before any training. Not 0: a network that ignores a random effect at the start may go on to do so.
+        Size of b's entries before any training, of either sign. Not 0: a network that ignores a random effect at the start may go on to do so.
     """
 
     network: Any
@@ -85,16 +85,24 @@ class Saturating(linen.Module):
         log_size = self.network(jnp.concatenate([s, z], axis=-1))
         if z.shape[-1]:
             log_size = log_size + linen.Dense(
-                log_size.shape[-1], use_bias=False, kernel_init=linen.initializers.normal(self.skip), name="skip"
+                log_size.shape[-1], use_bias=False, kernel_init=_either_sign(self.skip), name="skip"
             )(z)
         return self.typical * s * jnp.exp(log_size)
+
+
+def _either_sign(size: float) -> Any:
+    def initial(key: Any, shape: tuple[int, ...], dtype: Any = float) -> Array:
+        return size * jax.random.rademacher(key, shape).astype(dtype)
+
+    return initial
 
 
 class Monotone(linen.Module):
     """A network that never falls in ``increasing`` inputs, never rises in ``decreasing`` ones, and is free in others.
 
     Weights along the way of monotone inputs are squares of the parameters. Half of the units of a layer bend the other
-    way than the rest, so that outputs may be convex, concave or both (Runje & Shankaranarayana 2023).
+    way than the rest (Runje & Shankaranarayana 2023); with "softplus" it still takes two layers for a curve that is
+    convex in one place and concave in another.
 
     Parameters
     ----------
@@ -109,7 +117,7 @@ class Monotone(linen.Module):
     outputs: int = 1
     width: int = 8
     depth: int = 1
-    activation: str = "softplus"
+    activation: str = "tanh"
     initial: float = 0.1
 
     @linen.compact

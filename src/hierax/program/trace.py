@@ -18,6 +18,9 @@ from hierax.program.coordinates import Coordinate, median, working_coordinate
 
 Model = Callable[[Population], Any]
 
+# The kinds of messages that a run keeps; the last two are ours.
+_KINDS = ("sample", "param", "deterministic", "plate", "mutable", "ode", "network")
+
 
 class _Stop(Exception):
     """Ends a run of the program once everything that was asked for is known."""
@@ -94,7 +97,7 @@ class _Bind(Messenger):
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         name = msg.get("name")
-        if name is not None and msg["type"] in ("sample", "param", "deterministic", "plate", "mutable", "ode"):
+        if name is not None and msg["type"] in _KINDS:
             if msg["type"] == "ode" and name in self.run.messages:
                 raise ModelError(
                     f"Two solves are called '{name}', but each has steps of its own, which are kept by name. Give "

@@ -44,6 +44,7 @@ class Samples:
         worst = table["r_hat"].max()
         share = float(np.mean(self.stats["diverging"])) if "diverging" in self.stats else 0.0
         found = []
+        # Without any element but network weights there is nothing to judge by.
         if self.flat.shape[0] > 1 and worst > _R_HAT:
             found.append(f"R-hat of {table['r_hat'].idxmax()} is {worst:.3f}: run longer (warmup=, draws=)")
         if share > _DIVERGED:
@@ -95,7 +96,7 @@ def diagnostics(fit: Fit) -> pd.DataFrame:
             "ess_tail": _ess(draws, "tail"),
             "r_hat": _r_hat(draws),
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["ess_bulk", "ess_tail", "r_hat"])
 
 
 def elements(fit: Fit) -> dict[str, np.ndarray]:

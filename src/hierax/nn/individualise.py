@@ -1,0 +1,133 @@
+"""Networks whose weights are individual parameters: one vector of random effects a subject moves them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax.tree_util import keystr, tree_flatten_with_path
+from jaxtyping import Array, Float
+from numpyro.contrib.module import flax_module
+
+from hierax.nn.network import note
+
+# The random effects' SD before any training, and the SD of the directions' entries.
+_SCALE, _DIRECTION = 0.1, 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Individual:
+    """A network with weights of its own for every subject.
+
+    Attributes
+    ----------
+    eta : array, (subject, 1, number)
+        The random effects, to be passed in the ``args`` of :func:`hierax.solve_ode`.
+    at : callable
+        Of the inputs of one subject and its ``eta`` (number,), as it is in a vector field.
+    """
+
+    eta: Float[Array, "subject 1 number"]
+    at: Callable[[Array, Array], Array]
+
+    def __call__(self, x: Float[Array, "subject time input"]) -> Float[Array, "subject time output"]:
+        """Return every subject's outputs."""
+        one = jax.vmap(self.at, in_axes=(0, None))
+        return jax.vmap(one)(jnp.asarray(x), self.eta[..., 0, :])
+
+
+def individualise(
+    name: str, module: Any, *, input_shape: tuple[int, ...], which: str | int = "last", scale: float = _SCALE
+) -> Individual:
+    """Return a network whose weights differ between subjects; to be called inside the subject plate.
+
+    Registers the typical weights ``name$params``, and samples ``name_eta``, one vector of independent normal random
+    effects a subject, that is added to the weights.
+
+    Parameters
+    ----------
+    name : str
+        Of the network.
+    module : flax.linen.Module
+        The network.
+    input_shape : tuple of int
+        Shape of one input.
+    which : str or int
+        "all" weights; those of a layer by its name ("last", "hidden_0"); or a number of directions in the space of all
+        weights, which are learned with the typical weights.
+    scale : float
+        SD of the random effects before any training; ``name_omega`` is what it becomes, one for each tensor of weights
+        (for directions it is 1, and the directions' lengths are learned).
+
+    Returns
+    -------
+    Individual
+        Call it with inputs by subject; in a vector field, pass its ``eta`` in ``args`` and use its ``at``.
+    """
+    plain = flax_module(name, module, input_shape=input_shape)
+    weights = plain.args[0]
+    note(name, module.apply)
+    if isinstance(which, int):
+        return _directions(name, module, weights, which)
+    leaves, structure = tree_flatten_with_path(weights)
+    chosen = [k for k, (path, _) in enumerate(leaves) if which == "all" or _in_layer(path, which)]
+    if not chosen:
+        layers = sorted({_layer(path) for path, _ in leaves})
+        raise ValueError(
+            f"individualise('{name}', which='{which}') names no layer of the network, which has {layers}. "
+            f"Use one of them, 'all', or a number of learned directions."
+        )
+    shapes = [leaves[k][1].shape for k in chosen]
+    sizes = [math.prod(shape) for shape in shapes]
+    omega = numpyro.param(f"{name}_omega", jnp.full(len(chosen), scale), constraint=dist.constraints.positive)
+    spread = jnp.concatenate([jnp.full(size, omega[k]) for k, size in enumerate(sizes)])
+    eta = numpyro.sample(f"{name}_eta", dist.Normal(jnp.zeros(sum(sizes)), spread).to_event(1))
+
+    def at(x: Array, own: Array) -> Array:
+        moved, start = [leaf for _, leaf in leaves], 0
+        for k, size, shape in zip(chosen, sizes, shapes, strict=True):
+            moved[k] = moved[k] + own[start : start + size].reshape(shape)
+            start += size
+        return module.apply({"params": jax.tree.unflatten(structure, moved)}, x)
+
+    return Individual(eta, at)
+
+
+def _directions(name: str, module: Any, weights: Any, number: int) -> Individual:
+    """Individualise along a few learned directions."""
+    if number < 1:
+        raise ValueError(f"individualise('{name}', which={number}) has no directions. Give 1 or more.")
+    leaves, structure = jax.tree.flatten(weights)
+    size = sum(leaf.size for leaf in leaves)
+
+    def first(key: Any) -> dict[str, Array]:
+        return {"directions": _DIRECTION * jax.random.normal(key, (number, size))}
+
+    # A dict, as the weights of a network are: without standard errors, and penalised where weights are.
+    matrix = numpyro.param(f"{name}_directions$params", lambda key: first(key))["directions"]
+    eta = numpyro.sample(f"{name}_eta", dist.Normal(0.0, 1.0).expand([number]).to_event(1))
+
+    def at(x: Array, own: Array) -> Array:
+        moved, start, change = [], 0, own @ matrix
+        for leaf in leaves:
+            moved.append(leaf + change[start : start + leaf.size].reshape(leaf.shape))
+            start += leaf.size
+        return module.apply({"params": jax.tree.unflatten(structure, moved)}, x)
+
+    return Individual(eta, at)
+
+
+def _in_layer(path: Any, layer: str) -> bool:
+    return layer in [getattr(entry, "key", None) for entry in path]
+
+
+def _layer(path: Any) -> str:
+    """Return the name of the layer that a tensor belongs to: of the tensor itself where it is in none."""
+    names = [str(getattr(entry, "key", keystr((entry,)))) for entry in path]
+    return names[-2] if len(names) > 1 else names[-1]

@@ -1,0 +1,253 @@
+"""Networks and their heads: shapes that hold for any weights; weights as individual parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from zoo import POSITIVE
+
+import hierax as hx
+
+nn = hx.nn
+
+
+def weights(module, inputs, seed=0, spread=1.0):
+    """Return weights far from their start: heads hold for all."""
+    start = module.init(jax.random.key(seed), jnp.ones(inputs))["params"]
+    leaves, structure = jax.tree.flatten(start)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    moved = [leaf + spread * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return start, jax.tree.unflatten(structure, moved)
+
+
+def inputs(size, count=200):
+    return 2.0 * jax.random.normal(jax.random.key(9), (count, size))
+
+
+@pytest.mark.parametrize("activation", ["softplus", "tanh", "swish", "sigmoid"])
+def test_mlp_is_near_zero_at_first_and_smooth(activation):
+    net = nn.MLP(2, width=16, depth=2, activation=activation)
+    start, far = weights(net, 3)
+    assert net.apply({"params": start}, inputs(3)).shape == (200, 2)
+    assert float(jnp.abs(net.apply({"params": start}, inputs(3))).max()) < 1.0
+    hessian = jax.hessian(lambda x: net.apply({"params": far}, x).sum())(jnp.ones(3))
+    assert np.isfinite(hessian).all() and np.abs(hessian).max() > 1e-3
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(ValueError, match=r"activation='relu' is not known. Use one of"):
+        nn.MLP(activation="relu").init(jax.random.key(0), jnp.ones(1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_heads_hold_for_any_weights(seed):
+    x = inputs(3)
+    _, positive = weights(head := nn.Positive(nn.MLP(), typical=2.0), 3, seed)
+    assert (head.apply({"params": positive}, x) > 0).all()
+    _, bounded = weights(head := nn.Bounded(nn.MLP(), -1.0, 3.0), 3, seed)
+    values = head.apply({"params": bounded}, x)
+    assert (values >= -1).all() and (values <= 3).all()
+    _, zero = weights(head := nn.ZeroAtZero(nn.MLP(), inputs=(0, 2)), 3, seed)
+    np.testing.assert_allclose(head.apply({"params": zero}, x * jnp.array([0.0, 1.0, 0.0])), 0.0, atol=1e-14)
+    assert np.abs(head.apply({"params": zero}, x)).max() > 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_saturating_effects_start_at_zero_and_have_a_limit(seed):
+    head = nn.Saturating(nn.MLP(), half=2.0, typical=1.5)
+    start, far = weights(head, 3, seed)
+    z = inputs(2)
+
+    def effect(params, c):
+        return head.apply({"params": params}, jnp.concatenate([jnp.full((200, 1), c), z], axis=-1))
+
+    np.testing.assert_array_equal(effect(far, 0.0), 0.0)
+    assert (effect(far, 0.3) > 0).all()
+    np.testing.assert_allclose(effect(far, 1e9), effect(far, 1e10), rtol=1e-6)
+    # Before training: about typical·c/(half + c), and no random effect without influence.
+    at_zero = head.apply({"params": start}, jnp.array([2.0, 0.0, 0.0]))
+    np.testing.assert_allclose(at_zero, 0.75, rtol=0.3)
+    slope = jax.grad(lambda x: head.apply({"params": start}, x).sum())(jnp.array([2.0, 0.0, 0.0]))
+    assert (jnp.abs(slope[1:]) > 0.01).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_monotone_networks_rise_fall_and_are_free(seed):
+    head = nn.Monotone(increasing=(0,), decreasing=(2,), depth=2)
+    _, far = weights(head, 3, seed)
+    slopes = jax.vmap(jax.grad(lambda x: head.apply({"params": far}, x).sum()))(inputs(3))
+    assert (slopes[:, 0] >= 0).all() and slopes[:, 0].max() > 1e-3
+    assert (slopes[:, 2] <= 0).all() and slopes[:, 2].min() < -1e-3
+
+
+def test_a_monotone_network_fits_a_curve_that_is_convex_and_then_concave():
+    import optax
+
+    head, x = nn.Monotone(width=8), jnp.linspace(0, 4, 60)[:, None]
+    target = x**3 / (1.5**3 + x**3)
+    params = head.init(jax.random.key(0), x)["params"]
+    optimiser = optax.adam(0.02)
+
+    def loss(params):
+        return jnp.mean((head.apply({"params": params}, x) - target) ** 2)
+
+    @jax.jit
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimiser.update(jax.grad(loss)(params), state)
+        return (optax.apply_updates(params, updates), state), None
+
+    (params, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), length=3000)
+    assert float(jnp.sqrt(loss(params))) < 0.02
+
+
+def test_monotone_inputs_must_exist():
+    with pytest.raises(ValueError, match=r"names the inputs \(3,\), but the network has inputs 0 to 1"):
+        nn.Monotone(increasing=(3,)).init(jax.random.key(0), jnp.ones(2))
+
+
+def lines(which):
+    """Every subject's curve is a network of time, whose weights are its own."""
+
+    def model(pop):
+        sigma = numpyro.param("sigma", 0.3, constraint=POSITIVE)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            net = nn.individualise("curve", nn.MLP(width=3), input_shape=(1,), which=which)
+            curve = numpyro.deterministic("curve_at", net(pop.times[..., None])[..., 0])
+            hx.observe("dv", dist.Normal(curve, sigma), pop)
+
+    return model
+
+
+def times(n=20, seed=0):
+    rng = np.random.default_rng(seed)
+    time = np.linspace(0, 2, 9)
+    curves = [1 + rng.normal(0, 0.5) + rng.normal(1, 0.3) * time for _ in range(n)]
+    return hx.Population.from_subjects(
+        [hx.Subject(k + 1, times=time, observations={"dv": y + rng.normal(0, 0.1, 9)}) for k, y in enumerate(curves)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("which", "size"), [("last", 4), pytest.param("all", 10, marks=pytest.mark.slow), (2, 2), ("hidden_0", 6)]
+)
+def test_individual_weights_are_random_effects(which, size):
+    """The marginal likelihood with few of them is far above that without any."""
+    pop = times()
+    program = hx.program(lines(which), pop)
+    assert len(program.effect_names) == size
+    start = hx.evaluate(lines(which), pop, program.program.start(), hx.FOCE())
+    assert np.isfinite(start.log_likelihood)
+    drawn = hx.simulate(lines(which), pop, seed=1)
+    assert np.std(drawn["curve_at"].values[0], axis=0).max() > 1e-3
+
+
+def test_individual_last_layer_fits_lines_by_foce():
+    """To a fifth of a standard error: of the weights and their random effects some are hardly identified."""
+    search = hx.QuasiNewton(gtol=0.2)
+    priors = {"curve$params": dist.Normal(0.0, 2.0), "curve_omega": dist.HalfNormal(1.0)}
+    fit = hx.fit(lines("last"), times(), hx.FOCE(optimiser=search), priors=priors, use_priors=True, progress=False)
+    assert float(fit.params["sigma"]) < 0.13
+
+
+def test_a_layer_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"which='middle'\) names no layer of the network, which has \['hidden_0', 'l"):
+        hx.program(lines("middle"), times())
+    with pytest.raises(ValueError, match=r"which=0\) has no directions"):
+        hx.program(lines(0), times())
+
+
+def test_weights_in_a_vector_field_are_the_subjects_own():
+    """dy/dt = net(t) by solve_ode against the network's integral by quadrature."""
+    pop = times(4)
+
+    def model(pop):
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            net = nn.individualise("rate", nn.MLP(width=3), input_shape=(1,), scale=0.5)
+
+            def field(t, y, args):
+                return {"y": args["net"](t[None], args["w"])[0]}
+
+            y = hx.solve_ode(pop, field, {"y": 0.0}, {"w": net.eta}, shared={"net": net.at})
+            nodes, shares = np.polynomial.legendre.leggauss(20)
+            at = pop.times[..., None] * (nodes + 1) / 2
+            rates = net(at.reshape(pop.n_subjects, -1, 1)).reshape(at.shape)
+            numpyro.deterministic("exact", (rates * shares).sum(-1) * pop.times / 2)
+            numpyro.deterministic("solved", y["y"])
+            hx.observe("dv", dist.Normal(y["y"], 1.0), pop)
+
+    drawn = hx.simulate(model, pop, seed=3)
+    np.testing.assert_allclose(drawn["solved"], drawn["exact"], atol=1e-5)
+    assert np.ptp(drawn["exact"].values[0, :, -1]) > 0.01
+
+
+def curve(pop):
+    """One network for all subjects, known up to normal noise: its posterior band is exact for a linear one."""
+    net = nn.network("line", nn.MLP(width=1, depth=0), input_shape=(1,))
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        level = numpyro.sample("level", dist.Normal(0.0, 0.5))
+        hx.observe("dv", dist.Normal(level + net(pop.times[..., None])[..., 0], 0.1), pop)
+
+
+@pytest.fixture(scope="module")
+def curve_fit():
+    return hx.fit(curve, times(), hx.FOCE(), progress=False)
+
+
+def test_the_band_of_a_linear_network_is_that_of_generalised_least_squares(curve_fit):
+    pop = curve_fit.pop
+    at = np.array([[0.0], [1.0], [4.0]])
+    found = hx.predict_function(curve_fit, "line", at, level=0.9, draws=20000, prior_sd=1e3)
+    rows = np.stack([np.ones(9), np.linspace(0, 2, 9)], 1)
+    marginal = 0.01 * np.eye(9) + 0.25
+    precision = len(pop) * rows.T @ np.linalg.solve(marginal, rows)
+    total = sum(rows.T @ np.linalg.solve(marginal, dv) for dv in np.asarray(pop.dv["dv"]))
+    look = np.stack([np.ones(3), at[:, 0]], 1)
+    np.testing.assert_allclose(found["estimate"][:, 0], look @ np.linalg.solve(precision, total), atol=1e-5)
+    sd = np.sqrt(np.einsum("pi,ij,pj->p", look, np.linalg.inv(precision), look))
+    # 20 000 draws: an SD within 1 %, a 5 % quantile within 1.5 %.
+    np.testing.assert_allclose(found["functions"].std(("chain", "draw"))[:, 0], sd, rtol=0.02)
+    np.testing.assert_allclose(found["upper"][:, 0] - found["estimate"][:, 0], 1.645 * sd, rtol=0.04)
+
+
+def test_a_band_by_nuts_is_the_same(curve_fit):
+    priors = {"line$params": dist.Normal(0.0, 10.0)}
+    fit = hx.fit(curve, times(), hx.NUTS(warmup=300, draws=500, chains=2), priors=priors, progress=False)
+    at = np.array([[0.0], [2.0]])
+    by_draws = hx.predict_function(fit, "line", at, draws=1000)
+    by_laplace = hx.predict_function(curve_fit, "line", at)
+    assert by_draws.sizes["chain"] == 2
+    spread = float(by_laplace["functions"].std())
+    np.testing.assert_allclose(by_draws["lower"], by_laplace["lower"], atol=0.3 * spread)
+    np.testing.assert_allclose(by_draws["upper"], by_laplace["upper"], atol=0.3 * spread)
+
+
+def test_what_predict_function_refuses(curve_fit):
+    at = np.zeros((1, 1))
+    with pytest.raises(ValueError, match=r"no network 'other'. It has \['line'\]"):
+        hx.predict_function(curve_fit, "other", at)
+    with pytest.raises(ValueError, match=r"shape \(3,\), but a row is one input"):
+        hx.predict_function(curve_fit, "line", np.zeros(3))
+    with pytest.raises(ValueError, match=r"level=90\) is no probability"):
+        hx.predict_function(curve_fit, "line", at, level=90)
+    with pytest.raises(ValueError, match=r"which='first'\) names no layer of the network, which has \['last'\]"):
+        hx.predict_function(curve_fit, "line", at, which="first")
+
+
+def test_a_network_without_a_note_needs_its_module():
+    from numpyro.contrib.module import flax_module
+
+    module = nn.MLP(depth=0)
+
+    def model(pop):
+        net = flax_module("line", module, input_shape=(1,))
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            level = numpyro.sample("level", dist.Normal(0.0, 0.5))
+            hx.observe("dv", dist.Normal(level + net(pop.times[..., None])[..., 0], 0.1), pop)
+
+    fit = hx.fit(model, times(5), hx.FOCE(), progress=False)
+    with pytest.raises(ValueError, match=r"which leaves no note of the module. Pass module="):
+        hx.predict_function(fit, "line", np.zeros((1, 1)))
+    assert hx.predict_function(fit, "line", np.zeros((1, 1)), module=module)["estimate"].shape == (1, 1)
