@@ -1,5 +1,6 @@
 """Models of the indirect-response population: the true structure, wrong ones, and networks for the drug's effect."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -73,7 +74,7 @@ def structured(kind="hill"):
 
 def deep(inputs=2, width=6, depth=1, skip=0.3):
     """Return the model whose effect is a network of the concentration and ``inputs`` random effects."""
-    module = hx.nn.Saturating(hx.nn.MLP(width=width, depth=depth), skip=skip)
+    module = network(inputs, width, depth, skip)
 
     def model(pop):
         net = hx.nn.network("effect", module, input_shape=(1 + inputs,))
@@ -119,3 +120,22 @@ def simulated(n, seed, samples=15):
     drawn = hx.simulate(truth, pop, seed=seed)
     data = {name: np.where(pop.mask[name], drawn[name].values[0], np.nan) for name in ("c", "R")}
     return pop.with_dv(**data), drawn
+
+
+def network(inputs, width=6, depth=1, skip=0.3):
+    """Return the network of the drug's effect, of the concentration and ``inputs`` random effects."""
+    return hx.nn.Saturating(hx.nn.MLP(width=width, depth=depth), skip=skip)
+
+
+def fit_deep(train, inputs, restarts=2, steps=1500, evaluations=200):
+    """Fit with a network: VI from several initial weights, and FOCE on from the highest bound."""
+    model, best = deep(inputs), None
+    for seed in range(restarts):
+        weights = network(inputs).init(jax.random.key(seed), jnp.ones(1 + inputs))["params"]
+        vi = hx.VI(steps=steps, automatic=False, learning_rate=0.03)
+        fit = hx.fit(model, train, vi, init={"effect$params": weights}, seed=seed, progress=False)
+        if best is None or fit.variational.elbo[0] > best.variational.elbo[0]:
+            best = fit
+    # Far from the optimum FOCE with a network has no modes; from VI's end on it converges where Adam creeps.
+    search = hx.QuasiNewton(gtol=0.1, max_iter=evaluations)
+    return hx.fit(model, train, hx.FOCE(optimiser=search), init=best, progress=False)

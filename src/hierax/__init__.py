@@ -9,6 +9,9 @@ import importlib.metadata as _metadata
 from hierax import nn as nn
 from hierax.api.bootstrap import Bootstrap as Bootstrap
 from hierax.api.bootstrap import bootstrap as bootstrap
+from hierax.api.crossvalidation import Candidate as Candidate
+from hierax.api.crossvalidation import CrossValidation as CrossValidation
+from hierax.api.crossvalidation import cross_validate as cross_validate
 from hierax.api.fit import ebe as ebe
 from hierax.api.fit import evaluate as evaluate
 from hierax.api.fit import fit as fit

@@ -68,6 +68,7 @@ def predict(
     pop: Population | None = None,
     *,
     params: Mapping[str, Any] | None = None,
+    random_effects: Any = None,
     plate: str = "subject",
 ) -> xr.Dataset:
     """Predict at every record of a population: PRED, and with a fit of that population IPRED.
@@ -78,22 +79,40 @@ def predict(
         NumPyro program, or a fit. With a fit and no ``pop``, individual predictions at the fit's EBEs are added.
     pop, params, plate
         As for :func:`simulate`.
+    random_effects : array, (subject, coordinate), optional
+        Where individual predictions are wanted, in the coordinates of ``fit.embeddings()``: this is the decoder of a
+        generative model, for any subjects.
 
     Returns
     -------
     xarray.Dataset
         ``PRED_<endpoint>`` and ``IPRED_<endpoint>``, ``(subject, time)``: means of the observation's distribution
-        at the reference point of the random effects, and at the EBEs.
+        at the reference point of the random effects, and at the EBEs (or ``random_effects``).
     """
     program, design, values = _resolve(model, pop, params, plate)
     rows = np.flatnonzero(np.asarray(design.subject_mask))
+    given = None if random_effects is None else _random_effects(program, design, rows, random_effects)
     held = np.asarray(design.record_mask)[rows]
     out = _labelled(design, rows)
-    own = isinstance(model, Evaluation) and pop is None
-    for label, eta in (("PRED", None), *((("IPRED", model.eta),) if own else ())):
+    if given is None and isinstance(model, Evaluation) and pop is None:
+        given = model.eta
+    for label, eta in (("PRED", None), *((("IPRED", given),) if given is not None else ())):
         for name, (mean, _, _) in predictions(program, design, values, eta)[0].items():
             if np.shape(mean) == np.shape(design.times):
                 out[f"{label}_{name}"] = (("subject", "time"), np.where(held, np.asarray(mean)[rows], np.nan))
+    return out
+
+
+def _random_effects(program: Program, design: Population, rows: np.ndarray, given: Any) -> np.ndarray:
+    """Return random effects of all rows, padding included."""
+    values, names = np.asarray(given, float), program.effect_names
+    if values.shape != (len(rows), len(names)):
+        raise ValueError(
+            f"random_effects has shape {values.shape}, but the population has {len(rows)} subjects and the program "
+            f"the random effects {list(names)}. Give (subject, coordinate)."
+        )
+    out = np.zeros((design.n_subjects, len(names)))
+    out[rows] = values
     return out
 
 

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.primitives import Messenger
 
 from hierax.data.padding import bucket_size
 from hierax.data.population import Population
@@ -22,6 +21,7 @@ from hierax.dynamics.problem import finish
 from hierax.errors import HieraxWarning
 from hierax.infer.objective import cached
 from hierax.program.density import Program
+from hierax.program.trace import Alone
 
 # Room of the pilot: enough for most, so that it is compiled once; and the most that a fit will try.
 _ROOM, _MOST = 256, 4096
@@ -37,7 +37,7 @@ _STIFF = 200
 _CLOSE = 0.7
 
 
-class _Placing(Messenger):
+class _Placing(Alone):
     """Places the grid of every solve that has one, and solves on it."""
 
     def __init__(self, room: int, tol: Mapping[str, Any]):
@@ -53,7 +53,7 @@ class _Placing(Messenger):
             msg["args"] = (problem, placed)
 
 
-class _Ordering(Messenger):
+class _Ordering(Alone):
     """Sorts the boundaries and steps of every placed grid, once for all where no parameter moves any."""
 
     def __init__(self, placed: Mapping[str, Placement]):
@@ -67,7 +67,7 @@ class _Ordering(Messenger):
             msg["args"] = (msg["args"][0], placed)
 
 
-class _Judging(Messenger):
+class _Judging(Alone):
     """Solves on the placed grid and with every step halved, and notes by how much the two differ."""
 
     def __init__(self) -> None:

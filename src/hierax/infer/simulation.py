@@ -15,6 +15,7 @@ from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.objective import cached
 from hierax.program.density import Program
+from hierax.program.trace import RUNNING
 
 # Numbers drawn at once: replicates go through in batches, so that memory stays bounded.
 _CHUNK = 2_000_000
@@ -48,7 +49,7 @@ def _drawer(program: Program, batch: int) -> Callable[..., dict[str, Any]]:
 
     def once(key: Any, pop: Population, params: dict[str, Any]) -> dict[str, Any]:
         model = handlers.substitute(handlers.uncondition(program.model), data=params)
-        with handlers.trace() as trace:
+        with RUNNING, handlers.trace() as trace:
             handlers.seed(model, key)(pop)
         return {name: trace[name]["value"] for name in wanted}
 

@@ -68,7 +68,8 @@ class Saturating(linen.Module):
     typical : float
         The limit of the effect before any training.
     skip : float
-        Size of b's entries before any training, of either sign. Not 0: a network that ignores a random effect at the start may go on to do so.
+        Size of b's entries before any training, of either sign. Not 0: a network that ignores a random effect at the
+        start may go on to do so.
     """
 
     network: Any

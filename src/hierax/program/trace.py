@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,24 @@ Model = Callable[[Population], Any]
 
 # The kinds of messages that a run keeps; the last two are ours.
 _KINDS = ("sample", "param", "deterministic", "plate", "mutable", "ode", "network")
+
+
+# NumPyro's stack of handlers is one for all threads: whoever runs a program, or puts a handler around one, holds this.
+RUNNING = threading.RLock()
+
+
+class Alone(Messenger):
+    """A handler that no other thread's program meets."""
+
+    def __enter__(self) -> Any:
+        RUNNING.acquire()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            RUNNING.release()
 
 
 class _Stop(Exception):
@@ -45,7 +64,7 @@ class Run:
     z: dict[str, Array]
 
 
-class _Bind(Messenger):
+class _Bind(Alone):
     """Gives sites their values: parameters as they are, random effects through their coordinates."""
 
     def __init__(

@@ -243,6 +243,26 @@ class Fit(Evaluation):
             self._conditional[draws] = conditional_dataset(self, draws)
         return self._conditional[draws]
 
+    def embeddings(self, pop: Population | None = None) -> xr.DataArray:
+        """Return where each subject lies in the space of the random effects: what the model is an encoder of.
+
+        Conditional means after SAEM and VI, EBEs otherwise. Of another population: what an amortised guide makes of
+        it, or its EBEs at the estimate. :func:`hierax.predict` with ``random_effects=`` is the decoder.
+
+        Parameters
+        ----------
+        pop : Population, optional
+            By default the one of the fit.
+
+        Returns
+        -------
+        xarray.DataArray
+            (subject, eta_name), in working coordinates.
+        """
+        from hierax.results.individual import embeddings
+
+        return embeddings(self, pop)
+
     @property
     def starts(self) -> pd.DataFrame:
         """Where each start ended: evaluations, lowest OFV, standardised gradient there, and which optimum it is.

@@ -15,12 +15,14 @@ from jaxtyping import Array
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
-from hierax.infer.objective import cached
+from hierax.infer.objective import cached, read_program
+from hierax.infer.session import Session
 from hierax.infer.simulation import every_record
 from hierax.program.density import Program, unwrap
+from hierax.program.parameters import layout
 
 if TYPE_CHECKING:
-    from hierax.results.fit import Evaluation
+    from hierax.results.fit import Evaluation, Fit
 
 
 def predictions(
@@ -61,6 +63,24 @@ def _moments(fn: Any) -> tuple[Any, Any, bool]:
         heavy = df <= 2
         return fn.loc, jnp.where(heavy, jnp.nan, fn.scale * jnp.sqrt(df / jnp.where(heavy, 1.0, df - 2))), False
     return fn.mean, jnp.sqrt(fn.variance), False
+
+
+def embeddings(fit: Fit, pop: Population | None) -> xr.DataArray:
+    """Return conditional means or EBEs, labelled; see :meth:`hierax.Fit.embeddings`."""
+    guide = fit.variational
+    where = fit.pop if pop is None else pop
+    rows = np.flatnonzero(np.asarray(where.subject_mask))
+    if guide is not None and (pop is None or not guide.setting.vi.guide.local):
+        values = guide.encode(where)[0]
+    elif pop is None:
+        values = (fit.eta if fit.moments is None else fit.moments[0])[rows]
+    else:
+        program = read_program(fit.program.model, pop, fit.program.plate, checked=False)
+        session = Session(program, fit.estimator, pop, layout(program))
+        values = np.asarray(session.value(fit.flat).eta)[rows]
+    ids = list(where.ids) if where.ids is not None else [int(row) for row in rows]
+    coords = {"subject": ids, "eta_name": list(fit.program.effect_names)}
+    return xr.DataArray(values, dims=("subject", "eta_name"), coords=coords, name="embedding")
 
 
 def ebe_dataset(result: Evaluation) -> xr.Dataset:

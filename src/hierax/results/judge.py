@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from numpyro.primitives import Messenger
 
 from hierax.data.sanitise import sanitise
 from hierax.dynamics.grid import Grid
 from hierax.dynamics.march import OK
 from hierax.infer.grids import relative_error
+from hierax.program.trace import Alone
 
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation
 
 
-class _Comparing(Messenger):
+class _Comparing(Alone):
     """Solves every ODE by its own solver and by the judge, and notes by how much they differ."""
 
     def __init__(self, judge: Any):

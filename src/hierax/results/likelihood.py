@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierax.data.population import Population
 from hierax.errors import HieraxWarning
+from hierax.infer.counts import count_observations
 from hierax.infer.estimator import Estimator
 from hierax.infer.importance import ImportanceSampling, importance_sample
+from hierax.infer.laplace import Laplace
+from hierax.infer.objective import read_program
 from hierax.infer.quadrature import AGQ
 from hierax.infer.session import Session
+from hierax.program.parameters import layout
 from hierax.results.arviz import is_modern
 from hierax.results.conditional import conditional_moments, draw_moments, padded_draws
 from hierax.results.fit import Fit
@@ -78,8 +83,14 @@ class Likelihood:
         return f"-2 log L {self.minus_two:.5f}{error} by {self.label}; OFV {self.ofv:.5f}"
 
 
-def log_likelihood(fit: Fit, method: Estimator | ImportanceSampling | None = None, *, seed: int = 0) -> Likelihood:
-    """Return the marginal log likelihood at a fit's estimate.
+def log_likelihood(
+    fit: Fit,
+    method: Estimator | ImportanceSampling | None = None,
+    *,
+    pop: Population | None = None,
+    seed: int = 0,
+) -> Likelihood:
+    """Return the marginal log likelihood at a fit's estimate, of its own population or of held-out subjects.
 
     Parameters
     ----------
@@ -87,6 +98,8 @@ def log_likelihood(fit: Fit, method: Estimator | ImportanceSampling | None = Non
         By any estimator.
     method : AGQ, FOCE, Laplace, FO or ImportanceSampling
         By default ``AGQ(9)`` up to 3 random effects a subject, else ``ImportanceSampling(10_000)``.
+    pop : Population, optional
+        Other subjects, for whom the same program holds; by default those of the fit.
     seed : int
         Seed of the samples.
 
@@ -99,6 +112,8 @@ def log_likelihood(fit: Fit, method: Estimator | ImportanceSampling | None = Non
     The log of a Monte-Carlo mean is biased low, by half its variance. A Pareto k above 0.7 says that a subject's
     weights have no mean that so many samples find: try ``proposal="t"`` or ``centre="mean"``.
     """
+    if pop is not None:
+        fit = _elsewhere(fit, pop)
     if method is None:
         method = AGQ(9, hessian="full") if len(fit.program.effect_names) <= 3 else ImportanceSampling()
     if isinstance(method, Estimator):
@@ -121,6 +136,28 @@ def log_likelihood(fit: Fit, method: Estimator | ImportanceSampling | None = Non
             stacklevel=2,
         )
     return _bundle(fit, method.label, table, float(np.sqrt((table["se"] ** 2).sum())))
+
+
+def _elsewhere(fit: Fit, pop: Population) -> Fit:
+    """Return the fit as it would be of another population: same parameters, that population's modes."""
+    program = read_program(fit.program.model, pop, fit.program.plate, checked=False)
+    estimator = Laplace(newton=fit.estimator.newton) if program.sites.effects else fit.estimator
+    session = Session(program, estimator, pop, layout(program))
+    out = session.value(fit.flat)
+    count, gaussian = count_observations(program, pop, fit.params)
+    return dataclasses.replace(
+        fit,
+        session=session,
+        eta=np.asarray(out.eta),
+        value=np.asarray(out.value),
+        hessian=np.asarray(out.hessian),
+        codes=np.asarray(out.code),
+        n_observations=count,
+        n_gaussian=gaussian,
+        moments=None,
+        samples=None,
+        variational=None,
+    )
 
 
 def _proposal(fit: Fit, method: ImportanceSampling) -> tuple[np.ndarray, np.ndarray]:
