@@ -251,3 +251,34 @@ def test_a_network_without_a_note_needs_its_module():
     with pytest.raises(ValueError, match=r"which leaves no note of the module. Pass module="):
         hx.predict_function(fit, "line", np.zeros((1, 1)))
     assert hx.predict_function(fit, "line", np.zeros((1, 1)), module=module)["estimate"].shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "size"),
+    [
+        (nn.l2(0.5), lambda w: 0.5 * np.sum(w**2)),
+        (nn.l1(0.5), lambda w: 0.5 * np.sum(np.abs(w))),
+        (nn.group(0.5), lambda w: 0.5 * np.sum(np.linalg.norm(w, axis=1))),
+    ],
+)
+def test_penalties_are_what_they_say_and_are_no_part_of_the_objective(penalty, size):
+    """Their difference between two points; a prior has constants that an optimum does not see."""
+    pop = times(5)
+    fit = hx.fit(curve, pop, hx.FOCE(), priors={"line$params": penalty}, progress=False)
+    free = hx.fit(curve, pop, hx.FOCE(), progress=False)
+    kernel, other = (np.asarray(one.params["line$params"]["last"]["kernel"]) for one in (fit, free))
+    assert np.abs(kernel).sum() < np.abs(other).sum()
+    apart = fit.session.penalty(free.flat)[0] - fit.session.penalty(fit.flat)[0]
+    np.testing.assert_allclose(apart, size(other) - size(kernel), atol=1e-8)
+    np.testing.assert_allclose(fit.log_likelihood, hx.evaluate(curve, pop, fit.params, hx.FOCE()).log_likelihood)
+    assert fit.log_likelihood <= free.log_likelihood
+
+
+def test_a_group_penalty_is_a_density():
+    """Integrated over a plane: polar coordinates around 0."""
+    prior = nn.group(0.7)("last.kernel", (1, 2))
+    radius = np.linspace(0, 60, 20001)
+    density = np.exp([float(prior.log_prob(jnp.array([[r, 0.0]]))) for r in radius[::100]])
+    np.testing.assert_allclose(np.trapezoid(density * 2 * np.pi * radius[::100], radius[::100]), 1.0, rtol=0.02)
+    with pytest.raises(ValueError, match=r"nn.l2\(0\) is no penalty"):
+        nn.l2(0)

@@ -55,6 +55,8 @@ def fit(
     every: float = 60.0,
     resume: bool = True,
     throw: bool = False,
+    held_out: Population | None = None,
+    patience: int = 5,
     plate: str = "subject",
 ) -> Fit:
     """Fit the population parameters of a program.
@@ -93,6 +95,12 @@ def fit(
         Whether to go on from the checkpoint where there is one; it must be of the same fit.
     throw : bool
         Whether a fit that does not converge raises :class:`FitError`.
+    held_out : Population, optional
+        Subjects for early stopping, for VI and maximised approximations: their marginal likelihood, by Laplace's
+        approximation, is looked at after every 100 steps of VI or every accepted step of a search. The fit ends after
+        ``patience`` looks without a rise, and returns the parameters that made them most likely.
+    patience : int
+        How many looks.
     plate : str
         Name of the subject plate.
 
@@ -112,6 +120,10 @@ def fit(
         model, pop, init=init, fixed=fixed, priors=priors, use_priors=use_priors, seed=seed, progress=progress,
         plate=plate, bayesian=isinstance(estimator, Procedure) and estimator.bayesian,
     )  # fmt: skip
+    if held_out is not None:
+        if isinstance(estimator, Procedure) and not isinstance(estimator, VI):
+            raise ValueError(f"held_out= stops VI and maximised approximations early, not {estimator.label}.")
+        job.held_out, job.patience = held_out, patience
     file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume, _owner(job, estimator, starts))
     if isinstance(estimator, Procedure):
         if starts != 1:
@@ -154,6 +166,7 @@ def _owner(job: Job, estimator: Any, starts: int) -> dict[str, str]:
         "priors": describe(sorted(job.counted)),
         "seed": str(job.seed),
         "starts": str(starts),
+        "held_out": "" if job.held_out is None else f"{data_hash(job.held_out)} {job.patience}",
     }
 
 

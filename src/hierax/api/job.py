@@ -10,6 +10,7 @@ import numpy as np
 
 from hierax.data.population import Population
 from hierax.infer.estimator import Estimator
+from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import read_program
 from hierax.infer.session import Session
 from hierax.program.density import Program
@@ -32,6 +33,8 @@ class Job:
         All priors of population parameters, and those that count.
     given : mapping
         The priors that were passed beside the program's own.
+    held_out, patience : Population, int
+        Subjects for early stopping, if any, and how many looks without progress end the fit.
     """
 
     program: Program
@@ -45,6 +48,12 @@ class Job:
     use_priors: UsePriors
     seed: int
     progress: bool
+    held_out: Population | None = None
+    patience: int = 5
+
+    def watcher(self, estimator: Estimator) -> HeldOut | None:
+        """Return what watches the held-out subjects, if there are any."""
+        return None if self.held_out is None else HeldOut(self.program, self.held_out, estimator, self.patience)
 
     def session(self, estimator: Estimator) -> Session:
         """Return the objective of this job by an approximation of the marginal likelihood."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from hierax.api.outcome import evaluated_fields, gaussian_constant, solver_error
 from hierax.api.progress import Progress
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.estimator import Estimator
+from hierax.infer.held_out import WHY, HeldOut
 from hierax.infer.objective import Evaluated
-from hierax.infer.optimise import Search
+from hierax.infer.optimise import Enough, Point, Search
 from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.infer.session import Session, inert_entries
@@ -36,14 +38,19 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
     held, modes = inert_entries(session, flat, free)
     free = free & ~held
     session.recorder = recorder = Recorder(checkpoint)
+    watcher = job.watcher(estimator)
+    if watcher is not None:
+        session.on_accept = partial(_look, watcher)
     try:
         with Progress(job.progress, estimator.label, gaussian_constant(session, flat)) as bar, checkpoint.watching():
             bar.begin(places.params(flat))
             search, history, flat = _multi_start(session, flat, free, starts, seed, bar, modes)
             search, history, flat, final = _refined(session, search, history, flat, free, bar)
+            if watcher is not None and watcher.best is not None:
+                search, flat, final = _best_held_out(session, search, watcher, free)
     finally:
         recorder.save()
-        session.recorder = None
+        session.recorder = session.on_accept = None
     names = places.names()
     return Fit(
         **evaluated_fields(session, flat, final),
@@ -63,7 +70,28 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
             **_grid_timing(session),
         },
         solver_error=solver_error(session),
+        held_out=None if watcher is None else np.array(watcher.rows),
     )
+
+
+def _look(watcher: HeldOut, flat: np.ndarray) -> None:
+    """End the search where the held-out subjects have become no more likely for long."""
+    watcher.look(flat)
+    if watcher.enough:
+        raise Enough(WHY)
+
+
+def _best_held_out(
+    session: Session, search: Search, watcher: HeldOut, free: np.ndarray
+) -> tuple[Search, np.ndarray, Evaluated]:
+    """Return to where the held-out subjects were most likely."""
+    assert watcher.best is not None
+    flat = watcher.best
+    final = with_modes(session, flat, session.evaluate(flat, search.point.state))
+    scores = None if final.scores is None else np.asarray(final.scores)[free]
+    slope = (np.asarray(final.gradient) + session.penalty(flat)[1])[free]
+    point = Point(float(np.asarray(final.value).sum()), slope, scores, final.eta)
+    return search._replace(x=flat[free], point=point), flat, final
 
 
 def _multi_start(

@@ -19,6 +19,7 @@ from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.course import Course
+from hierax.infer.held_out import WHY
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
@@ -54,7 +55,9 @@ class _Run(Blocks):
 
     def __init__(self, job: Job, vi: VI, session: Session):
         super().__init__(job, vi)
-        self.vi, self.session, self.course = vi, session, Course(vi)
+        self.vi, self.session = vi, session
+        self.course = Course(vi, network=bool((job.layout.weights() & job.free).any()))
+        self.watcher = job.watcher(vi.objective)
         out = session.value(job.flat)
         mode = np.nan_to_num(np.asarray(out.eta))
         root = _roots(inverse_blocks(np.asarray(out.hessian)))
@@ -77,6 +80,7 @@ class _Run(Blocks):
             ),
         )
         self.seconds: list[float] = []
+        self.best = self.state
 
     def _params_of(self, flat: Any) -> Any:
         return self.job.program.constrain(self.job.layout.unravel(flat))
@@ -89,18 +93,22 @@ class _Run(Blocks):
 
     def tree(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        return {"state": self.state, "course": self.course.state(), "seconds": np.array(self.seconds)}
+        out = {"state": self.state, "course": self.course.state(), "seconds": np.array(self.seconds)}
+        return out if self.watcher is None else {**out, "held_out": self.watcher.state(), "best": self.best}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.state = jax.tree.map(jnp.asarray, saved["state"])
         self.course.restore(saved["course"])
         self.seconds = saved["seconds"].tolist()
+        if self.watcher is not None:
+            self.watcher.restore(saved["held_out"])
+            self.best = jax.tree.map(jnp.asarray, saved["best"])
 
     @property
     def finished(self) -> bool:
-        """Whether the learning rate has fallen all the way."""
-        return self.course.finished
+        """Whether the learning rate has fallen all the way, or the held-out subjects have had enough."""
+        return self.course.finished or (self.watcher is not None and self.watcher.enough)
 
     @property
     def broken(self) -> bool:
@@ -118,6 +126,8 @@ class _Run(Blocks):
         self.state = State(*state)
         course.take(np.asarray(bounds))
         self.seconds.append(time.perf_counter() - before)
+        if self.watcher is not None and self.watcher.look(np.asarray(self.flat())):
+            self.best = self.state
         bar.tell(f"bound {np.mean(course.bounds[-BLOCK:]):.3f}", BLOCK)
         if self.session.grids is not None and not course.finished:
             self.session.watch(np.asarray(self.flat()), self.moments(refined=False)[0])
@@ -159,6 +169,9 @@ def _roots(blocks: np.ndarray) -> np.ndarray:
 
 def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     job, vi, session, course = run.job, run.vi, run.session, run.course
+    stopped = run.watcher is not None and run.watcher.enough
+    if run.watcher is not None:
+        run.state = State(*run.best)
     flat, key = np.asarray(run.flat()), jax.random.key(job.seed)
     bounds = np.array(course.bounds)
     steps = pd.DataFrame({"start": 0, "iteration": np.arange(len(bounds)), "bound": bounds})
@@ -172,6 +185,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         draw = jax.vmap(jax.vmap(lambda z: place(run.setting, run.state.population, jnp.asarray(job.flat), z)))
         samples = Samples(np.asarray(draw(noise)), None, {})
     why = "the smoothed bound has no trend" if result is Result.converged else result.meaning
+    why = WHY if stopped and result is Result.converged else why
     return Fit(
         **sampled_fields(session, flat, run.moments()),
         method=vi,
@@ -189,6 +203,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         },
         solver_error=solver_error(session),
         samples=samples,
+        held_out=None if run.watcher is None else np.array(run.watcher.rows),
         variational=Variational(
             run.setting, jax.tree.map(np.asarray, run.state), np.asarray(job.flat), job.layout, elbo
         ),

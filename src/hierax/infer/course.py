@@ -10,6 +10,11 @@ from hierax.infer.vi import BLOCK, VI
 class Course:
     """Learning rates: full until the smoothed bound has no trend, then falling.
 
+    Parameters
+    ----------
+    network : bool
+        Whether the program has a network to train.
+
     Attributes
     ----------
     done : int
@@ -20,8 +25,9 @@ class Course:
 
     _WINDOW = 5
 
-    def __init__(self, vi: VI):
+    def __init__(self, vi: VI, network: bool = False):
         self.vi, self.done, self.turned = vi, 0, None
+        self.network = network or not vi.guide.local
         self.bounds: list[float] = []
         self.cooling = max(-(-vi.steps // 3 // BLOCK), 1) * BLOCK
 
@@ -66,7 +72,7 @@ class Course:
         """Whether the means of the last blocks, in two halves, no longer rise by more than their noise."""
         means = np.array(self.bounds).reshape(-1, BLOCK).mean(1)
         # A network learns slowly for long: the longer it has, the longer it must have stood still.
-        window = self._WINDOW if self.vi.guide.local else max(3 * self._WINDOW, len(means) // 4)
+        window = self._WINDOW if not self.network else max(3 * self._WINDOW, len(means) // 4)
         if len(means) < 2 * window:
             return False
         before, after = means[-2 * window : -window], means[-window:]

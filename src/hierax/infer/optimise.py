@@ -53,6 +53,10 @@ class Search(NamedTuple):
     history: list[dict[str, float]]
 
 
+class Enough(Exception):
+    """Raised by ``watch``: the search is to end; says why."""
+
+
 Evaluate = Callable[[np.ndarray, Any], Point]
 # A line search that has halved this often is not limited by the step but by the objective.
 _HALVINGS = 30
@@ -80,13 +84,15 @@ def minimise(
     to the next evaluation as a warm start. ``bounded`` marks the entries that ``max_step`` holds for.
     ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
     cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
-    placing the grid of an ODE anew). Interrupting (Ctrl-C) returns the best point so far.
+    placing the grid of an ODE anew); it raises :class:`Enough` to end the search. Interrupting (Ctrl-C) returns the best point so far.
     """
     run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded, anew, watch)
     try:
         # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
         with np.errstate(over="ignore", invalid="ignore"):
             result, why = run.go(np.asarray(x, float), state)
+    except Enough as reason:
+        result, why = Result.converged, str(reason)
     except KeyboardInterrupt:
         result, why = Result.interrupted, Result.interrupted.meaning
         if run.best is None:

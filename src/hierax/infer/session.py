@@ -41,6 +41,8 @@ class Session:
         The priors that count, as a penalty.
     evaluations, compile_seconds : int, float
         How often the objective was evaluated, and how long its first evaluation took.
+    on_accept : callable, optional
+        Told of every accepted point of a search; it may end it by raising ``Enough``.
     """
 
     program: Program
@@ -52,6 +54,7 @@ class Session:
     compile_seconds: float = 0.0
     grids: Grids | None = None
     recorder: Recorder | None = None
+    on_accept: Callable[[np.ndarray], None] | None = None
 
     def __post_init__(self) -> None:
         self.grids = grids_of(self.program)
@@ -183,6 +186,8 @@ class Session:
             return self.better_modes(place(x), eta)
 
         def watch(x: np.ndarray, eta: Any) -> bool:
+            if self.on_accept is not None:
+                self.on_accept(place(x))
             return self.watch(place(x), eta)
 
         bounded = self.layout.bounded()[free]

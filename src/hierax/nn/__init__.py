@@ -11,4 +11,7 @@ from hierax.nn.masked import Autoregressive as Autoregressive
 from hierax.nn.masked import Conditioner as Conditioner
 from hierax.nn.mlp import MLP as MLP
 from hierax.nn.network import network as network
+from hierax.nn.penalties import group as group
+from hierax.nn.penalties import l1 as l1
+from hierax.nn.penalties import l2 as l2
 from hierax.nn.stack import Stack as Stack

@@ -200,6 +200,8 @@ class Fit(Evaluation):
         Draws of the posterior, where the algorithm draws from one; ``params`` are then its mean (unconstrained).
     variational : Variational or None
         The guide and its bound, after VI.
+    held_out : array, (look,), or None
+        Log likelihood of the held-out subjects at every look, where the fit was to stop early by them.
     """
 
     free: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
@@ -218,6 +220,7 @@ class Fit(Evaluation):
     moments: tuple[np.ndarray, np.ndarray] | None = None
     samples: Samples | None = None
     variational: Variational | None = None
+    held_out: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self._covariances: dict[str, Covariance] = {}

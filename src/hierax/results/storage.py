@@ -74,6 +74,8 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         arrays["samples_flat"] = fit.samples.flat
         arrays |= {} if fit.samples.eta is None else {"samples_eta": fit.samples.eta}
         arrays |= {f"stats_{name}": value for name, value in fit.samples.stats.items()}
+    if fit.held_out is not None:
+        arrays["held_out"] = fit.held_out
     np.savez(buffer, **arrays)
     path = Path(path)
     part = path.with_name(path.name + ".part")
@@ -152,6 +154,7 @@ def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping
         method=None if meta.get("method") is None else SavedMethod(**meta["method"]),
         moments=(more["moments_centre"], more["moments_covariance"]) if "moments_centre" in more else None,
         samples=_samples(more),
+        held_out=more.get("held_out"),
         **values,
         **{name: meta.get(name) for name in kept},
     )
