@@ -127,9 +127,25 @@ def network(inputs, width=6, depth=1, skip=0.3):
     return hx.nn.Saturating(hx.nn.MLP(width=width, depth=depth), skip=skip)
 
 
-def fit_deep(train, inputs, restarts=2, steps=1500, evaluations=200):
+def individual(which):
+    """Return the model whose effect is a network with weights of the subject's own."""
+
+    def model(pop):
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = effects(pop)
+            net = hx.nn.individualise("effect", network(0), input_shape=(1,), which=which)
+
+            def effect(c, args):
+                return args["net"](c[None], args["w"])[0]
+
+            respond(pop, kinetics(eta) | {"w": net.eta}, effect, shared={"net": net.at})
+
+    return model
+
+
+def fit_deep(train, inputs, restarts=2, steps=1500, evaluations=200, model=None):
     """Fit with a network: VI from several initial weights, and FOCE on from the highest bound."""
-    model, best = deep(inputs), None
+    model, best = model or deep(inputs), None
     for seed in range(restarts):
         weights = network(inputs).init(jax.random.key(seed), jnp.ones(1 + inputs))["params"]
         vi = hx.VI(steps=steps, automatic=False, learning_rate=0.03)

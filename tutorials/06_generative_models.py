@@ -98,7 +98,9 @@ fits = {"PCA": linear, "autoencoder": curved}
 codes = {name: fit.embeddings(test) for name, fit in fits.items()}
 decoded = {name: hx.predict(fit, test, random_effects=codes[name])["IPRED_dv"] for name, fit in fits.items()}
 for name, values in decoded.items():
-    print(f"{name:12s} RMSE on new subjects, against the curve {np.sqrt(np.mean((values.values - clean[80:]) ** 2)):.3f}")
+    print(
+        f"{name:12s} RMSE on new subjects, against the curve {np.sqrt(np.mean((values.values - clean[80:]) ** 2)):.3f}"
+    )
 for name, fit in fits.items():
     print(f"{name:12s} held-out {hx.log_likelihood(fit, hx.AGQ(15), pop=test)}")
 

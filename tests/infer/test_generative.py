@@ -69,7 +69,8 @@ def test_embeddings_are_the_posterior_means_and_predict_decodes_them(ppca_fit, v
     mean, noise = np.asarray(ppca_fit.params["mean"]), float(ppca_fit.params["sigma"]) ** 2
     solve = np.linalg.solve(loadings.T @ loadings + noise * np.eye(LATENT), loadings.T)
     found = ppca_fit.embeddings()
-    assert found.dims == ("subject", "eta_name") and found["subject"].values.tolist() == list(range(1, COUNT + 1))
+    assert found.dims == ("subject", "eta_name")
+    assert found["subject"].values.tolist() == list(range(1, COUNT + 1))
     np.testing.assert_allclose(found, (values - mean) @ solve.T, atol=1e-8)
     # Other subjects than those of the fit.
     others = np.random.default_rng(1).normal(size=(5, SIZE))

@@ -65,9 +65,10 @@ def test_vi_ends_there_too_and_resumes(train, watched, tmp_path, monkeypatch):
     assert len(fit.history) == 100 * len(fit.held_out) < 20000
     np.testing.assert_allclose(likelihood(fit, watched), fit.held_out.max(), atol=1e-6)
     file = tmp_path / "fit.npz"
-    with monkeypatch.context() as patch, pytest.warns(hx.HieraxWarning, match="interrupted"):
+    with monkeypatch.context() as patch:
         interrupt_checkpoint(patch, 3)
-        hx.fit(wiggly, train, vi, checkpoint=file, **options)
+        with pytest.warns(hx.HieraxWarning, match="interrupted"):
+            hx.fit(wiggly, train, vi, checkpoint=file, **options)
     again = hx.fit(wiggly, train, vi, checkpoint=file, **options)
     np.testing.assert_array_equal(again.flat, fit.flat)
     np.testing.assert_array_equal(again.held_out, fit.held_out)

@@ -1,7 +1,6 @@
 """DeepNLME held to the truth: networks of the concentration and of random effects, on data from a known model."""
 
 import deep
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,6 +38,19 @@ def training(request):
         fits[kind] = hx.fit(deep.structured(kind), train, hx.FOCE(), progress=False)
     print(f"\nset {request.param}: validation {scores}, seconds {[fit.timing['total'] for fit in fits.values()]}")
     return inputs, fits, float(np.nanmax(train.dv["c"]))
+
+
+def test_random_effects_as_inputs_against_weights_of_ones_own(test_set):
+    """Same data, same network: which is more likely on held-out subjects, and what it costs."""
+    train, _ = deep.simulated(60, seed=0)
+    fits = {"two inputs": deep.fit_deep(train, 2)}
+    for name, which in (("last layer", "last"), ("two directions", 2)):
+        fits[name] = deep.fit_deep(train, 0, model=deep.individual(which))
+    found = {name: hx.log_likelihood(fit, SAMPLING, pop=test_set[0]) for name, fit in fits.items()}
+    for name, fit in fits.items():
+        gap = paired(found[name], found["two inputs"])
+        print(name, "train", fit.log_likelihood, "test", gap, "FOCE seconds", fit.timing["total"], flush=True)
+    assert all(np.isfinite(one.log_likelihood) for one in found.values())
 
 
 def paired(one, other):

@@ -33,7 +33,8 @@ def test_mlp_is_near_zero_at_first_and_smooth(activation):
     assert net.apply({"params": start}, inputs(3)).shape == (200, 2)
     assert float(jnp.abs(net.apply({"params": start}, inputs(3))).max()) < 1.0
     hessian = jax.hessian(lambda x: net.apply({"params": far}, x).sum())(jnp.ones(3))
-    assert np.isfinite(hessian).all() and np.abs(hessian).max() > 1e-3
+    assert np.isfinite(hessian).all()
+    assert np.abs(hessian).max() > 1e-3
 
 
 def test_an_unknown_activation_is_refused():
@@ -48,7 +49,8 @@ def test_heads_hold_for_any_weights(seed):
     assert (head.apply({"params": positive}, x) > 0).all()
     _, bounded = weights(head := nn.Bounded(nn.MLP(), -1.0, 3.0), 3, seed)
     values = head.apply({"params": bounded}, x)
-    assert (values >= -1).all() and (values <= 3).all()
+    assert (values >= -1).all()
+    assert (values <= 3).all()
     _, zero = weights(head := nn.ZeroAtZero(nn.MLP(), inputs=(0, 2)), 3, seed)
     np.testing.assert_allclose(head.apply({"params": zero}, x * jnp.array([0.0, 1.0, 0.0])), 0.0, atol=1e-14)
     assert np.abs(head.apply({"params": zero}, x)).max() > 0.1
@@ -78,8 +80,10 @@ def test_monotone_networks_rise_fall_and_are_free(seed):
     head = nn.Monotone(increasing=(0,), decreasing=(2,), depth=2)
     _, far = weights(head, 3, seed)
     slopes = jax.vmap(jax.grad(lambda x: head.apply({"params": far}, x).sum()))(inputs(3))
-    assert (slopes[:, 0] >= 0).all() and slopes[:, 0].max() > 1e-3
-    assert (slopes[:, 2] <= 0).all() and slopes[:, 2].min() < -1e-3
+    assert (slopes[:, 0] >= 0).all()
+    assert slopes[:, 0].max() > 1e-3
+    assert (slopes[:, 2] <= 0).all()
+    assert slopes[:, 2].min() < -1e-3
 
 
 def test_a_monotone_network_fits_a_curve_that_is_convex_and_then_concave():
@@ -282,3 +286,26 @@ def test_a_group_penalty_is_a_density():
     np.testing.assert_allclose(np.trapezoid(density * 2 * np.pi * radius[::100], radius[::100]), 1.0, rtol=0.02)
     with pytest.raises(ValueError, match=r"nn.l2\(0\) is no penalty"):
         nn.l2(0)
+
+
+def test_nnx_modules_are_networks_too():
+    """The same linear network by flax's other interface has the same optimum."""
+    from flax import nnx
+    from numpyro.contrib.module import nnx_module
+
+    class Line(nnx.Module):
+        def __init__(self, rngs):
+            self.last = nnx.Linear(1, 1, rngs=rngs)
+
+        def __call__(self, x):
+            return self.last(x)
+
+    def model(pop):
+        net = nnx_module("line", Line(nnx.Rngs(0)))
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            level = numpyro.sample("level", dist.Normal(0.0, 0.5))
+            hx.observe("dv", dist.Normal(level + net(pop.times[..., None])[..., 0], 0.1), pop)
+
+    found = hx.fit(model, times(5), hx.FOCE(), progress=False)
+    expected = hx.fit(curve, times(5), hx.FOCE(), progress=False)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, atol=1e-6)

@@ -84,7 +84,8 @@ def minimise(
     to the next evaluation as a warm start. ``bounded`` marks the entries that ``max_step`` holds for.
     ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
     cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
-    placing the grid of an ODE anew); it raises :class:`Enough` to end the search. Interrupting (Ctrl-C) returns the best point so far.
+    placing the grid of an ODE anew); it raises :class:`Enough` to end the search. Interrupting (Ctrl-C) returns the
+    best point so far.
     """
     run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded, anew, watch)
     try:

@@ -128,7 +128,7 @@ class Monotone(linen.Module):
         _refuse_positions(self.increasing + self.decreasing, size)
         sign = np.zeros(size)
         sign[list(self.increasing)], sign[list(self.decreasing)] = 1.0, -1.0
-        act, flip = activation(self.activation), np.where(np.arange(self.width) % 2, -1.0, 1.0)
+        act, flip = activation(self.activation), jnp.where(jnp.arange(self.width) % 2, -1.0, 1.0)
         for index in range(self.depth):
             kernel = self.param(f"kernel_{index}", linen.initializers.lecun_normal(), (x.shape[-1], self.width))
             bias = self.param(f"bias_{index}", linen.initializers.normal(1.0), (self.width,))
