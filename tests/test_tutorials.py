@@ -7,8 +7,8 @@ import pytest
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.py"))
 
 
-# Those that train networks, or run many estimators or designs, take up to a minute.
-LONG = ("02_dosing", "03_mechanism_to_ude", "04_estimators")
+# Those that train networks, or run many estimators or designs, take a minute or two.
+LONG = ("02_dosing", "03_mechanism_to_ude", "04_estimators", "05_deep_nlme", "06_generative_models")
 PARAMETERS = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in TUTORIALS
 ]

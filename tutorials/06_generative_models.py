@@ -24,12 +24,12 @@ import hierax as hx
 
 numpyro.enable_x64()
 positive = dist.constraints.positive
-SIZE = 8
+SIZE = 6
 
 # %% [markdown]
 # ## Data: curves that differ in one hidden number
 #
-# Each subject's eight values lie on a curve in eight dimensions; where on it, nobody has recorded.
+# Each subject's six values lie on a curve in six dimensions; where on it, nobody has recorded.
 
 # %%
 rng = np.random.default_rng(2)
@@ -151,7 +151,7 @@ for color, (name, values) in zip(("C0", "C1"), decoded.items(), strict=True):
 axes[1].set(xlabel="value 1", ylabel="value 4", title="Decoder")
 axes[1].legend()
 axes[2].plot(curves["TIME"].values.T, curves["IPRED_dv"].values.T, lw=1)
-axes[2].set(xlabel="time (h)", ylabel="concentration (mg/L)", title="Mechanism decodes other doses: 300 mg, 12-hourly")
+axes[2].set(xlabel="time (h)", ylabel="concentration (mg/L)", title="Mechanism: 300 mg every 12 h")
 figure.tight_layout()
 figure.savefig("generative_models.png", dpi=90)
 plt.close(figure)

@@ -68,6 +68,7 @@ def test_the_table_ranks_by_paired_differences(found):
     assert "Held-out log likelihood a subject, by Laplace" in repr(found)
 
 
+@pytest.mark.slow
 def test_an_executor_and_a_chain_of_estimators_give_the_same(found, pop):
     chain = hx.Candidate(line(True), [hx.FO(), hx.FOCE()])
     with ThreadPoolExecutor(2) as executor:

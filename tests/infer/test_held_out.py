@@ -57,6 +57,7 @@ def test_a_search_ends_where_the_held_out_subjects_are_most_likely(train, watche
     assert likelihood(on, watched) < likelihood(fit, watched) - 1
 
 
+@pytest.mark.slow
 def test_vi_ends_there_too_and_resumes(train, watched, tmp_path, monkeypatch):
     vi = hx.VI(steps=20000, automatic=False)
     options = dict(held_out=watched, patience=4, progress=False)

@@ -135,7 +135,13 @@ def times(n=20, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("which", "size"), [("last", 4), pytest.param("all", 10, marks=pytest.mark.slow), (2, 2), ("hidden_0", 6)]
+    ("which", "size"),
+    [
+        ("last", 4),
+        (2, 2),
+        pytest.param("all", 10, marks=pytest.mark.slow),
+        pytest.param("hidden_0", 6, marks=pytest.mark.slow),
+    ],
 )
 def test_individual_weights_are_random_effects(which, size):
     """The marginal likelihood with few of them is far above that without any."""
@@ -148,6 +154,7 @@ def test_individual_weights_are_random_effects(which, size):
     assert np.std(drawn["curve_at"].values[0], axis=0).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_individual_last_layer_fits_lines_by_foce():
     """To a fifth of a standard error: of the weights and their random effects some are hardly identified."""
     search = hx.QuasiNewton(gtol=0.2)
@@ -216,6 +223,7 @@ def test_the_band_of_a_linear_network_is_that_of_generalised_least_squares(curve
     np.testing.assert_allclose(found["upper"][:, 0] - found["estimate"][:, 0], 1.645 * sd, rtol=0.04)
 
 
+@pytest.mark.slow
 def test_a_band_by_nuts_is_the_same(curve_fit):
     priors = {"line$params": dist.Normal(0.0, 10.0)}
     fit = hx.fit(curve, times(), hx.NUTS(warmup=300, draws=500, chains=2), priors=priors, progress=False)
@@ -288,6 +296,7 @@ def test_a_group_penalty_is_a_density():
         nn.l2(0)
 
 
+@pytest.mark.slow
 def test_nnx_modules_are_networks_too():
     """The same linear network by flax's other interface has the same optimum."""
     from flax import nnx

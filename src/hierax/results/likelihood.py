@@ -143,7 +143,7 @@ def _elsewhere(fit: Fit, pop: Population) -> Fit:
     program = read_program(fit.program.model, pop, fit.program.plate, checked=False)
     estimator = Laplace(newton=fit.estimator.newton) if program.sites.effects else fit.estimator
     session = Session(program, estimator, pop, layout(program))
-    out = session.value(fit.flat)
+    out = session.value(fit.flat, _encoded(fit, pop))
     count, gaussian = count_observations(program, pop, fit.params)
     return dataclasses.replace(
         fit,
@@ -158,6 +158,16 @@ def _elsewhere(fit: Fit, pop: Population) -> Fit:
         samples=None,
         variational=None,
     )
+
+
+def _encoded(fit: Fit, pop: Population) -> np.ndarray | None:
+    """Return where an encoder sees other subjects: modes are sought from there, for there may be many."""
+    guide = fit.variational
+    if guide is None or guide.setting.vi.guide.local:
+        return None
+    start = np.full((pop.n_subjects, len(fit.program.effect_names)), np.nan)
+    start[np.flatnonzero(np.asarray(pop.subject_mask))] = guide.encode(pop)[0]
+    return start
 
 
 def _proposal(fit: Fit, method: ImportanceSampling) -> tuple[np.ndarray, np.ndarray]:
