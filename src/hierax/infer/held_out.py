@@ -41,6 +41,9 @@ class HeldOut:
         """Look at some parameters; return whether they are the best so far."""
         out = self.session.value(flat, self._eta)
         eta = np.asarray(out.eta)
+        if self.session.grids is not None:
+            # For the next look: the parameters will have moved on.
+            self.session.watch(np.asarray(flat), eta)
         self._eta = np.where(np.isfinite(eta), eta, np.nan) if eta.size else None
         real = np.asarray(self.session.pop.subject_mask)
         value = -float(np.asarray(out.value)[real].sum())

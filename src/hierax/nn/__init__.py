@@ -1,5 +1,6 @@
 """Networks with structure, and distributions built from them."""
 
+from hierax.nn.conditional import conditional_normal as conditional_normal
 from hierax.nn.heads import Bounded as Bounded
 from hierax.nn.heads import Monotone as Monotone
 from hierax.nn.heads import Positive as Positive
