@@ -13,8 +13,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # How FOCE's search ends is no part of the claims: networks are not identified to a tenth of a standard error.
 pytestmark = [
     pytest.mark.study,
-    pytest.mark.filterwarnings(r"ignore:The fit did not converge \((max_iterations|no_progress)\)"),
-    pytest.mark.filterwarnings("ignore:The importance weights"),
+    pytest.mark.filterwarnings("ignore::hierax.errors.HieraxWarning"),
 ]
 
 
