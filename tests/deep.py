@@ -143,15 +143,19 @@ def individual(which):
     return model
 
 
-def fit_deep(train, inputs, restarts=2, steps=1500, evaluations=200, model=None):
-    """Fit with a network: VI from several initial weights, and FOCE on from the highest bound."""
+def fit_deep(train, inputs, strength=0.05, restarts=2, steps=1500, evaluations=200, model=None):
+    """Fit with a penalised network: VI from several initial weights, and FOCE on from the highest bound.
+
+    Without a penalty extreme random effects may have enormous effects: nobody in training is that extreme.
+    """
+    priors = {"effect$params": hx.nn.l2(strength)}
     model, best = model or deep(inputs), None
     for seed in range(restarts):
         weights = network(inputs).init(jax.random.key(seed), jnp.ones(1 + inputs))["params"]
         vi = hx.VI(steps=steps, automatic=False, learning_rate=0.03)
-        fit = hx.fit(model, train, vi, init={"effect$params": weights}, seed=seed, progress=False)
+        fit = hx.fit(model, train, vi, init={"effect$params": weights}, priors=priors, seed=seed, progress=False)
         if best is None or fit.variational.elbo[0] > best.variational.elbo[0]:
             best = fit
     # Far from the optimum FOCE with a network has no modes; from VI's end on it converges where Adam creeps.
     search = hx.QuasiNewton(gtol=0.1, max_iter=evaluations)
-    return hx.fit(model, train, hx.FOCE(optimiser=search), init=best, progress=False)
+    return hx.fit(model, train, hx.FOCE(optimiser=search), init=best, priors=priors, progress=False)

@@ -28,11 +28,18 @@ def training(request):
     train, _ = deep.simulated(60, seed=request.param)
     first, held_out = train[:48], train[48:]
     scores = {}
+
+    def judge(inputs, strength):
+        fit = deep.fit_deep(first, inputs, strength)
+        scores[inputs, strength] = hx.log_likelihood(fit, SAMPLING, pop=held_out).log_likelihood / (12 * 15)
+
     for inputs in (1, 2, 3):
-        fit = deep.fit_deep(first, inputs)
-        scores[inputs] = hx.log_likelihood(fit, SAMPLING, pop=held_out).log_likelihood / (12 * 15)
-    inputs = max(scores, key=scores.get)
-    fits = {"network": deep.fit_deep(train, inputs, restarts=4)}
+        judge(inputs, 0.05)
+    inputs = max(scores, key=scores.get)[0]
+    for strength in (0.01, 0.25):
+        judge(inputs, strength)
+    inputs, strength = max(scores, key=scores.get)
+    fits = {"network": deep.fit_deep(train, inputs, strength, restarts=4)}
     for kind in ("hill", "emax", "linear"):
         fits[kind] = hx.fit(deep.structured(kind), train, hx.FOCE(), progress=False)
     print(f"\nset {request.param}: validation {scores}, seconds {[fit.timing['total'] for fit in fits.values()]}")
