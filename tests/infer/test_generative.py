@@ -82,6 +82,7 @@ def test_embeddings_are_the_posterior_means_and_predict_decodes_them(ppca_fit, v
         hx.predict(ppca_fit, table(others), random_effects=np.zeros((2, 2)))
 
 
+@pytest.mark.slow
 def test_embeddings_after_saem_are_conditional_means(ppca_fit, values):
     fit = hx.fit(ppca, table(values), hx.SAEM(exploratory=20, smoothing=60), init=ppca_fit, progress=False)
     assert np.abs(fit.embeddings() - fit.eta[fit.rows]).max() < 0.3

@@ -42,7 +42,7 @@ def law(program, pop, params):
     return np.asarray(message.mean)[:, 0], np.asarray(message.covariance_matrix)[:, 0]
 
 
-@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+@pytest.mark.parametrize("covariance", ["full", pytest.param("diagonal", marks=pytest.mark.slow)])
 def test_foce_is_exact_for_a_linear_model(covariance):
     _, pop = population(12, 0)
     program = model(covariance)

@@ -138,7 +138,7 @@ def times(n=20, seed=0):
     ("which", "size"),
     [
         ("last", 4),
-        (2, 2),
+        pytest.param(2, 2, marks=pytest.mark.slow),
         pytest.param("all", 10, marks=pytest.mark.slow),
         pytest.param("hidden_0", 6, marks=pytest.mark.slow),
     ],
@@ -170,6 +170,7 @@ def test_a_layer_that_is_not_there_is_named():
         hx.program(lines(0), times())
 
 
+@pytest.mark.slow
 def test_weights_in_a_vector_field_are_the_subjects_own():
     """dy/dt = net(t) by solve_ode against the network's integral by quadrature."""
     pop = times(4)
