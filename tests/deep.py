@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from indirect import HORIZON, POSITIVE, TRUTH, hill, regimen
+from indirect import HORIZON, POSITIVE, TRUTH, hill, regimen, states
 
 import hierax as hx
 
@@ -96,14 +96,7 @@ def truth(pop):
         eta = numpyro.sample("eta", dist.Normal(jnp.zeros(4), 0.3).to_event(1))
         p = {name: TRUTH[name] for name in ("CL", "Vc", "Kin", "SC50")}
         p |= {name: TRUTH[name] * jnp.exp(eta[..., k]) for k, name in enumerate(("Ka", "Kout", "Smax", "n"))}
-
-        def field(t, y, args):
-            c = y["central"] / args["Vc"]
-            absorbed = args["Ka"] * y["depot"]
-            response = args["Kin"] * (1 + hill(c, args["Smax"], args["SC50"], args["n"])) - args["Kout"] * y["R"]
-            return {"depot": -absorbed, "central": absorbed - args["CL"] * c, "R": response}
-
-        y = hx.solve_ode(pop, field, {"depot": 0.0, "central": 0.0, "R": p["Kin"] / p["Kout"]}, p)
+        y = states(pop, p)
         hx.observe("c", dist.Normal(y["central"] / p["Vc"], SIGMA_C), pop)
         hx.observe("R", dist.Normal(y["R"], SIGMA_R), pop)
 

@@ -58,6 +58,16 @@ def test_a_search_ends_where_the_held_out_subjects_are_most_likely(train, watche
 
 
 @pytest.mark.slow
+def test_every_start_has_all_patience(train, watched):
+    """The second start is looked at as often as it would be alone, not once."""
+    fit = hx.fit(wiggly, train, hx.FOCE(), held_out=watched, patience=4, starts=2, progress=False)
+    counts = fit.history.groupby("start").size()
+    assert (counts > 4).all()
+    assert len(fit.held_out) - 1 - np.argmax(fit.held_out) >= 4
+    np.testing.assert_allclose(likelihood(fit, watched), fit.held_out.max(), atol=1e-6)
+
+
+@pytest.mark.slow
 def test_vi_ends_there_too_and_resumes(train, watched, tmp_path, monkeypatch):
     vi = hx.VI(steps=20000, automatic=False)
     options = dict(held_out=watched, patience=4, progress=False)

@@ -6,7 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from indirect import HORIZON, POSITIVE, TRUTH, hill, regimen
+from indirect import HORIZON, POSITIVE, TRUTH, hill, regimen, states
 
 import hierax as hx
 
@@ -23,15 +23,7 @@ pytestmark = [
 
 def truth(pop):
     with numpyro.plate("subject", pop.n_subjects, dim=-2):
-
-        def field(t, y, p):
-            c = y["central"] / TRUTH["Vc"]
-            absorbed = TRUTH["Ka"] * y["depot"]
-            effect = hill(c, TRUTH["Smax"], TRUTH["SC50"], TRUTH["n"])
-            response = TRUTH["Kin"] * (1 + effect) - TRUTH["Kout"] * y["R"]
-            return {"depot": -absorbed, "central": absorbed - TRUTH["CL"] * c, "R": response}
-
-        y = hx.solve_ode(pop, field, {"depot": 0.0, "central": 0.0, "R": TRUTH["Kin"] / TRUTH["Kout"]})
+        y = states(pop, TRUTH)
         hx.observe("c", dist.Normal(y["central"] / TRUTH["Vc"], SIGMA["c"]), pop)
         hx.observe("R", dist.Normal(y["R"], SIGMA["R"]), pop)
 

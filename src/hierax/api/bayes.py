@@ -12,7 +12,6 @@ import pandas as pd
 
 from hierax.api.blocks import Blocks
 from hierax.api.job import Job
-from hierax.api.outcome import sampled_fields
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
@@ -25,6 +24,7 @@ from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
 from hierax.results.conditional import draw_moments, inverse_blocks
 from hierax.results.fit import Fit
+from hierax.results.outcome import sampled_fields
 from hierax.results.posterior import Samples
 
 # Chains start this far apart, in units of the coordinates (prior or posterior SDs).

@@ -139,7 +139,7 @@ def bootstrap(
     one = _replicate(fit, draw)
     with file.watching():
         try:
-            for k, code, values in _bar(_run(one, todo, executor), len(todo), progress):
+            for k, code, values in _bar(run_all(one, todo, executor), len(todo), progress):
                 codes[k], table[k] = code, values
                 file.offer(lambda: {"codes": codes, "table": table})
         finally:
@@ -147,7 +147,8 @@ def bootstrap(
     return _bundle(fit, names, codes, table)
 
 
-def _run(one: Callable[[int], Any], todo: list[int], executor: Executor | None) -> Iterable[Any]:
+def run_all(one: Callable[[Any], Any], todo: list[Any], executor: Executor | None) -> Iterable[Any]:
+    """Do one thing for each of a list, in order; by an executor, if there is one."""
     return map(one, todo) if executor is None else executor.map(one, todo)
 
 

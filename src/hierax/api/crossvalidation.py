@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hierax.api.bootstrap import run_all
 from hierax.api.fit import fit as fit_once
 from hierax.data.population import Population
 from hierax.errors import HieraxWarning
@@ -149,11 +150,9 @@ def cross_validate(
         found, result = _held_out(known[name], *splits[fold], estimator, method, seed)
         return name, fold, found, result
 
-    done: Iterable[Any] = map(run, jobs) if executor is None else executor.map(run, jobs)
-    ids = [pop.ids[row] if pop.ids is not None else int(row) for row in rows]
-    subjects = pd.DataFrame(np.nan, index=pd.Index(ids, name="subject"), columns=list(known))
+    subjects = pd.DataFrame(np.nan, index=pd.Index(pop.subject_ids, name="subject"), columns=list(known))
     results = pd.DataFrame("", index=pd.RangeIndex(folds, name="fold"), columns=list(known))
-    for name, fold, found, result in done:
+    for name, fold, found, result in run_all(run, jobs, executor):
         subjects.iloc[np.flatnonzero(place == fold), list(known).index(name)] = found
         results.loc[fold, name] = result
     return CrossValidation(subjects, pd.Series(place, index=subjects.index, name="fold"), results, method.label)

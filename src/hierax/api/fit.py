@@ -14,7 +14,6 @@ import xarray as xr
 from hierax.api.bayes import fit_marginal_nuts, fit_nuts, need_priors
 from hierax.api.job import Job, prepare
 from hierax.api.marginal import fit_marginal
-from hierax.api.outcome import evaluated_fields, with_modes
 from hierax.api.saem import fit_saem
 from hierax.api.vi import fit_vi
 from hierax.data.population import Population
@@ -34,6 +33,7 @@ from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
+from hierax.results.outcome import evaluated_fields, with_modes
 from hierax.results.storage import data_hash
 
 _warned_float32 = False

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hierax.api.job import Job
-from hierax.api.outcome import evaluated_fields, gaussian_constant, solver_error, with_modes
 from hierax.api.progress import Progress
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.estimator import Estimator
-from hierax.infer.held_out import WHY, HeldOut
 from hierax.infer.objective import Evaluated
-from hierax.infer.optimise import Enough, Point, Search
+from hierax.infer.optimise import Search
 from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.infer.session import Session, inert_entries
 from hierax.results.fit import Fit
+from hierax.results.outcome import evaluated_fields, gaussian_constant, solver_error, with_modes
 
 # Further starts lie within this distance of the program's own start in unconstrained space: a factor of e, up or down,
 # for a positive parameter.
@@ -38,19 +36,18 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
     held, modes = inert_entries(session, flat, free)
     free = free & ~held
     session.recorder = recorder = Recorder(checkpoint)
-    watcher = job.watcher(estimator)
-    if watcher is not None:
-        session.on_accept = partial(_look, watcher)
+    session.watcher = watcher = job.watcher(estimator)
     try:
         with Progress(job.progress, estimator.label, gaussian_constant(session, flat)) as bar, checkpoint.watching():
             bar.begin(places.params(flat))
             search, history, flat = _multi_start(session, flat, free, starts, seed, bar, modes)
             search, history, flat, final = _refined(session, search, history, flat, free, bar)
             if watcher is not None and watcher.best is not None:
-                search, flat, final = _best_held_out(session, search, watcher, free)
+                search, flat = _best_held_out(session, search, watcher.best, free), watcher.best
+                final = _finish(session, flat, search)
     finally:
         recorder.save()
-        session.recorder = session.on_accept = None
+        session.recorder = session.watcher = None
     names = places.names()
     return Fit(
         **evaluated_fields(session, flat, final),
@@ -74,24 +71,9 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
     )
 
 
-def _look(watcher: HeldOut, flat: np.ndarray) -> None:
-    """End the search where the held-out subjects have become no more likely for long."""
-    watcher.look(flat)
-    if watcher.enough:
-        raise Enough(WHY)
-
-
-def _best_held_out(
-    session: Session, search: Search, watcher: HeldOut, free: np.ndarray
-) -> tuple[Search, np.ndarray, Evaluated]:
+def _best_held_out(session: Session, search: Search, best: np.ndarray, free: np.ndarray) -> Search:
     """Return to where the held-out subjects were most likely."""
-    assert watcher.best is not None
-    flat = watcher.best
-    final = with_modes(session, flat, session.evaluate(flat, search.point.state))
-    scores = None if final.scores is None else np.asarray(final.scores)[free]
-    slope = (np.asarray(final.gradient) + session.penalty(flat)[1])[free]
-    point = Point(float(np.asarray(final.value).sum()), slope, scores, final.eta)
-    return search._replace(x=flat[free], point=point), flat, final
+    return search._replace(x=best[free], point=session.point(best, free, search.point.state))
 
 
 def _multi_start(

@@ -13,7 +13,6 @@ import pandas as pd
 
 from hierax.api.blocks import Blocks
 from hierax.api.job import Job
-from hierax.api.outcome import evaluated_fields, solver_error
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
@@ -26,6 +25,7 @@ from hierax.infer.session import Session
 from hierax.program.density import Program
 from hierax.program.priors import penalty
 from hierax.results.fit import Fit
+from hierax.results.outcome import evaluated_fields, solver_error
 
 
 def fit_saem(job: Job, saem: SAEM, checkpoint: Checkpoint) -> Fit:

@@ -144,5 +144,4 @@ def _check_names(program: Program, given: Mapping[str, Any]) -> None:
 
 def _labelled(design: Population, rows: np.ndarray) -> xr.Dataset:
     times = np.where(np.asarray(design.record_mask)[rows], np.asarray(design.times)[rows], np.nan)
-    ids = list(design.ids) if design.ids is not None else list(range(len(rows)))
-    return xr.Dataset({"TIME": (("subject", "time"), times)}, coords={"subject": ids})
+    return xr.Dataset({"TIME": (("subject", "time"), times)}, coords={"subject": design.subject_ids})

@@ -14,12 +14,11 @@ import pandas as pd
 from hierax.api.bayes import need_priors
 from hierax.api.blocks import Blocks
 from hierax.api.job import Job
-from hierax.api.outcome import sampled_fields, solver_error
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.course import Course
-from hierax.infer.held_out import WHY
+from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
@@ -29,6 +28,7 @@ from hierax.infer.vi import BLOCK, VI, Setting, State, begin, block, moments, pl
 from hierax.program.priors import penalty
 from hierax.results.conditional import inverse_blocks
 from hierax.results.fit import Fit
+from hierax.results.outcome import sampled_fields, solver_error
 from hierax.results.posterior import Samples
 from hierax.results.variational import Variational
 
@@ -169,7 +169,6 @@ def _roots(blocks: np.ndarray) -> np.ndarray:
 
 def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     job, vi, session, course = run.job, run.vi, run.session, run.course
-    stopped = run.watcher is not None and run.watcher.enough
     if run.watcher is not None:
         run.state = State(*run.best)
     flat, key = np.asarray(run.flat()), jax.random.key(job.seed)
@@ -184,8 +183,10 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         noise = jax.random.normal(key, (*_DRAWS, int(job.free.sum())))
         draw = jax.vmap(jax.vmap(lambda z: place(run.setting, run.state.population, jnp.asarray(job.flat), z)))
         samples = Samples(np.asarray(draw(noise)), None, {})
-    why = "the smoothed bound has no trend" if result is Result.converged else result.meaning
-    why = WHY if stopped and result is Result.converged else why
+    why = result.meaning
+    if result is Result.converged:
+        stopped = run.watcher is not None and run.watcher.enough
+        why = HeldOut.WHY if stopped else "the smoothed bound has no trend"
     return Fit(
         **sampled_fields(session, flat, run.moments()),
         method=vi,

@@ -145,6 +145,12 @@ class Population:
         """Number of occasions (levels of OCC); 1 without OCC."""
         return 1 if self.occasion_mask is None else self.occasion_mask.shape[1]
 
+    @property
+    def subject_ids(self) -> list[Any]:
+        """Ids of the real subjects; row numbers where the population has lost its own."""
+        rows = np.flatnonzero(np.asarray(self.subject_mask))
+        return list(self.ids) if self.ids is not None else [int(row) for row in rows]
+
     def __len__(self) -> int:
         """Return the number of real subjects; inside a compiled function, where that is a value, ``n_subjects``."""
         if self.ids is not None:

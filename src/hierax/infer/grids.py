@@ -144,17 +144,16 @@ class Grids:
 
         Returns the random effects to place the first grids at.
         """
-        hard, need = self._hardest(pop, params, eta)
-        found = self._find(pop, params, eta)
+        hard, need, found = self._hardest(pop, params, eta)
         rough = self._with(pop, params, eta, found, self._size(need))
         if self.look(rough, params, [eta]) > _CLOSE:
             self.tighten(_CLOSE)
-            hard, need = self._hardest(pop, params, eta)
+            hard, need, _ = self._hardest(pop, params, eta)
         self.sizes.append(self._size(need))
         return hard
 
-    def _hardest(self, pop: Population, params: Any, eta: Any) -> tuple[Array, int]:
-        """Return for every subject the random effects that need most steps, of some around ``eta``, and how many.
+    def _hardest(self, pop: Population, params: Any, eta: Any) -> tuple[Array, int, dict[str, Placement]]:
+        """Return the random effects around ``eta`` that need most steps, how many, and the grids at ``eta`` itself.
 
         A search for modes passes through others than those that it starts from. On steps that are too long for them
         the solution is unstable, and has modes of its own that take long to find; and for more steps than there is
@@ -163,13 +162,13 @@ class Grids:
         rng = np.random.default_rng(0)
         draws = [*np.array([0.0, -1.5, 1.5])[:, None, None] * np.ones(np.shape(eta))]
         draws += [*rng.normal(size=(3, *np.shape(eta)))]
-        tries = [self._shifted(pop, params, eta, draw) for draw in draws]
-        counts = []
-        for at in tries:
-            found = self._find(pop, params, at).values()
-            counts.append(np.max([np.asarray(one.count) for one in found], axis=0))
+        # Without random effects all are the same.
+        tries = [self._shifted(pop, params, eta, draw) for draw in draws[: len(draws) if np.size(eta) else 1]]
+        found = [self._find(pop, params, at) for at in tries]
+        counts = [np.max([np.asarray(one.count) for one in each.values()], axis=0) for each in found]
         most = jnp.asarray(np.argmax(counts, axis=0))
-        return jnp.take_along_axis(jnp.stack(tries), most[None, :, None], axis=0)[0], max(int(np.max(counts)), 1)
+        hard = jnp.take_along_axis(jnp.stack(tries), most[None, :, None], axis=0)[0]
+        return hard, max(int(np.max(counts)), 1), found[0]
 
     def _size(self, need: int) -> int:
         """Return the number of steps to compile for, where so many are needed."""

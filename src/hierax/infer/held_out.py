@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hierax.data.population import Population
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
-from hierax.infer.objective import read_program
-from hierax.infer.session import Session
+from hierax.infer.session import session_of
 from hierax.program.density import Program
-from hierax.program.parameters import layout
 
 
 class HeldOut:
@@ -26,16 +24,21 @@ class HeldOut:
         Where it was highest.
     """
 
+    WHY: ClassVar[str] = "the likelihood of the held-out subjects no longer rises"
+
     def __init__(self, program: Program, pop: Population, estimator: Estimator, patience: int):
         if patience < 1:
             raise ValueError(f"patience={patience} stops a fit before it begins. Give 1 or more looks, 5 say.")
-        held_out = read_program(program.model, pop, program.plate, checked=False)
-        objective = Laplace() if held_out.sites.effects else estimator
-        self.session = Session(held_out, objective, pop, layout(held_out))
+        self.session = session_of(program, pop, Laplace() if program.sites.effects else estimator)
         self.patience = patience
         self.rows: list[float] = []
         self.best: np.ndarray | None = None
         self._eta: Any = None
+        self._begun = 0
+
+    def begin(self) -> None:
+        """Have all patience again: what one search has not found another may."""
+        self._begun = len(self.rows)
 
     def look(self, flat: Any) -> bool:
         """Look at some parameters; return whether they are the best so far."""
@@ -47,7 +50,7 @@ class HeldOut:
         self._eta = np.where(np.isfinite(eta), eta, np.nan) if eta.size else None
         real = np.asarray(self.session.pop.subject_mask)
         value = -float(np.asarray(out.value)[real].sum())
-        better = np.isfinite(value) and (self.best is None or value > np.nanmax(self.rows))
+        better = np.isfinite(value) and (self.best is None or value > max(self.rows))
         self.rows.append(value if np.isfinite(value) else -np.inf)
         if better:
             self.best = np.array(flat)
@@ -56,7 +59,8 @@ class HeldOut:
     @property
     def enough(self) -> bool:
         """Whether the last looks, as many as there is patience for, have brought nothing."""
-        return len(self.rows) - 1 - int(np.argmax(self.rows)) >= self.patience if self.rows else False
+        since = max(int(np.argmax(self.rows)) + 1, self._begun) if self.rows else 0
+        return len(self.rows) - since >= self.patience
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what a checkpoint holds."""
@@ -69,6 +73,3 @@ class HeldOut:
         self.rows = np.asarray(saved["rows"]).tolist()
         self.best = np.asarray(saved["best"]) if np.size(saved["best"]) else None
         self._eta = np.asarray(saved["eta"]) if np.size(saved["eta"]) else None
-
-
-WHY = "the likelihood of the held-out subjects no longer rises"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,16 @@ from hierax.data.population import Population
 from hierax.infer import objective
 from hierax.infer.estimator import Estimator
 from hierax.infer.grids import SLACK, Grids, grids_of
-from hierax.infer.objective import Evaluated, compiled_objective, compiled_value
-from hierax.infer.optimise import Point, Search, minimise
+from hierax.infer.objective import Evaluated, compiled_objective, compiled_value, read_program
+from hierax.infer.optimise import Enough, Point, Search, minimise
 from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.program.density import Program
-from hierax.program.parameters import Layout
+from hierax.program.parameters import Layout, layout
 from hierax.program.priors import penalty
+
+if TYPE_CHECKING:
+    from hierax.infer.held_out import HeldOut
 
 # How often the first evaluation places grids at the modes that it finds.
 _SETTLING = 3
@@ -41,8 +44,8 @@ class Session:
         The priors that count, as a penalty.
     evaluations, compile_seconds : int, float
         How often the objective was evaluated, and how long its first evaluation took.
-    on_accept : callable, optional
-        Told of every accepted point of a search; it may end it by raising ``Enough``.
+    watcher : HeldOut, optional
+        Looks at every accepted point of a search, and ends it.
     """
 
     program: Program
@@ -54,7 +57,7 @@ class Session:
     compile_seconds: float = 0.0
     grids: Grids | None = None
     recorder: Recorder | None = None
-    on_accept: Callable[[np.ndarray], None] | None = None
+    watcher: HeldOut | None = None
 
     def __post_init__(self) -> None:
         self.grids = grids_of(self.program)
@@ -163,6 +166,14 @@ class Session:
         value, gradient = self._penalty(jnp.asarray(flat, float), self.pop)
         return float(value), np.asarray(gradient)
 
+    def point(self, flat: np.ndarray, free: np.ndarray, eta: Any) -> Point:
+        """Return the objective as the optimiser sees it."""
+        out = self.evaluate(flat, eta)
+        extra, slope = self.penalty(flat)
+        scores = None if out.scores is None else np.asarray(out.scores)[free]
+        value = float(np.asarray(out.value).sum()) + extra
+        return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta, extra)
+
     def search(self, flat: np.ndarray, free: np.ndarray, report: Report, eta: Any = None) -> Search:
         """Minimise over the free entries from ``flat``; the modes travel along as the warm start."""
 
@@ -173,23 +184,21 @@ class Session:
 
         def evaluate(x: np.ndarray, eta: Any) -> Point:
             at = place(x)
-            return look(at, eta) if self.recorder is None else self.recorder.point(at, lambda: look(at, eta))
-
-        def look(at: np.ndarray, eta: Any) -> Point:
-            out = self.evaluate(at, eta)
-            extra, slope = self.penalty(at)
-            scores = None if out.scores is None else np.asarray(out.scores)[free]
-            value = float(np.asarray(out.value).sum()) + extra
-            return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta, extra)
+            known = self.recorder
+            return self.point(at, free, eta) if known is None else known.point(at, lambda: self.point(at, free, eta))
 
         def refresh(x: np.ndarray, eta: Any) -> Any:
             return self.better_modes(place(x), eta)
 
         def watch(x: np.ndarray, eta: Any) -> bool:
-            if self.on_accept is not None:
-                self.on_accept(place(x))
+            if self.watcher is not None:
+                self.watcher.look(place(x))
+                if self.watcher.enough:
+                    raise Enough(self.watcher.WHY)
             return self.watch(place(x), eta)
 
+        if self.watcher is not None:
+            self.watcher.begin()
         bounded = self.layout.bounded()[free]
         return minimise(evaluate, flat[free], eta, self.estimator.optimiser, report, bounded, refresh, watch)
 
@@ -206,6 +215,12 @@ class Session:
         slack = 1e-6 * (1 + np.abs(np.asarray(known.joint)))
         better = np.asarray(fresh.joint) < np.asarray(known.joint) - slack
         return np.where(better[:, None], np.asarray(fresh.eta), np.asarray(known.eta)) if better.any() else None
+
+
+def session_of(program: Program, pop: Population, estimator: Estimator) -> Session:
+    """Return the objective of a program that is known to hold, for another population."""
+    other = read_program(program.model, pop, program.plate, checked=False)
+    return Session(other, estimator, pop, layout(other))
 
 
 def _finite(eta: Any) -> np.ndarray:

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import Array, Float
 from numpyro.contrib.module import flax_module
 
-from hierax.nn.network import note
+from hierax.nn.network import leaves_of, note
 
 # The random effects' SD before any training, and the SD of the directions' entries.
 _SCALE, _DIRECTION = 0.1, 0.3
@@ -75,22 +74,16 @@ def individualise(
     note(name, module.apply)
     if isinstance(which, int):
         return _directions(name, module, weights, which)
-    leaves, structure = tree_flatten_with_path(weights)
-    chosen = [k for k, (path, _) in enumerate(leaves) if which == "all" or _in_layer(path, which)]
-    if not chosen:
-        layers = sorted({_layer(path) for path, _ in leaves})
-        raise ValueError(
-            f"individualise('{name}', which='{which}') names no layer of the network, which has {layers}. "
-            f"Use one of them, 'all', or a number of learned directions."
-        )
-    shapes = [leaves[k][1].shape for k in chosen]
+    leaves, structure = jax.tree.flatten(weights)
+    chosen = leaves_of(weights, which, f"individualise('{name}', which='{which}')")
+    shapes = [leaves[k].shape for k in chosen]
     sizes = [math.prod(shape) for shape in shapes]
     omega = numpyro.param(f"{name}_omega", jnp.full(len(chosen), scale), constraint=dist.constraints.positive)
     spread = jnp.concatenate([jnp.full(size, omega[k]) for k, size in enumerate(sizes)])
     eta = numpyro.sample(f"{name}_eta", dist.Normal(jnp.zeros(sum(sizes)), spread).to_event(1))
 
     def at(x: Array, own: Array) -> Array:
-        moved, start = [leaf for _, leaf in leaves], 0
+        moved, start = list(leaves), 0
         for k, size, shape in zip(chosen, sizes, shapes, strict=True):
             moved[k] = moved[k] + own[start : start + size].reshape(shape)
             start += size
@@ -121,13 +114,3 @@ def _directions(name: str, module: Any, weights: Any, number: int) -> Individual
         return module.apply({"params": jax.tree.unflatten(structure, moved)}, x)
 
     return Individual(eta, at)
-
-
-def _in_layer(path: Any, layer: str) -> bool:
-    return layer in [getattr(entry, "key", None) for entry in path]
-
-
-def _layer(path: Any) -> str:
-    """Return the name of the layer that a tensor belongs to: of the tensor itself where it is in none."""
-    names = [str(getattr(entry, "key", keystr((entry,)))) for entry in path]
-    return names[-2] if len(names) > 1 else names[-1]

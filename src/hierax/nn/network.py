@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from jax.tree_util import tree_flatten_with_path
 from numpyro.contrib.module import flax_module
 from numpyro.primitives import _PYRO_STACK, apply_stack
 
@@ -53,3 +54,19 @@ def note(name: str, apply: Callable[..., Any]) -> None:
             "cond_indep_stack": [],
         }
     )
+
+
+def leaves_of(weights: Any, which: str, call: str) -> list[int]:
+    """Return which tensors of a network are meant: "all", or those of a layer by its name; ``call`` asks for them.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer; names those that there are.
+    """
+    keys = [[str(getattr(entry, "key", entry)) for entry in path] for path, _ in tree_flatten_with_path(weights)[0]]
+    chosen = [k for k, path in enumerate(keys) if which == "all" or which in path]
+    if not chosen:
+        layers = sorted({path[-2] if len(path) > 1 else path[-1] for path in keys})
+        raise ValueError(f"{call} names no layer of the network, which has {layers}. Use one of them, or 'all'.")
+    return chosen

@@ -20,12 +20,12 @@ class GroupLaplace(dist.Distribution):
     support = dist.constraints.real_matrix
 
     def __init__(self, rate: float, shape: tuple[int, int]):
-        self.rate, self.shape_of = rate, shape
+        self.rate = rate
         super().__init__(batch_shape=(), event_shape=shape)
 
     def log_prob(self, value: Array) -> Array:
         """Return the log density of a matrix."""
-        rows, size = self.shape_of
+        rows, size = self.event_shape
         norms = jnp.sqrt(jnp.sum(value**2, axis=-1) + 1e-12)
         constant = gammaln(size / 2) - jnp.log(2.0) - size / 2 * jnp.log(jnp.pi) - gammaln(size)
         return -self.rate * jnp.sum(norms) + rows * (constant + size * jnp.log(self.rate))

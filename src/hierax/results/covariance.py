@@ -80,7 +80,7 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
     if kind in ("score", "louis"):
         information = meat if kind == "score" else information
     else:
-        information = hessian(lambda flat, eta: _gradient(fit, flat, eta, active), fit, active, meat)
+        information = hessian(lambda flat, eta: gradient(fit, flat, eta, active), fit, active, meat)
     inverse, flat_ones, ok = _invert(information, names)
     covariance = inverse @ meat @ inverse if kind == "sandwich" else inverse
     table = pd.DataFrame(covariance, index=names, columns=names)
@@ -118,7 +118,8 @@ def subject_scores(fit: Fit, active: np.ndarray) -> np.ndarray:
     return np.asarray(function(jnp.asarray(fit.flat), jnp.asarray(fit.eta), fit.pop))[:, fit.rows]
 
 
-def _gradient(fit: Fit, flat: np.ndarray, eta: Any, active: np.ndarray) -> np.ndarray:
+def gradient(fit: Fit, flat: np.ndarray, eta: Any, active: np.ndarray) -> np.ndarray:
+    """Return some entries of the gradient of the objective with its penalty."""
     slope = fit.session.penalty(flat)[1]
     return (np.asarray(fit.session.evaluate(flat, eta).gradient) + slope)[active]
 

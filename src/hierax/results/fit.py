@@ -65,7 +65,7 @@ class Evaluation:
     @property
     def ids(self) -> list[Any]:
         """Ids of the real subjects; row numbers where the population has lost its own."""
-        return list(self.pop.ids) if self.pop.ids is not None else [int(row) for row in self.rows]
+        return self.pop.subject_ids
 
     @property
     def program(self) -> Program:

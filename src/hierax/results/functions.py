@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax.tree_util import tree_flatten_with_path
 from jaxtyping import Array
 
-from hierax.results.covariance import hessian, subject_scores
+from hierax.nn.network import leaves_of
+from hierax.results.covariance import gradient, hessian, subject_scores
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
@@ -96,7 +96,7 @@ def predict_function(
             f"The network '{name}' maps inputs of shape {points.shape} to shape {estimate.shape}; predict_function "
             f"looks at networks from (point, input) to (point, output)."
         )
-    functions = _sampled(fit, site, values, draws, seed)
+    functions = _sampled(fit, site, values, draws)
     if functions is None:
         functions = _linearised(fit, site, values, estimate, which, prior_sd, draws, seed)
     lower, upper = np.quantile(functions, [(1 - level) / 2, (1 + level) / 2], axis=(0, 1))
@@ -134,7 +134,7 @@ def _apply(fit: Fit, name: str, module: Any) -> Callable[..., Any]:
     return note["fn"]()
 
 
-def _sampled(fit: Fit, site: str, values: Any, draws: int, seed: int) -> np.ndarray | None:
+def _sampled(fit: Fit, site: str, values: Any, draws: int) -> np.ndarray | None:
     """Return the function at draws of the weights, (chain, draw, point, output); None where the fit has none."""
     if fit.samples is None or not fit.free[fit.layout.slices[site]].any():
         return None
@@ -153,12 +153,7 @@ def _linearised(
     others = np.flatnonzero(fit.free & ~fit.layout.weights())
     active = np.concatenate([weights, others]).astype(int)
     scores = subject_scores(fit, active)
-
-    def gradient(flat: np.ndarray, eta: Any) -> np.ndarray:
-        slope = fit.session.penalty(flat)[1]
-        return (np.asarray(fit.session.evaluate(flat, eta).gradient) + slope)[active]
-
-    information = hessian(gradient, fit, active, scores @ scores.T)
+    information = hessian(lambda flat, eta: gradient(fit, flat, eta, active), fit, active, scores @ scores.T)
     if site not in fit.session.priors:
         information[: len(weights), : len(weights)] += np.eye(len(weights)) / prior_sd**2
     curvatures, vectors = np.linalg.eigh(information)
@@ -177,15 +172,9 @@ def _linearised(
 def _entries(fit: Fit, site: str, which: str | None) -> np.ndarray:
     """Return the flat entries of the weights that are taken for uncertain."""
     place = np.arange(fit.layout.size)[fit.layout.slices[site]]
-    place = place[fit.free[place]] if fit.free[place].all() else place
     if which is None:
         which = "all" if len(place) <= _ALL_UP_TO else "last"
-    if which == "all":
-        return place
-    leaves, _ = tree_flatten_with_path(fit.params[site])
-    keys = [[getattr(entry, "key", None) for entry in path] for path, _ in leaves]
-    inside = np.concatenate([np.full(np.size(leaf), which in key) for key, (_, leaf) in zip(keys, leaves, strict=True)])
-    if not inside.any():
-        layers = sorted({str(key[-2] if len(key) > 1 else key[-1]) for key in keys})
-        raise ValueError(f"predict_function(which='{which}') names no layer of the network, which has {layers}.")
-    return place[inside]
+    weights = fit.params[site]
+    chosen = leaves_of(weights, which, f"predict_function(which='{which}')")
+    sizes = [np.size(leaf) for leaf in jax.tree.leaves(weights)]
+    return place[np.isin(np.repeat(np.arange(len(sizes)), sizes), chosen)]

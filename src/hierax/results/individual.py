@@ -15,11 +15,11 @@ from jaxtyping import Array
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
-from hierax.infer.objective import cached, read_program
-from hierax.infer.session import Session
+from hierax.infer.objective import cached
+from hierax.infer.session import session_of
 from hierax.infer.simulation import every_record
 from hierax.program.density import Program, unwrap
-from hierax.program.parameters import layout
+from hierax.results.outcome import with_modes
 
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation, Fit
@@ -75,11 +75,9 @@ def embeddings(fit: Fit, pop: Population | None) -> xr.DataArray:
     elif pop is None:
         values = (fit.eta if fit.moments is None else fit.moments[0])[rows]
     else:
-        program = read_program(fit.program.model, pop, fit.program.plate, checked=False)
-        session = Session(program, fit.estimator, pop, layout(program))
-        values = np.asarray(session.value(fit.flat).eta)[rows]
-    ids = list(where.ids) if where.ids is not None else [int(row) for row in rows]
-    coords = {"subject": ids, "eta_name": list(fit.program.effect_names)}
+        session = session_of(fit.program, pop, fit.estimator)
+        values = np.asarray(with_modes(session, fit.flat, session.value(fit.flat)).eta)[rows]
+    coords = {"subject": where.subject_ids, "eta_name": list(fit.program.effect_names)}
     return xr.DataArray(values, dims=("subject", "eta_name"), coords=coords, name="embedding")
 
 

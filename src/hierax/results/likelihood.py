@@ -12,17 +12,15 @@ import pandas as pd
 
 from hierax.data.population import Population
 from hierax.errors import HieraxWarning
-from hierax.infer.counts import count_observations
 from hierax.infer.estimator import Estimator
 from hierax.infer.importance import ImportanceSampling, importance_sample
 from hierax.infer.laplace import Laplace
-from hierax.infer.objective import read_program
 from hierax.infer.quadrature import AGQ
-from hierax.infer.session import Session
-from hierax.program.parameters import layout
+from hierax.infer.session import Session, session_of
 from hierax.results.arviz import is_modern
 from hierax.results.conditional import conditional_moments, draw_moments, padded_draws
 from hierax.results.fit import Fit
+from hierax.results.outcome import evaluated_fields
 
 # Above it the importance weights' mean, and its error, cannot be trusted (Vehtari et al. 2024).
 _HIGH_K = 0.7
@@ -140,24 +138,10 @@ def log_likelihood(
 
 def _elsewhere(fit: Fit, pop: Population) -> Fit:
     """Return the fit as it would be of another population: same parameters, that population's modes."""
-    program = read_program(fit.program.model, pop, fit.program.plate, checked=False)
-    estimator = Laplace(newton=fit.estimator.newton) if program.sites.effects else fit.estimator
-    session = Session(program, estimator, pop, layout(program))
-    out = session.value(fit.flat, _encoded(fit, pop))
-    count, gaussian = count_observations(program, pop, fit.params)
-    return dataclasses.replace(
-        fit,
-        session=session,
-        eta=np.asarray(out.eta),
-        value=np.asarray(out.value),
-        hessian=np.asarray(out.hessian),
-        codes=np.asarray(out.code),
-        n_observations=count,
-        n_gaussian=gaussian,
-        moments=None,
-        samples=None,
-        variational=None,
-    )
+    estimator = Laplace(newton=fit.estimator.newton) if fit.program.sites.effects else fit.estimator
+    session = session_of(fit.program, pop, estimator)
+    fields = evaluated_fields(session, fit.flat, session.value(fit.flat, _encoded(fit, pop)))
+    return dataclasses.replace(fit, **fields, moments=None, samples=None, variational=None)
 
 
 def _encoded(fit: Fit, pop: Population) -> np.ndarray | None:

@@ -75,8 +75,7 @@ class Variational:
         keys = jax.random.split(jax.random.key(seed), draws)
         values = np.asarray(jax.jit(run)(self.state.population, self.state.guide, self._design(pop), pop, keys))
         rows = np.flatnonzero(np.asarray(pop.subject_mask))
-        ids = list(pop.ids) if pop.ids is not None else list(range(len(rows)))
-        return pd.Series(values[rows], index=pd.Index(ids, name="subject"), name="bound")
+        return pd.Series(values[rows], index=pd.Index(pop.subject_ids, name="subject"), name="bound")
 
     def _own(self, pop: Population) -> None:
         leaves = jax.tree.leaves(self.state.guide)
