@@ -7,6 +7,8 @@ function. Start with ``hx.read_nonmem``, ``hx.check`` and ``hx.fit``.
 import importlib.metadata as _metadata
 
 from hierax import nn as nn
+from hierax.api.augment import Augmented as Augmented
+from hierax.api.augment import augment as augment
 from hierax.api.bootstrap import Bootstrap as Bootstrap
 from hierax.api.bootstrap import bootstrap as bootstrap
 from hierax.api.crossvalidation import Candidate as Candidate

@@ -2,6 +2,7 @@
 
 from hierax.nn.conditional import conditional_normal as conditional_normal
 from hierax.nn.heads import Bounded as Bounded
+from hierax.nn.heads import LogLinear as LogLinear
 from hierax.nn.heads import Monotone as Monotone
 from hierax.nn.heads import Positive as Positive
 from hierax.nn.heads import Saturating as Saturating

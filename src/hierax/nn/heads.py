@@ -81,14 +81,57 @@ class Saturating(linen.Module):
     def __call__(self, x: Inputs) -> Outputs:
         """Return the effect, (..., 1)."""
         c, z = x[..., :1], x[..., 1:]
-        half = self.half * jnp.exp(self.param("log_half", linen.initializers.zeros, (1,)))
-        s = c / (half + c)
+        s = _saturation(self, c)
         log_size = self.network(jnp.concatenate([s, z], axis=-1))
         if z.shape[-1]:
             log_size = log_size + linen.Dense(
                 log_size.shape[-1], use_bias=False, kernel_init=_either_sign(self.skip), name="skip"
             )(z)
         return self.typical * s * jnp.exp(log_size)
+
+
+class LogLinear(linen.Module):
+    """An effect of the first input, as :class:`Saturating`, whose logarithm is linear in all others.
+
+    With s = c/(half + c): s·exp(a(s) + Σₖ bₖ(s)·zₖ). The network sees the concentration alone and says how large the
+    effect is and what each z (a random effect, say) does to it there: principal components of the log effect, as
+    functions of c. An extreme z stays within reason, where a network that has z among its inputs may do anything.
+
+    Parameters
+    ----------
+    network : flax module
+        Of s, with 1 + k outputs for k other inputs.
+    half, typical, skip
+        As for :class:`Saturating`; ``skip`` is the size of the loadings before any training.
+    """
+
+    network: Any
+    half: float = 1.0
+    typical: float = 1.0
+    skip: float = 0.3
+
+    @linen.compact
+    def __call__(self, x: Inputs) -> Outputs:
+        """Return the effect, (..., 1)."""
+        c, z = x[..., :1], x[..., 1:]
+        s = _saturation(self, c)
+        out = self.network(s)
+        if out.shape[-1] != 1 + z.shape[-1]:
+            raise ValueError(
+                f"The network of LogLinear has {out.shape[-1]} outputs, but it needs {1 + z.shape[-1]}: the log of the "
+                f"effect's size, and a loading of each of the {z.shape[-1]} inputs beside the first."
+            )
+        log_size = out[..., :1]
+        if z.shape[-1]:
+            skip = self.param("skip", _either_sign(self.skip), (z.shape[-1],))
+            log_size = log_size + jnp.sum((out[..., 1:] + skip) * z, axis=-1, keepdims=True)
+        return self.typical * s * jnp.exp(log_size)
+
+
+def _saturation(head: Any, c: Array) -> Array:
+    """Return c/(half + c), with a ``half`` that is learned."""
+    half = head.half * jnp.exp(head.param("log_half", linen.initializers.zeros, (1,)))
+    return c / (half + c)
 
 
 def _either_sign(size: float) -> Any:

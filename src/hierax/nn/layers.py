@@ -19,30 +19,54 @@ def _stretch(raw: Array) -> Array:
     return _STRETCH * jnp.tanh(raw / _STRETCH)
 
 
+def _limited(raw: Array) -> Array:
+    """Return a number between -1/2 and 1/2, so that no layer makes tails much heavier or lighter."""
+    return 0.5 * jnp.tanh(2.0 * raw)
+
+
+def sinh_arcsinh(skew: Array, log_tail: Array, z: Array) -> tuple[Array, Array]:
+    """Return sinh(skew + e^log_tail·arcsinh z) and log slopes: Jones & Pewsey (2009); the identity at 0, 0."""
+    inner = skew + jnp.exp(log_tail) * jnp.arcsinh(z)
+    log_slope = log_tail + jnp.log(jnp.cosh(inner)) - 0.5 * jnp.log1p(z**2)
+    return jnp.sinh(inner), log_slope
+
+
 class _Elementwise:
-    """One coordinate at a time, given its numbers: affine, or a spline."""
+    """One coordinate at a time, given its numbers: affine, a sinh-arcsinh map, or a spline."""
 
     def __init__(self, kind: str, bins: int, bound: float):
         self.kind, self.bins, self.bound = kind, bins, bound
 
     @property
     def numbers(self) -> int:
-        return 2 if self.kind == "affine" else spline.parameters(self.bins) + 2
+        return 2 + {"affine": 0, "sinh": 2, "spline": spline.parameters(self.bins)}[self.kind]
 
     def forward(self, raw: Array, z: Array) -> tuple[Array, Array]:
         shift, log_scale = raw[..., 0], _stretch(raw[..., 1])
-        if self.kind == "spline":
-            z, log_slope = spline.forward(spline.knots(raw[..., 2:], self.bound), z)
-            return z * jnp.exp(log_scale) + shift, log_scale + log_slope
-        return z * jnp.exp(log_scale) + shift, log_scale
+        z, log_slope = self._bend(raw[..., 2:], z)
+        return z * jnp.exp(log_scale) + shift, log_scale + log_slope
 
     def inverse(self, raw: Array, x: Array) -> tuple[Array, Array]:
         shift, log_scale = raw[..., 0], _stretch(raw[..., 1])
         z = (x - shift) * jnp.exp(-log_scale)
+        z, log_slope = self._straighten(raw[..., 2:], z)
+        return z, log_slope - log_scale
+
+    def _bend(self, raw: Array, z: Array) -> tuple[Array, Array]:
         if self.kind == "spline":
-            z, log_slope = spline.inverse(spline.knots(raw[..., 2:], self.bound), z)
-            return z, log_slope - log_scale
-        return z, -log_scale
+            return spline.forward(spline.knots(raw, self.bound), z)
+        if self.kind == "sinh":
+            return sinh_arcsinh(_limited(raw[..., 0]), _limited(raw[..., 1]), z)
+        return z, jnp.zeros_like(z)
+
+    def _straighten(self, raw: Array, x: Array) -> tuple[Array, Array]:
+        if self.kind == "spline":
+            return spline.inverse(spline.knots(raw, self.bound), x)
+        if self.kind == "sinh":
+            # The inverse is a map of the same family.
+            skew, log_tail = _limited(raw[..., 0]), _limited(raw[..., 1])
+            return sinh_arcsinh(-skew * jnp.exp(-log_tail), -log_tail, x)
+        return x, jnp.zeros_like(x)
 
 
 class _Layer(linen.Module):

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as linen
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+# Hidden units bend at different places from the start: with biases of 0 all would be odd functions of the inputs, and
+# an even one (a banana's) would have no slope to be found by.
+_SPREAD = linen.initializers.normal(1.0)
 
 
 class _MaskedDense(linen.Module):
@@ -15,12 +20,13 @@ class _MaskedDense(linen.Module):
 
     mask: tuple[tuple[bool, ...], ...]
     kernel_init: Any = linen.initializers.lecun_normal()
+    bias_init: Any = linen.initializers.zeros
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
         mask = np.array(self.mask, float)
         kernel = self.param("kernel", self.kernel_init, mask.shape)
-        bias = self.param("bias", linen.initializers.zeros, mask.shape[1:])
+        bias = self.param("bias", self.bias_init, mask.shape[1:])
         return x @ (kernel * mask) + bias
 
 
@@ -47,12 +53,12 @@ class Autoregressive(linen.Module):
         inputs, hidden = np.arange(1, self.size + 1), np.arange(self.width) % self.size
         h, degrees = x, inputs
         for _ in range(self.depth):
-            h = _MaskedDense(_mask(degrees, hidden, strict=False))(h)
+            h = _MaskedDense(_mask(degrees, hidden, strict=False), bias_init=_SPREAD)(h)
             if context is not None:
                 h = h + linen.Dense(self.width, use_bias=False)(context)
-            h, degrees = linen.tanh(h), hidden
+            h, degrees = jax.nn.squareplus(h), hidden
         last = np.repeat(inputs, self.outputs)
-        out = _MaskedDense(_mask(degrees, last, strict=True), kernel_init=linen.initializers.zeros)(h)
+        out = _MaskedDense(_mask(degrees, last, strict=True), kernel_init=linen.initializers.zeros, name="last")(h)
         return out.reshape(*out.shape[:-1], self.size, self.outputs)
 
 
@@ -69,6 +75,6 @@ class Conditioner(linen.Module):
         """Return the outputs."""
         h = x if context is None else jnp.concatenate([x, context], axis=-1)
         for _ in range(self.depth):
-            h = linen.tanh(linen.Dense(self.width)(h))
-        out = linen.Dense(self.size * self.outputs, kernel_init=linen.initializers.zeros)(h)
+            h = jax.nn.squareplus(linen.Dense(self.width, bias_init=_SPREAD)(h))
+        out = linen.Dense(self.size * self.outputs, kernel_init=linen.initializers.zeros, name="last")(h)
         return out.reshape(*out.shape[:-1], self.size, self.outputs)

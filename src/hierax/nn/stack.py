@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from hierax.nn.layers import AutoregressiveLayer, CouplingLayer, LinearLayer, Mapped
 
-KINDS = ("spline", "affine", "coupling", "affine-coupling")
+KINDS = ("spline", "affine", "sinh", "coupling", "affine-coupling", "sinh-coupling")
 MIXINGS = ("reverse", "linear", "none")
 
 
@@ -21,9 +21,10 @@ class Stack(linen.Module):
     ----------
     size : int
         Coordinates.
-    kind : {"spline", "affine", "coupling", "affine-coupling"}
-        Rational-quadratic splines or affine maps, whose numbers depend on the coordinates before (autoregressive), or
-        on the other half (coupling).
+    kind : {"spline", "affine", "sinh", "coupling", "affine-coupling", "sinh-coupling"}
+        Rational-quadratic splines ("coupling": of a half), affine maps, or affine maps after a sinh-arcsinh, which
+        makes a coordinate skewed and its tails heavy or light. Their numbers depend on the coordinates before
+        (autoregressive), or on the other half (coupling).
     layers : int
     width, depth : int
         Of each layer's network.
@@ -59,7 +60,7 @@ class Stack(linen.Module):
     def _layers(self) -> list[tuple[Any, bool]]:
         """Return the layers in order, and whether each acts on the coordinates in reverse."""
         family = CouplingLayer if "coupling" in self.kind else AutoregressiveLayer
-        element = "affine" if self.kind.startswith("affine") else "spline"
+        element = "spline" if self.kind == "coupling" else self.kind.removesuffix("-coupling")
         out: list[tuple[Any, bool]] = []
         for index in range(self.layers):
             layer = family(self.size, element, self.width, self.depth, self.bins, self.bound, name=f"layer_{index}")

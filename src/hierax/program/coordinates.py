@@ -71,8 +71,7 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
             f"Random effect '{name}' is discrete ({type(fn).__name__}), and marginal estimators integrate over "
             f"continuous effects. Write the mixture with MixtureSameFamily, which sums over the classes."
         )
-    mask, inner = _strip(fn)
-    base, transforms = _unfold(inner)
+    mask, base, transforms = _layers(fn)
     shape = tuple(fn.batch_shape) + tuple(base.event_shape)
     if _is_real(base.support):
         bijector, label = None, "identity" if not transforms else "base space"
@@ -117,6 +116,16 @@ def median(fn: dist.Distribution) -> Array:
     except (NotImplementedError, AttributeError, TypeError, ImportError):
         value = jnp.median(fn.sample(jax.random.key(0), (1001,)), axis=0)
     return jnp.broadcast_to(value, fn.shape())
+
+
+def unfold(fn: dist.Distribution) -> tuple[dist.Distribution, list[Any]]:
+    """Return the distribution of a random effect's working coordinate, and the transforms that lead from there."""
+    return _layers(fn)[1:]
+
+
+def _layers(fn: dist.Distribution) -> tuple[Any, dist.Distribution, list[Any]]:
+    mask, inner = _strip(fn)
+    return mask, *_unfold(inner)
 
 
 def _strip(fn: dist.Distribution) -> tuple[Any, dist.Distribution]:

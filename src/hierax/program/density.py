@@ -140,8 +140,10 @@ class Program:
 
     # -- densities -----------------------------------------------------------------------------------------------
 
-    def log_prior(self, pop: Population, params: Params, eta: Effects, run: Run | None = None) -> Array:
-        """Log density of the random effects in their working coordinates, (subject,).
+    def log_prior(
+        self, pop: Population, params: Params, eta: Effects, run: Run | None = None, only: str | None = None
+    ) -> Array:
+        """Log density of the random effects (of one site, ``only``) in their working coordinates, (subject,).
 
         Coordinates that the program masks out, and all of a padded subject's, count as standard normal: they
         integrate to one and say nothing.
@@ -150,6 +152,8 @@ class Program:
         total = jnp.zeros(pop.n_subjects)
         real = jnp.asarray(pop.subject_mask)
         for name, site in self.sites.effects.items():
+            if only not in (None, name):
+                continue
             coordinate, z = run.coordinates[name], run.z[name]
             density = coordinate.log_prob(z)
             dim = site.axis - (len(site.shape) - coordinate.event_dim)

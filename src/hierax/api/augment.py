@@ -1,0 +1,332 @@
+"""``hx.augment``: learn the distribution of random effects from a fit, and put it into the program."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+from numpyro.distributions.transforms import LowerCholeskyAffine
+
+from hierax.api.fit import fit as fit_once
+from hierax.data.context import Context
+from hierax.data.population import Population
+from hierax.infer.estimator import Estimator
+from hierax.infer.laplace import Laplace
+from hierax.infer.objective import read_program
+from hierax.infer.procedure import Procedure
+from hierax.infer.roles import find_roles
+from hierax.infer.session import Session
+from hierax.infer.two_stage import Build, Draws, Learner, Trained
+from hierax.nn.flow import flow
+from hierax.nn.penalties import l2
+from hierax.program.parameters import layout
+from hierax.program.swap import outer_transforms, swappable, swapped
+from hierax.program.trace import Model
+from hierax.results.conditional import padded_draws
+from hierax.results.fit import Fit
+from hierax.results.outcome import evaluated_fields
+
+PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+# A candidate's weaker penalties are not tried once so many have been worse than its best.
+_WORSE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmented:
+    """A program with a learned distribution of random effects.
+
+    Attributes
+    ----------
+    model : callable
+        The program: the old one, with the learned distribution in place.
+    params : dict
+        Its parameters: those of the fit and the learned ones, for ``init=``.
+    priors : dict
+        The penalty of the weights, for ``priors=``.
+    redundant : list of str
+        Parameters of the fit that the learned distribution takes over: those of the old distribution, which no longer
+        do anything, and typical values that only shift the random effects. For ``fixed=``.
+    others : list of str
+        All parameters of the fit, to refit the distribution alone.
+    context : Context or None
+        What makes the covariates' vector of a population.
+    table : pandas.DataFrame
+        By candidate and strength of the penalty: mean held-out gain over the fit's own distribution (nats a subject)
+        and its SE.
+    chosen, strength : str, float
+        The candidate and the strength with the highest gain.
+    gain : pandas.Series
+        By how many nats each subject of the fit is more likely than under the fit's own distribution, by its draws.
+    fit : Fit
+        Of the program: refitted if that was asked for, else at the learned parameters.
+    """
+
+    model: Model
+    params: dict[str, Any]
+    priors: dict[str, Any]
+    redundant: list[str]
+    others: list[str]
+    context: Context | None
+    table: pd.DataFrame
+    chosen: str
+    strength: float
+    gain: pd.Series
+    fit: Fit
+
+    def __repr__(self) -> str:
+        table = self.table.to_string(float_format="%.4f", index=False)
+        return f"Held-out gain a subject in nats; {self.chosen} with strength {self.strength:g} was chosen\n{table}"
+
+
+def augment(
+    fit: Fit,
+    covariates: Sequence[str] | str | None = None,
+    *,
+    distribution: Build | Mapping[str, Build] | None = None,
+    site: str | None = None,
+    name: str = "flow",
+    draws: int = 40,
+    penalties: Sequence[float] = PENALTIES,
+    folds: int = 5,
+    held_out: float | None = None,
+    patience: int = 5,
+    refit: Estimator | Procedure | None = None,
+    joint: bool = True,
+    seed: int = 0,
+) -> Augmented:
+    """Learn the distribution of a fit's random effects, conditional on covariates if any, and put it into the program.
+
+    In two stages: draws of each subject's conditional distribution, under the fit's own prior p₀; then maximum
+    likelihood for the new distribution p, the marginal likelihood of a subject being in proportion to the mean of
+    p(η)/p₀(η) over its draws. The strength of the weights' penalty is chosen by subjects that are held out.
+
+    Parameters
+    ----------
+    fit : Fit
+        With random effects that are Normal, MultivariateNormal or LogNormal, one vector a subject.
+    covariates : sequence of str, optional
+        Names in ``pop.covariates`` or ``pop.data`` (vectors, embeddings) that the distribution is conditional on. They
+        are standardised, and categories become columns.
+    distribution : callable, or mapping of names to callables, optional
+        Context, (subject, 1, column) or None → NumPyro distribution of the standardised random effects (the fit's
+        own distribution is N(0, I) there), registering its parameters: :func:`hierax.flow`,
+        :func:`hierax.nn.conditional_normal`, or NumPyro's flows and mixtures with ``numpyro.param``. Of several the one
+        that held-out subjects are most likely under. By default flows of four autoregressive layers, affine ones and
+        sinh-arcsinh ones.
+    site : str, optional
+        The random effect, where the program has several.
+    name : str
+        Of the default flow's weights, ``name$params``.
+    draws : int
+        A subject.
+    penalties : sequence of float
+        Strengths of the penalty of networks' last layers to choose from, as :func:`hierax.nn.l2` has them.
+    folds : int
+        Parts that the subjects are split into for choosing the strength.
+    held_out : float, optional
+        A fraction of the subjects instead of folds: training stops early, where those are most likely, and what was
+        found then is kept.
+    patience : int
+        For ``held_out``: looks (every 50 steps) without a rise of their likelihood that end the training.
+    refit : estimator, optional
+        To fit the new program with from there on.
+    joint : bool
+        Whether the refit moves the other parameters too, or the distribution alone.
+    seed : int
+        Of the split and of the start weights.
+
+    Returns
+    -------
+    Augmented
+
+    Raises
+    ------
+    ValueError, ModelError
+        No such covariate or site, or one that has no learned distribution; what to do is said.
+
+    Notes
+    -----
+    The mean ratio over draws has a large variance where the data are weak and p is far from p₀: refit then, and compare
+    with ``hx.log_likelihood(fit, hx.ImportanceSampling())``.
+    """
+    pop, program = fit.pop, fit.program
+    _refuse(penalties, folds, held_out, len(fit.rows))
+    effect = swappable(program, site)
+    outer = outer_transforms(program, effect.name)
+    context = None if covariates is None else Context.of(pop, covariates)
+    where, root = _standard(fit, effect.name)
+    data = _draws(fit, effect.name, where, root, draws, context)
+    parts = _parts(fit.rows, folds, held_out, seed)
+    early = None if held_out is None else patience
+    choices = {
+        label: _try(Learner(build, data, seed), fit.rows, penalties, parts, early)
+        for label, build in _candidates(distribution, name, effect.size).items()
+    }
+    chosen = max(choices, key=lambda label: choices[label].mean(choices[label].best))
+    learner, strength = choices[chosen].learner, choices[chosen].best
+    trained = choices[chosen].found[strength] if early else learner.train(_mask(fit.rows, learner), strength)
+    build = learner.build
+    affine = LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
+
+    def learned(pop: Population) -> dist.Distribution:
+        inner = build(None if context is None else context(pop))
+        return dist.TransformedDistribution(inner, [affine, *outer])
+
+    model = swapped(program.model, effect.name, learned)
+    params = {**fit.params, **learner.params(trained.flat)}
+    weights = {key for key, value in params.items() if key not in fit.params and isinstance(value, dict)}
+    made = {
+        "model": model,
+        "params": params,
+        "priors": {key: l2(strength, "last") for key in sorted(weights)},
+        "redundant": _redundant(fit),
+        "others": list(fit.params),
+        "context": context,
+        "table": _table(choices),
+        "chosen": chosen,
+        "strength": strength,
+        "gain": pd.Series(np.asarray(trained.gain)[fit.rows], index=pd.Index(fit.ids, name="subject"), name="gain"),
+    }
+    if refit is None:
+        return Augmented(**made, fit=_evaluated(fit, model, params))
+    fixed = made["redundant"] if joint else made["others"]
+    again = fit_once(
+        model, pop, refit, init=params, fixed=fixed, priors=made["priors"], plate=program.plate, seed=seed,
+        progress=False,
+    )  # fmt: skip
+    return Augmented(**{**made, "params": again.params}, fit=again)
+
+
+def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subjects: int) -> None:
+    if not len(penalties) or not all(strength > 0 for strength in penalties):
+        raise ValueError(f"augment(penalties={penalties}) has to be one positive strength or more, (1.0, 0.1) say.")
+    if held_out is None and not 2 <= folds <= subjects:
+        raise ValueError(f"augment(folds={folds}) cannot split {subjects} subjects. Give 2 to {subjects}.")
+    if held_out is not None and not 0 < held_out < 1:
+        raise ValueError(f"augment(held_out={held_out}) is no fraction of the subjects. Give 0.2, say.")
+
+
+def _candidates(distribution: Any, name: str, size: int) -> dict[str, Build]:
+    if distribution is None:
+        return {
+            kind: lambda context, kind=kind: flow(name, size, context, kind=kind, layers=4)
+            for kind in ("sinh", "affine")
+        }
+    return {"distribution": distribution} if callable(distribution) else dict(distribution)
+
+
+def _standard(fit: Fit, site: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and factor of the covariance of the random effects over the population, in their coordinates."""
+    program, rows = fit.program, fit.rows
+    places = _places(fit, site)
+    mean = np.asarray(program.reference(fit.pop, fit.params))[rows][:, places]
+    eta = jnp.zeros((fit.pop.n_subjects, len(program.effect_names)))
+    root = np.asarray(program.prior_root(fit.pop, fit.params, eta))[rows][:, places][:, :, places]
+    # Where the distribution differs between subjects: the spread of the means comes to that around them.
+    covariance = np.einsum("nij,nkj->ik", root, root) / len(rows) + np.atleast_2d(np.cov(mean.T, ddof=0))
+    return mean.mean(0), np.linalg.cholesky(covariance)
+
+
+def _places(fit: Fit, site: str) -> list[int]:
+    names = fit.program.sites.effects[site].names
+    return [list(fit.program.effect_names).index(one) for one in names]
+
+
+def _draws(fit: Fit, site: str, where: np.ndarray, root: np.ndarray, count: int, context: Context | None) -> Draws:
+    """Return standardised draws of all rows, padded ones included, with the density that their prior gave them."""
+    program, pop = fit.program, fit.pop
+    eta = padded_draws(fit, count)
+    eta = jnp.asarray(eta.reshape(-1, *eta.shape[2:]))
+    coordinate = jnp.asarray(_places(fit, site))
+
+    @jax.jit
+    def density(eta: Any) -> Any:
+        return jax.lax.map(one, eta)
+
+    def one(eta: Any) -> Any:
+        run = program.run(pop, fit.params, eta, stop=True)
+        return program.log_prior(pop, fit.params, eta, run, only=site)
+
+    log_prior = density(eta)
+    z = np.linalg.solve(root, (np.asarray(eta[..., coordinate]) - where)[..., None])[..., 0]
+    jacobian = np.log(np.diagonal(root)).sum()
+    return Draws(z, np.asarray(log_prior) + jacobian, None if context is None else context(pop))
+
+
+@dataclasses.dataclass
+class _Choice:
+    """What one candidate's strengths have shown: held-out gains by strength and subject, and what was learned."""
+
+    learner: Learner
+    gains: dict[float, np.ndarray]
+    found: dict[float, Trained]
+
+    def mean(self, strength: float) -> float:
+        value = float(np.nanmean(self.gains[strength]))
+        return value if np.isfinite(value) else -np.inf
+
+    @property
+    def best(self) -> float:
+        return max(self.gains, key=self.mean)
+
+
+def _try(
+    learner: Learner, rows: np.ndarray, penalties: Sequence[float], parts: list[np.ndarray], early: int | None
+) -> _Choice:
+    """Return the gain of held-out subjects for every strength, from strong to weak."""
+    choice = _Choice(learner, {}, {})
+    for strength in sorted(penalties, reverse=True):
+        gains = np.full(len(rows), np.nan)
+        for out in parts:
+            watched = {} if early is None else {"watched": _mask(out, learner), "patience": early}
+            trained = learner.train(_mask(np.setdiff1d(rows, out), learner), strength, **watched)
+            gains[np.searchsorted(rows, out)] = np.asarray(trained.gain)[out]
+            choice.found[strength] = trained
+        choice.gains[strength] = gains
+        if list(choice.gains).index(choice.best) + _WORSE < len(choice.gains):
+            break
+    return choice
+
+
+def _parts(rows: np.ndarray, folds: int, held_out: float | None, seed: int) -> list[np.ndarray]:
+    """Return the subjects to hold out in turn, or once."""
+    order = np.random.default_rng(seed).permutation(rows)
+    if held_out is not None:
+        return [np.sort(order[: max(1, round(held_out * len(rows)))])]
+    return [np.sort(order[fold::folds]) for fold in range(folds)]
+
+
+def _table(choices: dict[str, _Choice]) -> pd.DataFrame:
+    found = [
+        (name, strength, choice.mean(strength), np.nanstd(gains, ddof=1) / np.sqrt(np.isfinite(gains).sum()))
+        for name, choice in choices.items()
+        for strength, gains in choice.gains.items()
+    ]
+    return pd.DataFrame(found, columns=["distribution", "strength", "gain", "se"])
+
+
+def _mask(rows: np.ndarray, learner: Learner) -> np.ndarray:
+    return np.isin(np.arange(learner.draws.z.shape[1]), rows)
+
+
+def _redundant(fit: Fit) -> list[str]:
+    """Return sites all of whose entries the random effects' distribution alone has, or that only shift effects."""
+    roles = find_roles(fit.program, fit.pop, fit.layout, fit.flat, np.ones(fit.layout.size, bool))
+    taken = roles.prior | roles.shift
+    return [name for name, place in fit.layout.slices.items() if taken[place].all()]
+
+
+def _evaluated(fit: Fit, model: Model, params: dict[str, Any]) -> Fit:
+    """Return the new program at the learned parameters, as a fit of nothing."""
+    program = read_program(model, fit.pop, fit.program.plate)
+    estimator = Laplace() if not fit.estimator.has_modes else fit.estimator
+    session = Session(program, estimator, fit.pop, layout(program))
+    flat = session.layout.start(params)
+    fields = evaluated_fields(session, flat, session.value(flat))
+    return Fit(**fields, free=session.layout.weights(), gradient=np.zeros(flat.size), seed=fit.seed)

@@ -1,0 +1,80 @@
+"""What is known of a subject as one vector: covariates by name, standardised."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hierax.data.population import Population
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Named covariates as one vector a subject, centred and scaled as in the population that it was made from.
+
+    A covariate that varies counts with its first value; a category becomes a column of 0 and 1 for each level but the
+    first; a vector stays what it is, but for the standardisation.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Covariates, of ``pop.covariates`` or ``pop.data``.
+    columns : tuple of str
+        Names of the columns.
+    levels : dict
+        Category → its number of levels.
+    centre, scale : arrays, (column,)
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    levels: dict[str, int]
+    centre: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, pop: Population, names: Sequence[str] | str) -> Context:
+        """Return the context of these covariates, standardised by this population.
+
+        Raises
+        ------
+        ValueError
+            No names, or a name that is not in the population.
+        """
+        names = (names,) if isinstance(names, str) else tuple(names)
+        there = [*pop.covariates, *pop.data]
+        missing = [name for name in names if name not in there]
+        if missing or not names:
+            raise ValueError(f"covariates={list(names)}: the population has {there}, not {missing}. Name some of them.")
+        levels = {name: len(pop.labels[name]) for name in names if name in pop.labels}
+        bare = cls(names, (), levels, np.zeros(1), np.ones(1))
+        rows = np.flatnonzero(np.asarray(pop.subject_mask))
+        parts = [np.asarray(bare._raw(pop, name))[rows, 0] for name in names]
+        values = np.concatenate(parts, axis=-1)
+        columns = [
+            name if part.shape[-1] == 1 else f"{name}[{k}]"
+            for name, part in zip(names, parts, strict=True)
+            for k in range(part.shape[-1])
+        ]
+        spread = values.std(0)
+        return cls(names, tuple(columns), levels, values.mean(0), np.where(spread > 0, spread, 1.0))
+
+    def __call__(self, pop: Population) -> Float[Array, "subject 1 column"]:
+        """Return the context of a population's subjects."""
+        raw = jnp.concatenate([self._raw(pop, name) for name in self.names], axis=-1)
+        return (raw - self.centre) / self.scale
+
+    def _raw(self, pop: Population, name: str) -> Float[Array, "subject 1 k"]:
+        value = jnp.asarray((pop.covariates if name in pop.covariates else pop.data)[name])
+        if name in self.levels:
+            return (value[:, :1, None] == jnp.arange(1, self.levels[name])).astype(float)
+        if value.ndim == 3:
+            return value[:, :1].astype(float)
+        # (subject,) and (subject, k) are data that with_data added; (subject, time) is a covariate.
+        if name in pop.covariates:
+            return value[:, :1, None].astype(float)
+        return value.reshape(value.shape[0], 1, -1).astype(float)

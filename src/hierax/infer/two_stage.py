@@ -1,0 +1,182 @@
+"""Learning the distribution of random effects from draws of each subject's conditional distribution.
+
+Draws η of p(η | y) under a prior p₀ stand for the data: the marginal likelihood under another prior p is, but for what
+does not depend on p, the mean of p(η)/p₀(η) over them. No model of the data has to be evaluated again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+from jax.tree_util import keystr, tree_map_with_path
+from jaxtyping import Array, Bool, Float
+from numpyro import handlers
+from numpyro.distributions.transforms import biject_to
+
+from hierax.errors import ModelError
+from hierax.program.trace import RUNNING
+
+Build = Callable[[Any], dist.Distribution]
+
+# Steps of Adam, and between two looks at held-out subjects; their length at the start, and the longest gradient.
+_STEPS, _BLOCK = 1000, 50
+_RATE, _CLIP = 5e-3, 10.0
+# Subjects and draws of each in a step. Their noise also gets the search out of places where full gradients end it.
+_SUBJECTS, _DRAWS = 100, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Standardised draws of each subject's random effects, and how likely their prior made them.
+
+    Attributes
+    ----------
+    z : array, (draw, subject, coordinate)
+    log_prior : array, (draw, subject)
+        Log density of ``z`` under the distribution that they were drawn with.
+    context : array, (subject, 1, column), or None
+    """
+
+    z: Float[np.ndarray, "draw subject coordinate"]
+    log_prior: Float[np.ndarray, "draw subject"]
+    context: Array | None
+
+
+class Trained(NamedTuple):
+    """Weights, and the gain of each subject over the prior of the draws (nats)."""
+
+    flat: Array
+    gain: Float[Array, " subject"]
+
+
+class Learner:
+    """Maximum likelihood for the parameters of a distribution.
+
+    Parameters
+    ----------
+    build : callable
+        Context (or None) → distribution of the standardised random effects; registers its parameters with NumPyro.
+    draws : Draws
+    key : int
+        Seed of the networks' start weights.
+
+    Attributes
+    ----------
+    start : array, (parameter,)
+        Unconstrained parameters before any training.
+    """
+
+    def __init__(self, build: Build, draws: Draws, seed: int = 0):
+        self.build, self.draws = build, draws
+        with RUNNING:
+            trace = handlers.trace(handlers.seed(build, seed)).get_trace(draws.context)
+        sites = {name: site for name, site in trace.items() if site["type"] == "param"}
+        if not sites:
+            raise ModelError(
+                "distribution= registers no parameters, so that there is nothing to learn. Use hx.flow, "
+                "nn.conditional_normal, or numpyro.param inside it."
+            )
+        self._transforms = {
+            name: biject_to(site["kwargs"].get("constraint", dist.constraints.real))
+            for name, site in sites.items()
+            if not isinstance(site["value"], dict)
+        }
+        values = {name: site["value"] for name, site in sites.items()}
+        free = {name: self._transforms[name].inv(v) if name in self._transforms else v for name, v in values.items()}
+        free = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), free)
+        self.start, self._unravel = jax.flatten_util.ravel_pytree(free)
+        self._penalised = jax.flatten_util.ravel_pytree(tree_map_with_path(_is_last, free))[0]
+        self._run = jax.jit(self._search)
+
+    def params(self, flat: Array) -> dict[str, Any]:
+        """Return constrained parameters by site."""
+        free = self._unravel(flat)
+        return {n: self._transforms[n](v) if n in self._transforms else v for n, v in free.items()}
+
+    def gain(self, flat: Array, draws: Array | None = None, rows: Array | None = None) -> Float[Array, " subject"]:
+        """Return how many nats likelier each subject is than under the prior of the draws; or some, by some draws."""
+        data = self.draws
+        z, log_prior, context = jnp.asarray(data.z), jnp.asarray(data.log_prior), data.context
+        if draws is not None and rows is not None:
+            z, log_prior = z[draws[:, None], rows], log_prior[draws[:, None], rows]
+            context = None if context is None else context[rows]
+        with RUNNING, handlers.block(), handlers.substitute(data=self.params(flat)):
+            fn = self.build(context)
+        ratio = fn.log_prob(z[:, :, None, :])[..., 0] - log_prior
+        return jax.nn.logsumexp(ratio, axis=0) - jnp.log(ratio.shape[0])
+
+    def train(
+        self,
+        kept: Bool[np.ndarray, " subject"],
+        strength: float,
+        *,
+        watched: Bool[np.ndarray, " subject"] | None = None,
+        patience: int = 5,
+    ) -> Trained:
+        """Maximise the likelihood of the kept subjects less ``strength``·Σw² over the last layers' matrices, by Adam.
+
+        With ``watched`` subjects the weights are returned that made those most likely of all that were looked at,
+        every 50 steps, and the search ends when ``patience`` looks have brought nothing.
+        """
+        none = np.zeros(len(kept), bool)
+        looks = jnp.asarray(_STEPS // _BLOCK if watched is None else patience)
+        seen = none if watched is None else watched
+        return Trained(*self._run(jnp.asarray(kept), jnp.asarray(seen), jnp.asarray(strength, float), looks))
+
+    def _search(self, kept: Array, watched: Array, strength: Array, patience: Array) -> Any:
+        optimiser = optax.chain(
+            optax.clip_by_global_norm(_CLIP), optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))
+        )
+        draws, subjects = self.draws.log_prior.shape
+        odds = kept / kept.sum()
+
+        def loss(flat: Array, key: Array) -> Array:
+            of_draws, of_subjects = jax.random.split(key)
+            rows = jax.random.choice(of_subjects, subjects, (min(_SUBJECTS, subjects),), p=odds)
+            some = jax.random.choice(of_draws, draws, (min(_DRAWS, draws),), replace=False)
+            penalty = strength * jnp.sum(self._penalised * flat**2)
+            return penalty / kept.sum() - self.gain(flat, some, rows).mean()
+
+        def step(carry: Any, key: Array) -> Any:
+            flat, state = carry
+            update, state = optimiser.update(jax.grad(loss)(flat, key), state, flat)
+            return (optax.apply_updates(flat, update), state), None
+
+        def look(carry: Any) -> Any:
+            keys = jax.random.split(jax.random.fold_in(jax.random.key(0), carry["block"]), _BLOCK)
+            (flat, state), _ = jax.lax.scan(step, (carry["flat"], carry["state"]), keys)
+            # Without anybody to watch the last weights are the best.
+            seen = jax.lax.cond(watched.any(), self._total, lambda flat, _: jnp.inf, flat, watched)
+            better = (seen > carry["seen"]) | jnp.isposinf(seen)
+            best = jnp.where(better, flat, carry["best"])
+            stale = jnp.where(better, 0, carry["stale"] + 1)
+            seen = jnp.maximum(seen, carry["seen"])
+            return {
+                "flat": flat, "state": state, "best": best, "seen": seen, "stale": stale, "block": carry["block"] + 1
+            }  # fmt: skip
+
+        def more(carry: Any) -> Array:
+            return (carry["block"] < _STEPS // _BLOCK) & (carry["stale"] < patience)
+
+        start = {
+            "flat": self.start, "state": optimiser.init(self.start), "best": self.start,
+            "seen": jnp.asarray(-jnp.inf), "stale": jnp.asarray(0), "block": jnp.asarray(0),
+        }  # fmt: skip
+        best = jax.lax.while_loop(more, look, start)["best"]
+        return best, self.gain(best)
+
+    def _total(self, flat: Array, rows: Array) -> Array:
+        return jnp.sum(jnp.where(rows, self.gain(flat), 0.0))
+
+
+def _is_last(path: Any, leaf: Array) -> Array:
+    """Return ones for matrices of last layers: at 0 they leave a flow Gaussian, whatever comes before them."""
+    return jnp.full(leaf.shape, float(leaf.ndim == 2 and "['last']" in keystr(path)))
