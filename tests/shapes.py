@@ -88,7 +88,8 @@ def respond(pop, eta, cl=TYPICAL["CL"], v=TYPICAL["V"], ka=KA, sigma=SIGMA):
     """Observe one compartment with oral doses, log-normal error."""
     CL, V = cl * jnp.exp(eta[..., 0]), v * jnp.exp(eta[..., 1])
     conc = hx.pk.one_compartment(pop, CL=CL, V=V, ka=ka)
-    hx.observe("cp", dist.LogNormal(jnp.log(conc), sigma), pop)
+    # At the dose it is 0, and the logarithm of 0 has no slope.
+    hx.observe("cp", dist.LogNormal(jnp.log(jnp.where(conc > 0, conc, 1.0)), sigma), pop)
 
 
 def truth(kind):
@@ -141,3 +142,43 @@ def design(n, **covariates):
         )
         for k in range(n)
     )
+
+
+# -- covariates ------------------------------------------------------------------------------------------------------
+
+UNEXPLAINED = 0.2
+
+
+def typical(x1, x2):
+    """Return the means of the random effects of CL and V: a nonlinear effect, and an interaction."""
+    return jnp.stack([0.4 * jnp.tanh(1.5 * x1) + 0.2 * x1 * x2, 0.25 * jnp.cos(1.5 * x2) - 0.15 * x1 * x2], axis=-1)
+
+
+def by_covariates(pop):
+    """The program that makes data with two covariates that matter, without parameters."""
+    numpyro.param("nothing", 0.0)
+    mean = typical(pop.covariates["x1"], pop.covariates["x2"])
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        eta = numpyro.sample("eta", dist.MultivariateNormal(mean, UNEXPLAINED**2 * jnp.array([[1.0, 0.3], [0.3, 1.0]])))
+        respond(pop, eta)
+
+
+def with_covariates(n, seed, noise=5):
+    """Return a population with data, two covariates that matter and some that do not, and its random effects."""
+    rng = np.random.default_rng(seed)
+    names = ["x1", "x2", *(f"noise{k}" for k in range(noise))]
+    return simulated(None, n, seed, by_covariates, design(n, **{name: rng.normal(size=n) for name in names}))
+
+
+def by_score(effect):
+    """Return the program whose clearance depends on a score, without parameters."""
+
+    def model(pop):
+        numpyro.param("nothing", 0.0)
+        score = pop.covariates["score"]
+        mean = jnp.stack([effect * score, jnp.zeros_like(score)], axis=-1)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            cov = UNEXPLAINED**2 * jnp.array([[1.0, 0.3], [0.3, 1.0]])
+            respond(pop, numpyro.sample("eta", dist.MultivariateNormal(mean, cov)))
+
+    return model

@@ -8,7 +8,15 @@ TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.py"))
 
 
 # Those that train networks, or run many estimators or designs, take a minute or two.
-LONG = ("02_dosing", "03_mechanism_to_ude", "04_estimators", "05_deep_nlme", "06_generative_models")
+LONG = (
+    "02_dosing",
+    "03_mechanism_to_ude",
+    "04_estimators",
+    "05_deep_nlme",
+    "06_generative_models",
+    "07_random_effects",
+    "08_words_and_images",
+)
 PARAMETERS = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in TUTORIALS
 ]

@@ -11,7 +11,7 @@ from zoo import POSITIVE
 
 import hierax as hx
 
-KINDS = ("spline", "affine", "coupling", "affine-coupling")
+KINDS = ("spline", "affine", "sinh", "coupling", "affine-coupling", "sinh-coupling")
 
 
 def trained(stack, context=None, spread=0.2):
@@ -94,7 +94,7 @@ def test_one_affine_layer_is_the_iaf_of_numpyro():
 
     def shift_and_scale(x):
         raw = network.apply({"params": weights["layer_0"]["Autoregressive_0"]}, x)
-        return raw[..., 0], 3.0 * jnp.tanh(raw[..., 1] / 3.0)
+        return raw[..., 0], 1.5 * jnp.tanh(raw[..., 1] / 1.5)
 
     theirs = InverseAutoregressiveTransform(shift_and_scale)
     ours = hx.NeuralTransform(stack, weights)

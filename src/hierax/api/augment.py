@@ -16,14 +16,16 @@ from numpyro.distributions.transforms import LowerCholeskyAffine
 from hierax.api.fit import fit as fit_once
 from hierax.data.context import Context
 from hierax.data.population import Population
+from hierax.infer.choice import Choice, Split, choose
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
 from hierax.infer.objective import read_program
 from hierax.infer.procedure import Procedure
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
-from hierax.infer.two_stage import Build, Draws, Learner, Trained
+from hierax.infer.two_stage import Build, Draws
 from hierax.nn.flow import flow
+from hierax.nn.masked import INNER
 from hierax.nn.penalties import l2
 from hierax.program.parameters import layout
 from hierax.program.swap import outer_transforms, swappable, swapped
@@ -33,8 +35,8 @@ from hierax.results.fit import Fit
 from hierax.results.outcome import evaluated_fields
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
-# A candidate's weaker penalties are not tried once so many have been worse than its best.
-_WORSE = 2
+# Covariates that count for less than so many of its standard errors are left out.
+_CLEAR = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Augmented:
     table : pandas.DataFrame
         By candidate and strength of the penalty: mean held-out gain over the fit's own distribution (nats a subject)
         and its SE.
+    importance : pandas.DataFrame or None
+        By covariate: the held-out gain (nats a subject) that is lost where its values are permuted between subjects,
+        all others as they are, and its SE.
     chosen, strength : str, float
         The candidate and the strength with the highest gain.
     gain : pandas.Series
@@ -74,6 +79,7 @@ class Augmented:
     others: list[str]
     context: Context | None
     table: pd.DataFrame
+    importance: pd.DataFrame | None
     chosen: str
     strength: float
     gain: pd.Series
@@ -93,9 +99,11 @@ def augment(
     name: str = "flow",
     draws: int = 40,
     penalties: Sequence[float] = PENALTIES,
+    select: bool = True,
     folds: int = 5,
     held_out: float | None = None,
     patience: int = 5,
+    steps: int = 1000,
     refit: Estimator | Procedure | None = None,
     joint: bool = True,
     seed: int = 0,
@@ -116,9 +124,9 @@ def augment(
     distribution : callable, or mapping of names to callables, optional
         Context, (subject, 1, column) or None → NumPyro distribution of the standardised random effects (the fit's
         own distribution is N(0, I) there), registering its parameters: :func:`hierax.flow`,
-        :func:`hierax.nn.conditional_normal`, or NumPyro's flows and mixtures with ``numpyro.param``. Of several the one
-        that held-out subjects are most likely under. By default flows of four autoregressive layers, affine ones and
-        sinh-arcsinh ones.
+        :func:`hierax.nn.conditional_normal`, or NumPyro's flows and mixtures with ``numpyro.param``. Of several
+        the one that held-out subjects are most likely under. By default a flow of four autoregressive sinh-arcsinh
+        layers, which is smooth, and tame where there are no data.
     site : str, optional
         The random effect, where the program has several.
     name : str
@@ -126,7 +134,11 @@ def augment(
     draws : int
         A subject.
     penalties : sequence of float
-        Strengths of the penalty of networks' last layers to choose from, as :func:`hierax.nn.l2` has them.
+        Strengths of the weights' penalty to choose from, as :func:`hierax.nn.l2` has them; layers inside a flow are
+        spared.
+    select : bool
+        Whether covariates whose permutation costs held-out subjects less than two standard errors are left out, and
+        the distribution is learned again from the others. See ``importance``.
     folds : int
         Parts that the subjects are split into for choosing the strength.
     held_out : float, optional
@@ -134,6 +146,8 @@ def augment(
         found then is kept.
     patience : int
         For ``held_out``: looks (every 50 steps) without a rise of their likelihood that end the training.
+    steps : int
+        Of Adam, by mini-batches of subjects and draws.
     refit : estimator, optional
         To fit the new program with from there on.
     joint : bool
@@ -161,17 +175,22 @@ def augment(
     outer = outer_transforms(program, effect.name)
     context = None if covariates is None else Context.of(pop, covariates)
     where, root = _standard(fit, effect.name)
-    data = _draws(fit, effect.name, where, root, draws, context)
-    parts = _parts(fit.rows, folds, held_out, seed)
-    early = None if held_out is None else patience
-    choices = {
-        label: _try(Learner(build, data, seed), fit.rows, penalties, parts, early)
-        for label, build in _candidates(distribution, name, effect.size).items()
-    }
-    chosen = max(choices, key=lambda label: choices[label].mean(choices[label].best))
-    learner, strength = choices[chosen].learner, choices[chosen].best
-    trained = choices[chosen].found[strength] if early else learner.train(_mask(fit.rows, learner), strength)
-    build = learner.build
+    candidates = _candidates(distribution, name, effect.size)
+    split = Split.of(fit.rows, folds, held_out, patience, seed)
+
+    def learn(context: Context | None) -> Choice:
+        return choose(candidates, _draws(fit, effect.name, where, root, draws, context), split, penalties, steps)
+
+    choice = learn(context)
+    importance = None
+    if context is not None:
+        importance = choice.importance(context.places, seed)
+    if context is not None and importance is not None and select:
+        kept = [one for one in context.names if importance["gain"][one] > _CLEAR * importance["se"][one]]
+        if len(kept) < len(context.names):
+            context = Context.of(pop, kept) if kept else None
+            choice = learn(context)
+    trained, build, strength = choice.final(), choice.learner.build, choice.strength
     affine = LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
 
     def learned(pop: Population) -> dist.Distribution:
@@ -179,17 +198,18 @@ def augment(
         return dist.TransformedDistribution(inner, [affine, *outer])
 
     model = swapped(program.model, effect.name, learned)
-    params = {**fit.params, **learner.params(trained.flat)}
+    params = {**fit.params, **choice.learner.params(trained.flat)}
     weights = {key for key, value in params.items() if key not in fit.params and isinstance(value, dict)}
     made = {
         "model": model,
         "params": params,
-        "priors": {key: l2(strength, "last") for key in sorted(weights)},
+        "priors": {key: l2(strength, without=INNER) for key in sorted(weights)},
         "redundant": _redundant(fit),
         "others": list(fit.params),
         "context": context,
-        "table": _table(choices),
-        "chosen": chosen,
+        "table": choice.table,
+        "importance": importance,
+        "chosen": choice.name,
         "strength": strength,
         "gain": pd.Series(np.asarray(trained.gain)[fit.rows], index=pd.Index(fit.ids, name="subject"), name="gain"),
     }
@@ -214,10 +234,7 @@ def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subj
 
 def _candidates(distribution: Any, name: str, size: int) -> dict[str, Build]:
     if distribution is None:
-        return {
-            kind: lambda context, kind=kind: flow(name, size, context, kind=kind, layers=4)
-            for kind in ("sinh", "affine")
-        }
+        return {"flow": lambda context: flow(name, size, context, kind="sinh", layers=4)}
     return {"distribution": distribution} if callable(distribution) else dict(distribution)
 
 
@@ -257,62 +274,6 @@ def _draws(fit: Fit, site: str, where: np.ndarray, root: np.ndarray, count: int,
     z = np.linalg.solve(root, (np.asarray(eta[..., coordinate]) - where)[..., None])[..., 0]
     jacobian = np.log(np.diagonal(root)).sum()
     return Draws(z, np.asarray(log_prior) + jacobian, None if context is None else context(pop))
-
-
-@dataclasses.dataclass
-class _Choice:
-    """What one candidate's strengths have shown: held-out gains by strength and subject, and what was learned."""
-
-    learner: Learner
-    gains: dict[float, np.ndarray]
-    found: dict[float, Trained]
-
-    def mean(self, strength: float) -> float:
-        value = float(np.nanmean(self.gains[strength]))
-        return value if np.isfinite(value) else -np.inf
-
-    @property
-    def best(self) -> float:
-        return max(self.gains, key=self.mean)
-
-
-def _try(
-    learner: Learner, rows: np.ndarray, penalties: Sequence[float], parts: list[np.ndarray], early: int | None
-) -> _Choice:
-    """Return the gain of held-out subjects for every strength, from strong to weak."""
-    choice = _Choice(learner, {}, {})
-    for strength in sorted(penalties, reverse=True):
-        gains = np.full(len(rows), np.nan)
-        for out in parts:
-            watched = {} if early is None else {"watched": _mask(out, learner), "patience": early}
-            trained = learner.train(_mask(np.setdiff1d(rows, out), learner), strength, **watched)
-            gains[np.searchsorted(rows, out)] = np.asarray(trained.gain)[out]
-            choice.found[strength] = trained
-        choice.gains[strength] = gains
-        if list(choice.gains).index(choice.best) + _WORSE < len(choice.gains):
-            break
-    return choice
-
-
-def _parts(rows: np.ndarray, folds: int, held_out: float | None, seed: int) -> list[np.ndarray]:
-    """Return the subjects to hold out in turn, or once."""
-    order = np.random.default_rng(seed).permutation(rows)
-    if held_out is not None:
-        return [np.sort(order[: max(1, round(held_out * len(rows)))])]
-    return [np.sort(order[fold::folds]) for fold in range(folds)]
-
-
-def _table(choices: dict[str, _Choice]) -> pd.DataFrame:
-    found = [
-        (name, strength, choice.mean(strength), np.nanstd(gains, ddof=1) / np.sqrt(np.isfinite(gains).sum()))
-        for name, choice in choices.items()
-        for strength, gains in choice.gains.items()
-    ]
-    return pd.DataFrame(found, columns=["distribution", "strength", "gain", "se"])
-
-
-def _mask(rows: np.ndarray, learner: Learner) -> np.ndarray:
-    return np.isin(np.arange(learner.draws.z.shape[1]), rows)
 
 
 def _redundant(fit: Fit) -> list[str]:

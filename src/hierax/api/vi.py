@@ -37,6 +37,11 @@ _DRAWS = (4, 500)
 # The bound that is reported is the mean of the last so many steps.
 _LAST = 300
 
+_NO_GRADIENT = (
+    "the bound is finite, but not its gradient: mostly a prediction is 0 where there is no observation, and the slope "
+    "of log(0) is infinite even where it does not count. Write jnp.log(jnp.where(conc > 0, conc, 1.0))"
+)
+
 
 def fit_vi(job: Job, vi: VI, checkpoint: Checkpoint) -> Fit:
     """Fit by variational inference; see :class:`hierax.VI`."""
@@ -80,6 +85,7 @@ class _Run(Blocks):
             ),
         )
         self.seconds: list[float] = []
+        self.stuck = False
         self.best = self.state
 
     def _params_of(self, flat: Any) -> Any:
@@ -112,8 +118,8 @@ class _Run(Blocks):
 
     @property
     def broken(self) -> bool:
-        """Whether a whole block had no finite bound."""
-        return not np.isfinite(self.course.bounds[-BLOCK:]).any()
+        """Whether a whole block had no finite bound or gradient."""
+        return self.stuck or not np.isfinite(self.course.bounds[-BLOCK:]).any()
 
     def advance(self, bar: Progress) -> None:
         """Run a block of steps."""
@@ -121,8 +127,9 @@ class _Run(Blocks):
         rows = self._rows()
         flat = jnp.asarray(self.job.flat)
         rates = jnp.asarray(course.rates())
-        state, bounds = self.function(self.state, rates, rows, flat, self.design, self.session.pop)
-        state, bounds = jax.block_until_ready((state, bounds))
+        out = self.function(self.state, rates, rows, flat, self.design, self.session.pop)
+        state, bounds, good = jax.block_until_ready(out)
+        self.stuck = bool(self.job.free.any()) and not np.asarray(good).any()
         self.state = State(*state)
         course.take(np.asarray(bounds))
         self.seconds.append(time.perf_counter() - before)
@@ -183,7 +190,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         noise = jax.random.normal(key, (*_DRAWS, int(job.free.sum())))
         draw = jax.vmap(jax.vmap(lambda z: place(run.setting, run.state.population, jnp.asarray(job.flat), z)))
         samples = Samples(np.asarray(draw(noise)), None, {})
-    why = result.meaning
+    why = _NO_GRADIENT if run.stuck else result.meaning
     if result is Result.converged:
         stopped = run.watcher is not None and run.watcher.enough
         why = HeldOut.WHY if stopped else "the smoothed bound has no trend"

@@ -63,6 +63,14 @@ class Context:
         spread = values.std(0)
         return cls(names, tuple(columns), levels, values.mean(0), np.where(spread > 0, spread, 1.0))
 
+    @property
+    def places(self) -> dict[str, list[int]]:
+        """Positions of each covariate's columns."""
+        return {
+            name: [k for k, column in enumerate(self.columns) if column == name or column.startswith(f"{name}[")]
+            for name in self.names
+        }
+
     def __call__(self, pop: Population) -> Float[Array, "subject 1 column"]:
         """Return the context of a population's subjects."""
         raw = jnp.concatenate([self._raw(pop, name) for name in self.names], axis=-1)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 INK, BLUE, RED, GREY = "#222222", "#2b6cb0", "#c05621", "#8a8a8a"
 
 
-def _figure(rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.6, **kwargs: Any) -> Any:
+def new_figure(rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.6, **kwargs: Any) -> Any:
+    """Return a figure and its axes, (row, column)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,7 +56,7 @@ def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> 
     name = endpoint or next(iter(pop.dv))
     if name not in pop.dv:
         raise ValueError(f"There is no endpoint '{name}' to draw, because the population has {list(pop.dv)}.")
-    figure, axes = _figure(1, 1, 6.4, 4.2)
+    figure, axes = new_figure(1, 1, 6.4, 4.2)
     axis = axes[0, 0]
     times, values = np.asarray(pop.times), np.asarray(pop.dv[name])
     real = np.asarray(pop.subject_mask)[:, None]
@@ -76,7 +77,7 @@ def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> 
 
 def convergence(fit: Fit) -> Figure:
     """Draw OFV and standardised gradient over the evaluations of every start."""
-    figure, axes = _figure(1, 2)
+    figure, axes = new_figure(1, 2)
     for start, rows in fit.history.groupby("start"):
         gap = rows["ofv"] - fit.history["ofv"].min()
         axes[0, 0].plot(rows["iteration"], gap.clip(lower=1e-9), color=BLUE, lw=1.2, alpha=0.8)
@@ -90,7 +91,7 @@ def observed_predicted(fit: Evaluation) -> Figure:
     """Draw observations against population and individual predictions, a row an endpoint."""
     table = fit.table().dropna(subset=["DV"])
     names = observed_endpoints(fit)
-    figure, axes = _figure(len(names), 2)
+    figure, axes = new_figure(len(names), 2)
     for row, name in enumerate(names):
         part = table[table["ENDPOINT"] == name]
         for axis, column, label in zip(axes[row], ("PRED", "IPRED"), ("population", "individual"), strict=True):
@@ -105,7 +106,7 @@ def observed_predicted(fit: Evaluation) -> Figure:
 def residuals(fit: Evaluation) -> Figure:
     """Draw individual weighted residuals against time and against predictions."""
     table = fit.table().dropna(subset=["IWRES"])
-    figure, axes = _figure(1, 2)
+    figure, axes = new_figure(1, 2)
     for axis, column, label in zip(axes[0], ("TIME", "IPRED"), ("time", "individual prediction"), strict=True):
         axis.scatter(table[column], table["IWRES"], s=14, color=BLUE, alpha=0.7, lw=0)
         axis.axhline(0, color=INK, lw=1)
@@ -124,7 +125,7 @@ def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int =
     curves = fine_predictions(fit, name, most)
     columns = 4
     rows = -(-len(curves) // columns)
-    figure, axes = _figure(rows, columns, 2.8, 2.2, sharex=True, sharey=True)
+    figure, axes = new_figure(rows, columns, 2.8, 2.2, sharex=True, sharey=True)
     for axis, curve in zip(axes.ravel(), curves, strict=False):
         axis.plot(curve.grid, curve.population, color=GREY, lw=1, ls="--", label="population")
         axis.plot(curve.grid, curve.individual, color=BLUE, lw=1.3, label="individual")
@@ -141,7 +142,7 @@ def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int =
 def vpc(fit: Evaluation | VPC, **options: Any) -> Figure:
     """Draw a visual predictive check: observed quantiles (lines) over the simulated quantiles' intervals (bands)."""
     check = fit if isinstance(fit, VPC) else compute_vpc(fit, **options)
-    figure, axes = _figure(1, 1, 6.4, 4.2)
+    figure, axes = new_figure(1, 1, 6.4, 4.2)
     _draw_vpc(axes[0, 0], check)
     return figure
 

@@ -22,13 +22,15 @@ from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 
 from hierax.errors import ModelError
+from hierax.nn.masked import INNER
 from hierax.program.trace import RUNNING
 
 Build = Callable[[Any], dist.Distribution]
 
-# Steps of Adam, and between two looks at held-out subjects; their length at the start, and the longest gradient.
-_STEPS, _BLOCK = 1000, 50
-_RATE, _CLIP = 5e-3, 10.0
+# Steps between two looks at held-out subjects; their length at the start without and with a context, whose networks
+# start far from what they are to be; and the longest gradient.
+_BLOCK = 50
+_RATE, _CLIP = (5e-3, 1e-2), 10.0
 # Subjects and draws of each in a step. Their noise also gets the search out of places where full gradients end it.
 _SUBJECTS, _DRAWS = 100, 8
 
@@ -65,8 +67,10 @@ class Learner:
     build : callable
         Context (or None) → distribution of the standardised random effects; registers its parameters with NumPyro.
     draws : Draws
-    key : int
-        Seed of the networks' start weights.
+    seed : int
+        Of the networks' start weights.
+    steps : int
+        Of Adam.
 
     Attributes
     ----------
@@ -74,8 +78,9 @@ class Learner:
         Unconstrained parameters before any training.
     """
 
-    def __init__(self, build: Build, draws: Draws, seed: int = 0):
+    def __init__(self, build: Build, draws: Draws, seed: int = 0, steps: int = 1000):
         self.build, self.draws = build, draws
+        self._blocks = max(1, steps // _BLOCK)
         with RUNNING:
             trace = handlers.trace(handlers.seed(build, seed)).get_trace(draws.context)
         sites = {name: site for name, site in trace.items() if site["type"] == "param"}
@@ -93,13 +98,18 @@ class Learner:
         free = {name: self._transforms[name].inv(v) if name in self._transforms else v for name, v in values.items()}
         free = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), free)
         self.start, self._unravel = jax.flatten_util.ravel_pytree(free)
-        self._penalised = jax.flatten_util.ravel_pytree(tree_map_with_path(_is_last, free))[0]
+        self._penalised = jax.flatten_util.ravel_pytree(tree_map_with_path(_penalised, free))[0]
         self._run = jax.jit(self._search)
+        self._gain_with = jax.jit(self._gain)
 
     def params(self, flat: Array) -> dict[str, Any]:
         """Return constrained parameters by site."""
         free = self._unravel(flat)
         return {n: self._transforms[n](v) if n in self._transforms else v for n, v in free.items()}
+
+    def gain_with(self, flat: Array, context: Any) -> Float[Array, " subject"]:
+        """Return the gains that subjects would have with another context."""
+        return self._gain_with(flat, self.draws.z, self.draws.log_prior, jnp.asarray(context))
 
     def gain(self, flat: Array, draws: Array | None = None, rows: Array | None = None) -> Float[Array, " subject"]:
         """Return how many nats likelier each subject is than under the prior of the draws; or some, by some draws."""
@@ -108,6 +118,9 @@ class Learner:
         if draws is not None and rows is not None:
             z, log_prior = z[draws[:, None], rows], log_prior[draws[:, None], rows]
             context = None if context is None else context[rows]
+        return self._gain(flat, z, log_prior, context)
+
+    def _gain(self, flat: Array, z: Array, log_prior: Array, context: Array | None) -> Array:
         with RUNNING, handlers.block(), handlers.substitute(data=self.params(flat)):
             fn = self.build(context)
         ratio = fn.log_prob(z[:, :, None, :])[..., 0] - log_prior
@@ -127,14 +140,13 @@ class Learner:
         every 50 steps, and the search ends when ``patience`` looks have brought nothing.
         """
         none = np.zeros(len(kept), bool)
-        looks = jnp.asarray(_STEPS // _BLOCK if watched is None else patience)
+        looks = jnp.asarray(self._blocks if watched is None else patience)
         seen = none if watched is None else watched
         return Trained(*self._run(jnp.asarray(kept), jnp.asarray(seen), jnp.asarray(strength, float), looks))
 
     def _search(self, kept: Array, watched: Array, strength: Array, patience: Array) -> Any:
-        optimiser = optax.chain(
-            optax.clip_by_global_norm(_CLIP), optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))
-        )
+        rate = optax.cosine_decay_schedule(_RATE[self.draws.context is not None], self._blocks * _BLOCK)
+        optimiser = optax.chain(optax.clip_by_global_norm(_CLIP), optax.adam(rate))
         draws, subjects = self.draws.log_prior.shape
         odds = kept / kept.sum()
 
@@ -164,7 +176,7 @@ class Learner:
             }  # fmt: skip
 
         def more(carry: Any) -> Array:
-            return (carry["block"] < _STEPS // _BLOCK) & (carry["stale"] < patience)
+            return (carry["block"] < self._blocks) & (carry["stale"] < patience)
 
         start = {
             "flat": self.start, "state": optimiser.init(self.start), "best": self.start,
@@ -177,6 +189,6 @@ class Learner:
         return jnp.sum(jnp.where(rows, self.gain(flat), 0.0))
 
 
-def _is_last(path: Any, leaf: Array) -> Array:
-    """Return ones for matrices of last layers: at 0 they leave a flow Gaussian, whatever comes before them."""
-    return jnp.full(leaf.shape, float(leaf.ndim == 2 and "['last']" in keystr(path)))
+def _penalised(path: Any, leaf: Array) -> Array:
+    """Return ones for matrices that a context or the outputs go through: at 0 they leave a flow Gaussian."""
+    return jnp.full(leaf.shape, float(leaf.ndim == 2 and INNER not in keystr(path)))

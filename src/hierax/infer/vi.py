@@ -252,10 +252,11 @@ def bound(
     return total, jax.tree.map(jnp.add, by_population, slope), gradient, by_subject
 
 
-def block(setting: Setting) -> Callable[..., tuple[State, Array]]:
+def block(setting: Setting) -> Callable[..., tuple[State, Array, Array]]:
     """Return the function of a block of steps, to be compiled.
 
-    It takes (state, rates, rows, flat, design, pop) and returns state and bounds. ``rows`` (step, batch) are the
+    It takes (state, rates, rows, flat, design, pop) and returns state, bounds, and which steps had a finite gradient of
+    the population parameters; those that had none moved nothing. ``rows`` (step, batch) are the
     subjects of each step; with no columns, all.
     """
     vi = setting.vi
@@ -263,13 +264,13 @@ def block(setting: Setting) -> Callable[..., tuple[State, Array]]:
 
     def run(
         state: State, rates: Array, rows: Array, flat: Array, design: Array, pop: Population
-    ) -> tuple[State, Array]:
+    ) -> tuple[State, Array, Array]:
         clean = sanitise(pop)
         whole = rows.shape[1] == 0
         real = jnp.asarray(pop.subject_mask)
         bare = dataclasses.replace(clean, ids=None, labels={})
 
-        def step(state: State, now: tuple[Array, Array]) -> tuple[State, Array]:
+        def step(state: State, now: tuple[Array, Array]) -> tuple[State, tuple[Array, Array]]:
             rate, chosen = now
             key, here = jax.random.split(jax.random.wrap_key_data(state.key))
             some = clean if whole else jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], bare)
@@ -292,18 +293,25 @@ def block(setting: Setting) -> Callable[..., tuple[State, Array]]:
                 fresh, second = jax.tree.map(
                     lambda whole, part: whole.at[chosen].set(part), (state.guide, state.moments[1]), (fresh, second)
                 )
-            return State(population, fresh, (first, second), jax.random.key_data(key)), value
+            moved = State(population, fresh, (first, second), jax.random.key_data(key))
+            return moved, (value, _finite(by_population))
 
-        return jax.lax.scan(step, state, (rates, rows))
+        state, (bounds, good) = jax.lax.scan(step, state, (rates, rows))
+        return state, bounds, good
 
     return run
+
+
+def _finite(tree: Any) -> Array:
+    """Return whether all numbers of a tree are finite."""
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)], bool))
 
 
 def _climb(
     scaler: optax.GradientTransformation, values: Any, gradient: Any, state: Any, rate: Array
 ) -> tuple[Any, Any]:
     """Take a step upwards; one whose gradient is not finite is skipped."""
-    good = jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)]))
+    good = _finite(gradient)
     safe = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0.0), gradient)
     updates, new = scaler.update(safe, state, values)
     moved = jax.tree.map(lambda value, change: value + jnp.where(good, rate * change, 0.0), values, updates)

@@ -9,8 +9,9 @@ from jaxtyping import Array, Float
 from hierax.nn import spline
 from hierax.nn.masked import Autoregressive, Conditioner
 
-# Scales of an affine layer stay between the inverse of this power of e and the power itself.
-_STRETCH = 3.0
+# Scales of an affine layer stay between the inverse of this power of e and the power itself: a stack multiplies them,
+# and what it does to a point far from all data should stay within reason.
+_STRETCH = 1.5
 
 Mapped = tuple[Float[Array, "... size"], Float[Array, "..."]]
 

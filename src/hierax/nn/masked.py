@@ -6,12 +6,13 @@ from typing import Any
 
 import flax.linen as linen
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 # Hidden units bend at different places from the start: with biases of 0 all would be odd functions of the inputs, and
 # an even one (a banana's) would have no slope to be found by.
+# Layers between are called so: a penalty of theirs, beside that of the last one, would only starve them.
+INNER = "inner"
 _SPREAD = linen.initializers.normal(1.0)
 
 
@@ -52,10 +53,11 @@ class Autoregressive(linen.Module):
         # Units of degree k see the first k inputs; those of degree 0 see the context alone.
         inputs, hidden = np.arange(1, self.size + 1), np.arange(self.width) % self.size
         h, degrees = x, inputs
-        for _ in range(self.depth):
-            h = _MaskedDense(_mask(degrees, hidden, strict=False), bias_init=_SPREAD)(h)
-            if context is not None:
-                h = h + linen.Dense(self.width, use_bias=False)(context)
+        for index in range(self.depth):
+            mask = _mask(degrees, hidden, strict=False)
+            h = _MaskedDense(mask, bias_init=_SPREAD, name=f"{INNER}_{index}")(h)
+            if context is not None and index == 0:
+                h = h + linen.Dense(self.width, use_bias=False, name="context")(context)
             h, degrees = jax.nn.squareplus(h), hidden
         last = np.repeat(inputs, self.outputs)
         out = _MaskedDense(_mask(degrees, last, strict=True), kernel_init=linen.initializers.zeros, name="last")(h)
@@ -73,8 +75,11 @@ class Conditioner(linen.Module):
     @linen.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         """Return the outputs."""
-        h = x if context is None else jnp.concatenate([x, context], axis=-1)
-        for _ in range(self.depth):
-            h = jax.nn.squareplus(linen.Dense(self.width, bias_init=_SPREAD)(h))
+        h = x
+        for index in range(self.depth):
+            h = linen.Dense(self.width, bias_init=_SPREAD, name=f"{INNER}_{index}")(h)
+            if context is not None and index == 0:
+                h = h + linen.Dense(self.width, use_bias=False, name="context")(context)
+            h = jax.nn.squareplus(h)
         out = linen.Dense(self.size * self.outputs, kernel_init=linen.initializers.zeros, name="last")(h)
         return out.reshape(*out.shape[:-1], self.size, self.outputs)

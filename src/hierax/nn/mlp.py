@@ -38,6 +38,9 @@ class MLP(linen.Module):
         goes on along a straight line where it was not trained, tanh levels off.
     initial : float
         Size of the outputs before training: small, so that a first solve of a model around the network is sane.
+    reduce : int, optional
+        Numbers that a linear map makes of the inputs before the first layer: for embeddings of words or images, whose
+        many dimensions say the same few things.
 
     Notes
     -----
@@ -50,11 +53,14 @@ class MLP(linen.Module):
     depth: int = 1
     activation: str = "softplus"
     initial: float = 0.1
+    reduce: int | None = None
 
     @linen.compact
     def __call__(self, x: Float[Array, "... input"]) -> Float[Array, "... output"]:
         """Return the outputs."""
         act = activation(self.activation)
+        if self.reduce is not None:
+            x = linen.Dense(self.reduce, use_bias=False, name="reduce")(x)
         for index in range(self.depth):
             x = act(linen.Dense(self.width, name=f"hidden_{index}")(x))
         near_zero = linen.initializers.variance_scaling(self.initial**2, "fan_in", "normal")

@@ -31,13 +31,13 @@ class GroupLaplace(dist.Distribution):
         return -self.rate * jnp.sum(norms) + rows * (constant + size * jnp.log(self.rate))
 
 
-def l2(strength: float, layer: str | None = None) -> Prior:
+def l2(strength: float, without: str | None = None) -> Prior:
     """Add ``strength``·Σw² to −log L: a normal prior with variance 1/(2·strength). Biases are left alone.
 
-    ``layer`` restricts it to layers of that name: "last" of a :func:`hierax.flow` leaves it Gaussian where the penalty
-    is strong, and does not starve the layers before, as a penalty of all would.
+    ``without`` spares layers whose names contain it: "inner" those inside a :func:`hierax.flow`, which a penalty beside
+    that of the last layer only starves. Where it is strong the flow is Gaussian.
     """
-    return _prior("l2", strength, lambda shape: dist.Normal(jnp.zeros(shape), (2 * strength) ** -0.5), layer)
+    return _prior("l2", strength, lambda shape: dist.Normal(jnp.zeros(shape), (2 * strength) ** -0.5), without)
 
 
 def l1(strength: float) -> Prior:
@@ -57,14 +57,14 @@ def group(strength: float) -> Prior:
 
 
 def _prior(
-    name: str, strength: float, of: Callable[[tuple[int, ...]], dist.Distribution], layer: str | None = None
+    name: str, strength: float, of: Callable[[tuple[int, ...]], dist.Distribution], without: str | None = None
 ) -> Prior:
     if not strength > 0:
         raise ValueError(f"nn.{name}({strength}) is no penalty. Give a positive strength, or no prior at all.")
 
     def prior(path: str, shape: tuple[int, ...]) -> dist.Distribution | None:
         # Matrices alone: what is a vector is a bias, or a constant of a head.
-        here = layer is None or layer in path.split(".")
+        here = without is None or without not in path
         return of(shape) if here and len(shape) == 2 else None
 
     return prior

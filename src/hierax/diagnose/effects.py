@@ -1,0 +1,128 @@
+"""What a program says of random effects and individual parameters: their distribution, and covariates' part in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from hierax.data.population import Population
+from hierax.infer.simulation import draw
+from hierax.results.fit import Evaluation
+
+
+def drawn_effects(fit: Evaluation, site: str | None, n: int, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Return about ``n`` draws of a random effect's values over the population, and names of its coordinates.
+
+    Raises
+    ------
+    ValueError
+        No such site; those that there are.
+    """
+    name = effect_site(fit, site)
+    values = draw(fit.program, fit.pop, fit.params, max(1, -(-n // len(fit.rows))), seed)[name]
+    flat = _by_subject(fit, name, values)[:, fit.rows]
+    return flat.reshape(-1, flat.shape[-1]), list(fit.program.sites.effects[name].names)
+
+
+def estimated_effects(fit: Evaluation, site: str | None) -> np.ndarray:
+    """Return the values of a random effect at the modes, (subject, coordinate); not in its working coordinates."""
+    name = effect_site(fit, site)
+    value = fit.program.run(fit.pop, fit.params, jnp.nan_to_num(jnp.asarray(fit.eta)), stop=True).messages[name][
+        "value"
+    ]
+    return _by_subject(fit, name, np.asarray(value)[None])[0, fit.rows]
+
+
+def effect_site(fit: Evaluation, site: str | None) -> str:
+    """Return the named random effect, or the first."""
+    there = list(fit.program.sites.effects)
+    if not there or site not in (None, *there):
+        raise ValueError(f"There is no random effect '{site}' to look at, because the program has {there}.")
+    return there[0] if site is None else site
+
+
+def _by_subject(fit: Evaluation, name: str, values: np.ndarray) -> np.ndarray:
+    """(draw, *site shape) → (draw, subject, coordinate)."""
+    axis = fit.program.sites.effects[name].axis + 1
+    moved = np.moveaxis(values, axis, 1)
+    return moved.reshape(*moved.shape[:2], -1)
+
+
+def covariate_effects(
+    fit: Evaluation,
+    covariates: Sequence[str] | str,
+    *,
+    parameters: Sequence[str] | None = None,
+    points: int = 15,
+    n: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return how individual parameters would be distributed if all subjects had the same value of a covariate.
+
+    Partial dependence: one covariate at a time is set to a value, all others stay as they are in the population, and
+    random effects are drawn anew.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a program with ``deterministic`` individual parameters.
+    covariates : sequence of str
+        Names in ``pop.covariates`` that are one number a subject.
+    parameters : sequence of str, optional
+        Individual parameters; all by default.
+    points : int
+        Values of a covariate, from its 5 to its 95 % quantile; of a category every level.
+    n : int
+        Draws a subject.
+    seed : int
+        Of the draws, the same at every value.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``covariate value parameter median lower upper``, the last two 5 and 95 %.
+
+    Raises
+    ------
+    ValueError
+        No such covariate or parameter; those that there are.
+    """
+    names = [covariates] if isinstance(covariates, str) else list(covariates)
+    numbers = [name for name, value in fit.pop.covariates.items() if np.ndim(value) == 2]
+    if missing := [name for name in names if name not in numbers]:
+        raise ValueError(
+            f"{missing} are no covariates of one number a subject, which are {numbers}. Name some of them."
+        )
+    there = list(fit.program.sites.individual)
+    wanted = there if parameters is None else list(parameters)
+    if not wanted or any(name not in there for name in wanted):
+        raise ValueError(
+            f"parameters={wanted}: the program's individual parameters are {there}. Write "
+            f"numpyro.deterministic('CL', ...) in it for those that you want to see."
+        )
+    rows = []
+    for name in names:
+        for value in _grid(fit, name, points):
+            drawn = draw(fit.program, _everyone(fit.pop, name, value), fit.params, n, seed)
+            for parameter in wanted:
+                found = drawn[parameter][:, fit.rows]
+                rows.append((name, value, parameter, *np.nanquantile(found, [0.5, 0.05, 0.95])))
+    return pd.DataFrame(rows, columns=["covariate", "value", "parameter", "median", "lower", "upper"])
+
+
+def _grid(fit: Evaluation, name: str, points: int) -> np.ndarray:
+    own = np.asarray(fit.pop.covariates[name])[fit.rows]
+    if name in fit.pop.labels:
+        return np.arange(len(fit.pop.labels[name]))
+    low, high = np.quantile(own, [0.05, 0.95])
+    return np.linspace(low, high, points)
+
+
+def _everyone(pop: Population, name: str, value: Any) -> Population:
+    own = np.asarray(pop.covariates[name])
+    return dataclasses.replace(pop, covariates={**pop.covariates, name: np.full_like(own, value)})

@@ -1,0 +1,128 @@
+# %% [markdown]
+# # The distribution of random effects, learned
+#
+# Random effects are normal because that is convenient. Here they are not: four in ten subjects eliminate a drug fast
+# and distribute it little, the others the other way round. And clearance depends on two covariates, of four that were
+# measured. `hx.augment` learns both from a fit with normal random effects, in two stages, and puts what it has learned
+# into the same program.
+
+# %%
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+import hierax as hx
+
+numpyro.enable_x64()
+OUT = Path("tutorial_output")
+OUT.mkdir(exist_ok=True)
+positive = dist.constraints.positive
+TIMES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 18.0, 24.0])
+
+
+def study(**covariates):
+    """Return subjects with one oral dose, ten samples, and these covariates."""
+    n = len(next(iter(covariates.values())))
+    return hx.Population.from_subjects(
+        hx.Subject(
+            k + 1,
+            regimen=hx.Regimen(100.0),
+            times=TIMES,
+            observations={"cp": np.zeros(len(TIMES))},
+            covariates={name: values[k] for name, values in covariates.items()},
+        )
+        for k in range(n)
+    )
+
+
+def respond(pop, eta, cl=3.0, v=30.0, ka=1.2, sigma=0.05):
+    CL = numpyro.deterministic("CL", cl * jnp.exp(eta[..., 0]))
+    V = numpyro.deterministic("V", v * jnp.exp(eta[..., 1]))
+    conc = hx.pk.one_compartment(pop, CL=CL, V=V, ka=ka)
+    # At the dose the concentration is 0, and the logarithm of 0 has no slope.
+    hx.observe("cp", dist.LogNormal(jnp.log(jnp.where(conc > 0, conc, 1.0)), sigma), pop)
+
+
+# %% [markdown]
+# ## Responders and non-responders
+#
+# The truth is a mixture of two normal distributions. The program that is fitted knows nothing of that.
+
+
+# %%
+def two_kinds(pop):
+    centres = jnp.array([[-0.35, 0.2], [0.5, -0.25]])
+    kinds = dist.MultivariateNormal(centres, 0.15**2 * jnp.eye(2))
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        respond(pop, numpyro.sample("eta", dist.MixtureSameFamily(dist.Categorical(jnp.array([0.6, 0.4])), kinds)))
+
+
+def gaussian(pop):
+    cl = numpyro.param("cl", 2.5, constraint=positive)
+    v = numpyro.param("v", 25.0, constraint=positive)
+    ka = numpyro.param("ka", 1.0, constraint=positive)
+    sigma = numpyro.param("sigma", 0.1, constraint=positive)
+    tril = numpyro.param("tril", 0.3 * jnp.eye(2), constraint=dist.constraints.lower_cholesky)
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        eta = numpyro.sample("eta", dist.MultivariateNormal(jnp.zeros(2), scale_tril=tril))
+        respond(pop, eta, cl, v, ka, sigma)
+
+
+rng = np.random.default_rng(0)
+blank = study(x=rng.normal(size=120))
+drawn = hx.simulate(two_kinds, blank, seed=1)
+pop = blank.with_dv(cp=np.where(blank.mask["cp"], drawn["cp"].values[0], np.nan))
+normal = hx.fit(gaussian, pop, hx.FOCE(), progress=False)
+print(normal.summary())
+
+# %% [markdown]
+# Draws of each subject's conditional distribution stand for its data: under another distribution p of the random
+# effects, the marginal likelihood changes by the mean of p/p₀ over them, p₀ being the normal one. The flow is trained
+# on that; the strength of its penalty is chosen by subjects that are held out.
+
+# %%
+learned = hx.augment(normal, penalties=(100.0, 10.0), folds=3)
+print(learned)
+hx.plot.random_effects(learned.fit).savefig(OUT / "two_kinds.png", dpi=110)
+sampling = hx.ImportanceSampling(1000, proposal="t")
+gain = hx.log_likelihood(learned.fit, sampling).log_likelihood - hx.log_likelihood(normal, sampling).log_likelihood
+print(f"log likelihood by importance sampling: {gain:.1f} above that of normal random effects")
+
+# %% [markdown]
+# ## Covariates
+#
+# Clearance saturates in `x1` and depends on the product of `x1` and `x2`; the two others are noise. A conditional
+# normal distribution, whose mean and covariance are one network, takes the place of the plain one. Covariates whose
+# permutation costs held-out subjects nothing are left out.
+
+
+# %%
+def by_covariates(pop):
+    x1, x2 = pop.covariates["x1"], pop.covariates["x2"]
+    mean = jnp.stack([0.4 * jnp.tanh(1.5 * x1) + 0.2 * x1 * x2, 0.0 * x1], axis=-1)
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        respond(pop, numpyro.sample("eta", dist.MultivariateNormal(mean, 0.2**2 * jnp.eye(2))))
+
+
+def network(context):
+    return hx.nn.conditional_normal("by_covariates", 2, context, module=hx.nn.MLP(outputs=5, width=16, depth=2))
+
+
+blank = study(**{name: rng.normal(size=200) for name in ("x1", "x2", "x3", "x4")})
+drawn = hx.simulate(by_covariates, blank, seed=2)
+pop = blank.with_dv(cp=np.where(blank.mask["cp"], drawn["cp"].values[0], np.nan))
+normal = hx.fit(gaussian, pop, hx.FOCE(), progress=False)
+learned = hx.augment(normal, ["x1", "x2", "x3", "x4"], distribution=network, penalties=(3.0, 1.0), folds=3)
+print(learned)
+print(learned.importance)
+print("kept:", learned.context.names)
+hx.plot.importance(learned.importance).savefig(OUT / "importance.png", dpi=110)
+hx.plot.covariates(learned.fit, ["x1", "x2"]).savefig(OUT / "covariates.png", dpi=110)
+
+# %% [markdown]
+# What is in `learned.model` is a program like any other: refit it, alone or with all parameters, by any estimator, from
+# `init=learned.params`, with `priors=learned.priors`, holding `fixed=learned.redundant` (what the learned distribution
+# has taken over) or `fixed=learned.others` (everything else).
