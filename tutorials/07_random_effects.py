@@ -72,7 +72,7 @@ def gaussian(pop):
 
 
 rng = np.random.default_rng(0)
-blank = study(x=rng.normal(size=120))
+blank = study(x=rng.normal(size=250))
 drawn = hx.simulate(two_kinds, blank, seed=1)
 pop = blank.with_dv(cp=np.where(blank.mask["cp"], drawn["cp"].values[0], np.nan))
 normal = hx.fit(gaussian, pop, hx.FOCE(), progress=False)
@@ -84,7 +84,7 @@ print(normal.summary())
 # on that; the strength of its penalty is chosen by subjects that are held out.
 
 # %%
-learned = hx.augment(normal, penalties=(100.0, 10.0), folds=3)
+learned = hx.augment(normal, penalties=(1000.0, 100.0), folds=3)
 print(learned)
 hx.plot.random_effects(learned.fit).savefig(OUT / "two_kinds.png", dpi=110)
 sampling = hx.ImportanceSampling(1000, proposal="t")

@@ -59,7 +59,7 @@ def network(context):
 
 def learn(pop, test, name):
     normal = hx.fit(program(), pop, hx.FOCE(), progress=False)
-    learned = hx.augment(normal, ["seen"], distribution=network, penalties=(30.0, 10.0), folds=3)
+    learned = hx.augment(normal, ["seen"], distribution=network, penalties=(30.0, 3.0), folds=3)
     sampling = hx.ImportanceSampling(1000, proposal="t")
     after, before = (hx.log_likelihood(fit, sampling, pop=test).subjects for fit in (learned.fit, normal))
     gain = after["log_likelihood"] - before["log_likelihood"]
@@ -103,7 +103,7 @@ print(normal.summary())
 # %%
 digits = load_digits()
 pixels, severity = digits.images.reshape(len(digits.images), -1) / 16.0, (digits.target - 4.5) / 2.87
-train, test = rng.permutation(len(pixels))[:400].reshape(2, 200)
+train, test = np.split(rng.permutation(len(pixels))[:500], [400])
 normal, learned = learn(
     study(severity[train], pixels[train], seed=3), study(severity[test], pixels[test], seed=4), "pictures"
 )

@@ -42,6 +42,7 @@ def learned(two_modes):
     return hx.augment(two_modes[1], **QUICK)
 
 
+@pytest.mark.slow
 def test_the_gain_is_that_of_the_marginal_likelihood(two_modes, learned):
     """The mean ratio of priors over draws is the ratio of marginal likelihoods: against importance sampling."""
     sampling = hx.ImportanceSampling(2000, proposal="t")
@@ -52,6 +53,7 @@ def test_the_gain_is_that_of_the_marginal_likelihood(two_modes, learned):
     assert learned.gain.mean() > 0
 
 
+@pytest.mark.slow
 def test_the_program_runs_everywhere(two_modes, learned):
     pop, fit = two_modes
     drawn = hx.simulate(learned.fit, pop, n=2)
@@ -73,6 +75,7 @@ def test_the_program_runs_everywhere(two_modes, learned):
     )
 
 
+@pytest.mark.slow
 def test_a_linear_effect_is_found_and_noise_is_left_out(made):
     pop, eta, fit = made
     found = hx.augment(fit, ["x1", "noise0"], distribution=mean_of, penalties=(1.0,), folds=2, steps=500)
@@ -85,6 +88,7 @@ def test_a_linear_effect_is_found_and_noise_is_left_out(made):
     np.testing.assert_allclose(ours, slope, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_what_held_out_subjects_like_best(made):
     found = hx.augment(made[2], **{**QUICK, "folds": 5}, held_out=0.25, patience=1)
     # The table's gain is that of the weights that are kept.
@@ -92,6 +96,7 @@ def test_early_stopping_keeps_what_held_out_subjects_like_best(made):
     assert np.isfinite(found.table["gain"]).all()
 
 
+@pytest.mark.slow
 def test_refit_of_the_distribution_alone(made):
     found = hx.augment(
         made[2],
@@ -110,6 +115,7 @@ def test_refit_of_the_distribution_alone(made):
     assert found.fit.log_likelihood > start.log_likelihood
 
 
+@pytest.mark.slow
 def test_plots(learned):
     assert isinstance(hx.plot.random_effects(learned.fit, n=2000), Figure)
     with pytest.raises(ValueError, match=r"no random effect 'eat'.*\['eta'\]"):
@@ -122,6 +128,26 @@ def test_covariates_are_shown(made):
     fit = made[2]
     with pytest.raises(ValueError, match=r"numpyro.deterministic"):
         hx.covariate_effects(fit, "x1")
+
+
+def test_partial_dependence_is_that_of_the_program(made):
+    """Without random effects to speak of, the median is the typical value at the covariate, whoever the subject is."""
+
+    def model(pop):
+        slope = numpyro.param("slope", 0.5)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.Normal(jnp.zeros(2), 1e-6).to_event(1))
+            numpyro.deterministic("CL", 3.0 * jnp.exp(slope * pop.covariates["x1"] + eta[..., 0]))
+            shapes.respond(pop, eta)
+
+    at = hx.evaluate(model, made[0], {}, hx.FOCE())
+    table = hx.covariate_effects(at, ["x1", "x2"], points=5, n=2)
+    rows = table[table["covariate"] == "x1"]
+    np.testing.assert_allclose(rows["median"], 3.0 * np.exp(0.5 * rows["value"]), rtol=1e-4)
+    np.testing.assert_allclose(rows["upper"], rows["median"], rtol=1e-4)
+    # Over x2 nothing changes, but subjects differ in x1.
+    assert table[table["covariate"] == "x2"]["median"].nunique() == 1
+    assert isinstance(hx.plot.covariates(at, "x1", points=3, n=1), Figure)
 
 
 def test_contexts_name_what_is_missing_and_spread_categories():

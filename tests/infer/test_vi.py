@@ -274,3 +274,22 @@ def _uniform_data(pop):
     with numpyro.plate("subject", pop.n_subjects, dim=-2):
         eta = numpyro.sample("eta", dist.Normal(0.0, 1.0))
         hx.observe("dv", dist.Uniform(-50.0, 50.0 + ka + 0 * eta + 0 * pop.times), pop)
+
+
+def test_a_gradient_that_is_no_number_is_no_convergence():
+    """The concentration is 0 at the dose, where there is no datum: log(0) has no slope, and nothing would move."""
+
+    def model(pop):
+        cl = numpyro.param("cl", 2.7, constraint=dist.constraints.positive)
+        omega = numpyro.param("omega", 0.3, constraint=dist.constraints.positive)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.Normal(0.0, omega))
+            conc = hx.pk.one_compartment(pop, CL=cl * jnp.exp(eta), V=32.0, ka=1.5)
+            hx.observe("dv", dist.LogNormal(jnp.log(conc), 0.2), pop)
+
+    blank = hx.Population.from_subjects(
+        hx.Subject(k, regimen=hx.Regimen(300.0), times=[1.0, 4.0], observations={"dv": [5.0, 4.0]}) for k in range(3)
+    )
+    with pytest.warns(hx.HieraxWarning, match=r"but not its gradient.*jnp.where\(conc > 0"):
+        fit = hx.fit(model, blank, hx.VI(steps=100), progress=False)
+    assert fit.result is hx.Result.non_finite

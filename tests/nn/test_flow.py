@@ -70,7 +70,9 @@ def test_inverse_determinant_and_second_derivatives(kind, size):
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k == "sinh-coupling" else []) for k in KINDS]
+)
 @pytest.mark.parametrize("size", [1, 2])
 def test_densities_integrate_to_one(kind, size):
     stack = hx.nn.Stack(size, kind, 2)

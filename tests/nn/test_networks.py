@@ -75,6 +75,37 @@ def test_saturating_effects_start_at_zero_and_have_a_limit(seed):
     assert (jnp.abs(slope[1:]) > 0.01).all()
 
 
+def test_the_log_of_an_effect_is_linear_in_what_is_not_the_concentration():
+    head = nn.LogLinear(nn.MLP(outputs=3), half=2.0, typical=1.5)
+    _, far = weights(head, 3, 0)
+    z = inputs(2)
+
+    def log_effect(c, z):
+        return jnp.log(head.apply({"params": far}, jnp.concatenate([jnp.full((len(z), 1), c), z], axis=-1)))
+
+    middle = log_effect(0.7, 0.0 * z)
+    np.testing.assert_allclose(log_effect(0.7, 2 * z) - middle, 2 * (log_effect(0.7, z) - middle), atol=1e-10)
+    # What z does depends on the concentration, and there is an effect's limit.
+    assert (
+        np.abs(log_effect(0.1, z) - log_effect(0.1, 0 * z) - log_effect(5.0, z) + log_effect(5.0, 0 * z)).max() > 0.05
+    )
+    np.testing.assert_allclose(log_effect(1e9, z), log_effect(1e10, z), rtol=1e-6)
+    at_zero = head.apply({"params": far}, jnp.array([[0.0, 1.0, 2.0]]))
+    np.testing.assert_array_equal(at_zero, 0.0)
+    with pytest.raises(ValueError, match="has 2 outputs, but it needs 3"):
+        nn.LogLinear(nn.MLP(outputs=2)).init(jax.random.key(0), jnp.ones(3))
+
+
+def test_networks_reduce_embeddings_and_penalties_spare_layers():
+    network = nn.MLP(outputs=2, width=4, reduce=3)
+    params = network.init(jax.random.key(0), jnp.ones(50))["params"]
+    assert params["reduce"]["kernel"].shape == (50, 3)
+    assert params["hidden_0"]["kernel"].shape == (3, 4)
+    spared = nn.l2(0.5, without="inner")
+    assert spared("layer_0.Autoregressive_0.inner_0.kernel", (2, 16)) is None
+    assert spared("layer_0.Autoregressive_0.last.kernel", (16, 4)) is not None
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_monotone_networks_rise_fall_and_are_free(seed):
     head = nn.Monotone(increasing=(0,), decreasing=(2,), depth=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpyro.distributions.transforms import LowerCholeskyAffine
 from hierax.api.fit import fit as fit_once
 from hierax.data.context import Context
 from hierax.data.population import Population
+from hierax.errors import HieraxWarning
 from hierax.infer.choice import Choice, Split, choose
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
@@ -186,9 +188,9 @@ def augment(
     if context is not None:
         importance = choice.importance(context.places, seed)
     if context is not None and importance is not None and select:
-        kept = [one for one in context.names if importance["gain"][one] > _CLEAR * importance["se"][one]]
+        kept = _kept(importance)
         if len(kept) < len(context.names):
-            context = Context.of(pop, kept) if kept else None
+            context = Context.of(pop, kept)
             choice = learn(context)
     trained, build, strength = choice.final(), choice.learner.build, choice.strength
     affine = LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
@@ -200,6 +202,13 @@ def augment(
     model = swapped(program.model, effect.name, learned)
     params = {**fit.params, **choice.learner.params(trained.flat)}
     weights = {key for key, value in params.items() if key not in fit.params and isinstance(value, dict)}
+    if not choice.mean(strength) > 0:
+        warnings.warn(
+            f"Held-out subjects are less likely under the learned distribution than under the fit's own (gain "
+            f"{choice.mean(strength):.3f} nats a subject). Keep the fit's, or try stronger penalties=.",
+            HieraxWarning,
+            stacklevel=2,
+        )
     made = {
         "model": model,
         "params": params,
@@ -230,6 +239,12 @@ def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subj
         raise ValueError(f"augment(folds={folds}) cannot split {subjects} subjects. Give 2 to {subjects}.")
     if held_out is not None and not 0 < held_out < 1:
         raise ValueError(f"augment(held_out={held_out}) is no fraction of the subjects. Give 0.2, say.")
+
+
+def _kept(importance: pd.DataFrame) -> list[str]:
+    """Return the covariates that clearly count, or the one that counts most where none does."""
+    clear = list(importance.index[importance["gain"] > _CLEAR * importance["se"]])
+    return [str(name) for name in clear] or [str(importance["gain"].idxmax())]
 
 
 def _candidates(distribution: Any, name: str, size: int) -> dict[str, Build]:
