@@ -37,8 +37,8 @@ from hierax.results.fit import Fit
 from hierax.results.outcome import evaluated_fields
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
-# Covariates that count for less than so many of its standard errors are left out.
-_CLEAR = 2.0
+# Covariates whose p value is higher are left out.
+_CLEAR = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Augmented:
         and its SE.
     importance : pandas.DataFrame or None
         By covariate: the held-out gain (nats a subject) that is lost where its values are permuted between subjects,
-        all others as they are, and its SE.
+        all others as they are, its SE, and the p value of Wilcoxon's signed-rank test.
     chosen, strength : str, float
         The candidate and the strength with the highest gain.
     gain : pandas.Series
@@ -139,7 +139,7 @@ def augment(
         Strengths of the weights' penalty to choose from, as :func:`hierax.nn.l2` has them; layers inside a flow are
         spared.
     select : bool
-        Whether covariates whose permutation costs held-out subjects less than two standard errors are left out, and
+        Whether covariates whose permutation costs held-out subjects nothing for sure (p above 0.01) are left out, and
         the distribution is learned again from the others. See ``importance``.
     folds : int
         Parts that the subjects are split into for choosing the strength.
@@ -243,7 +243,7 @@ def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subj
 
 def _kept(importance: pd.DataFrame) -> list[str]:
     """Return the covariates that clearly count, or the one that counts most where none does."""
-    clear = list(importance.index[importance["gain"] > _CLEAR * importance["se"]])
+    clear = list(importance.index[importance["p"] < _CLEAR])
     return [str(name) for name in clear] or [str(importance["gain"].idxmax())]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import wilcoxon
 
 from hierax.infer.two_stage import Build, Draws, Learner, Trained
 
@@ -132,11 +133,14 @@ class Choice:
                         other[out, 0, column] = context[order, 0, column]
                     lost[name][turn, at] = own - np.asarray(self.learner.gain_with(trained.flat, other))[out]
         subjects = {name: values.mean(0) for name, values in lost.items()}
-        table = {
-            name: (np.nanmean(one), np.nanstd(one, ddof=1) / np.sqrt(np.isfinite(one).sum()))
-            for name, one in subjects.items()
-        }
-        return pd.DataFrame(table.values(), index=pd.Index(table, name="covariate"), columns=["gain", "se"])
+        table = {name: _summary(one[np.isfinite(one)]) for name, one in subjects.items()}
+        return pd.DataFrame(table.values(), index=pd.Index(table, name="covariate"), columns=["gain", "se", "p"])
+
+
+def _summary(lost: np.ndarray) -> tuple[float, float, float]:
+    """Return mean, SE and p value; the last by ranks, for a few subjects may lose enormously."""
+    p = float(wilcoxon(lost, alternative="greater").pvalue) if np.any(lost) else 1.0
+    return float(lost.mean()), float(lost.std(ddof=1) / np.sqrt(len(lost))), p
 
 
 def choose(
