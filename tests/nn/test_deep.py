@@ -115,6 +115,10 @@ def learned(fit, inputs, c, z):
 
 
 def test_the_family_of_curves_is_the_true_one(training, test_set):
+    """Not held at the 95 % curve when last run (15.6 % and 20.1 % off), where sixty subjects vary more than they should.
+
+    The structure's own curves are printed beside: what it is off by is what no fit to these subjects can do better.
+    """
     inputs, fits, most = training
     c, rng = jnp.linspace(0, most, 100), np.random.default_rng(0)
     eta = 0.3 * rng.normal(size=(4000, 2))
@@ -122,7 +126,15 @@ def test_the_family_of_curves_is_the_true_one(training, test_set):
     ours = learned(fits["network"], inputs, c, rng.normal(size=(4000, inputs)))
     top = np.median(family, axis=0).max()
     off = np.abs(np.quantile(family, QUANTILES, axis=0) - np.quantile(ours, QUANTILES, axis=0)).max(1) / top
-    print("quantile curves off by", off)
+    size, shape = fits["hill"].params["omega"][2:]
+    structure = curves(
+        c,
+        fits["hill"].params["Smax"] * np.exp(size / 0.3 * eta[:, 0]),
+        fits["hill"].params["n"] * np.exp(shape / 0.3 * eta[:, 1]),
+        fits["hill"].params["SC50"],
+    )
+    least = np.abs(np.quantile(family, QUANTILES, axis=0) - np.quantile(structure, QUANTILES, axis=0)).max(1) / top
+    print("quantile curves off by", off, "the true structure's own by", least)
 
     pop, drawn = test_set
     eta = drawn["eta"].values[0]

@@ -40,6 +40,7 @@ def closed(values):
     return (values["learned"] - values["gaussian"]).sum() / (values["truth"] - values["gaussian"]).sum()
 
 
+# Not held for the banana when last run (0.899): a few extreme test subjects decide, and 500 subjects say little of them.
 @pytest.mark.parametrize(("kind", "bar"), [("banana", 0.93), ("bimodal", 0.87), ("skewed", 0.87)])
 def test_most_of_the_gap_is_closed(kind, bar):
     shares = []
@@ -58,10 +59,10 @@ def test_bands_are_narrower_and_cover(kind):
         gaussian, learned, test, _ = found(kind, seed)
         bands = [band(fit, test) for fit in (gaussian, learned.fit)]
         width = [high - low for low, high in bands]
-        widest = int(np.argmax(width[0]))
         data = np.asarray(test.dv["cp"])[:SUBJECTS, 1:]
         inside = [np.mean((data >= low) & (data <= high)) for low, high in bands]
-        print(kind, seed, "band", width[1] / width[0], "widest at", widest, "inside", inside, flush=True)
+        print(kind, seed, "band", width[1] / width[0], "inside", inside, flush=True)
+        assert (width[1] / width[0]).min() <= 0.9
         assert abs(inside[1] - 0.9) <= 0.03
 
 

@@ -177,11 +177,13 @@ def augment(
     outer = outer_transforms(program, effect.name)
     context = None if covariates is None else Context.of(pop, covariates)
     where, root = _standard(fit, effect.name)
+    drawn = _draws(fit, effect.name, where, root, draws)
     candidates = _candidates(distribution, name, effect.size)
     split = Split.of(fit.rows, folds, held_out, patience, seed)
 
     def learn(context: Context | None) -> Choice:
-        return choose(candidates, _draws(fit, effect.name, where, root, draws, context), split, penalties, steps)
+        known = None if context is None else context(pop)
+        return choose(candidates, dataclasses.replace(drawn, context=known), split, penalties, steps)
 
     choice = learn(context)
     importance = None
@@ -270,7 +272,7 @@ def _places(fit: Fit, site: str) -> list[int]:
     return [list(fit.program.effect_names).index(one) for one in names]
 
 
-def _draws(fit: Fit, site: str, where: np.ndarray, root: np.ndarray, count: int, context: Context | None) -> Draws:
+def _draws(fit: Fit, site: str, where: np.ndarray, root: np.ndarray, count: int) -> Draws:
     """Return standardised draws of all rows, padded ones included, with the density that their prior gave them."""
     program, pop = fit.program, fit.pop
     eta = padded_draws(fit, count)
@@ -288,7 +290,7 @@ def _draws(fit: Fit, site: str, where: np.ndarray, root: np.ndarray, count: int,
     log_prior = density(eta)
     z = np.linalg.solve(root, (np.asarray(eta[..., coordinate]) - where)[..., None])[..., 0]
     jacobian = np.log(np.diagonal(root)).sum()
-    return Draws(z, np.asarray(log_prior) + jacobian, None if context is None else context(pop))
+    return Draws(z, np.asarray(log_prior) + jacobian)
 
 
 def _redundant(fit: Fit) -> list[str]:

@@ -49,7 +49,7 @@ class Draws:
 
     z: Float[np.ndarray, "draw subject coordinate"]
     log_prior: Float[np.ndarray, "draw subject"]
-    context: Array | None
+    context: Array | None = None
 
 
 class Trained(NamedTuple):
@@ -134,7 +134,7 @@ class Learner:
         watched: Bool[np.ndarray, " subject"] | None = None,
         patience: int = 5,
     ) -> Trained:
-        """Maximise the likelihood of the kept subjects less ``strength``·Σw² over the last layers' matrices, by Adam.
+        """Maximise the likelihood of the kept subjects less ``strength``·Σw² (not of layers inside a flow), by Adam.
 
         With ``watched`` subjects the weights are returned that made those most likely of all that were looked at,
         every 50 steps, and the search ends when ``patience`` looks have brought nothing.
