@@ -97,7 +97,7 @@ def test_a_subject_outside_the_batch_does_not_move(theo_pop):
     rows = jnp.zeros((100, 3), int) + jnp.array([1, 4, 7])
     before = run.state
     flat = jnp.asarray(run.job.flat)
-    after, _ = run.function(before, jnp.full(100, 0.02), rows, flat, run.design, run.session.pop)
+    after, *_ = run.function(before, jnp.full(100, 0.02), rows, flat, run.design, run.session.pop)
     others = np.setdiff1d(np.arange(12), [1, 4, 7])
     for old, new in zip(
         jax.tree.leaves((before.guide, before.moments[1])),

@@ -77,7 +77,8 @@ def test_inverse_determinant_and_second_derivatives(kind, size):
 def test_densities_integrate_to_one(kind, size):
     stack = hx.nn.Stack(size, kind, 2)
     # A coupling of one coordinate is conditional on nothing.
-    _, weights = trained(stack, spread=0.15)
+    # Further away a spline's slopes reach e^12, which no grid of this size resolves.
+    _, weights = trained(stack, spread=0.05)
     flow = dist.TransformedDistribution(
         dist.Normal(jnp.zeros(size), 1.0).to_event(1), hx.NeuralTransform(stack, weights)
     )
