@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 import hierax as hx
 from hierax.data.context import Context
 
+# Sixty subjects are too few for a flow, which is said; what is tested here holds all the same.
+pytestmark = pytest.mark.filterwarnings("ignore:Held-out subjects are less likely")
+
 
 def small(context):
     return hx.flow("flow", 2, context, kind="sinh", layers=1, width=4)
