@@ -17,14 +17,21 @@ KA, SIGMA = 1.2, 0.05
 SHARE = 0.6
 
 
-class Bend(dist.transforms.Transform):
-    """(x, y) → (x, y + b·(x² − 1)): a banana of a normal vector."""
+class _By(dist.transforms.Transform):
+    """A map of the plane with one number."""
 
     domain = constraints.real_vector
     codomain = constraints.real_vector
 
     def __init__(self, by):
         self.by = by
+
+    def tree_flatten(self):
+        return (), ((), {"by": self.by})
+
+
+class Bend(_By):
+    """(x, y) → (x, y + b·(x² − 1)): a banana of a normal vector."""
 
     def __call__(self, x):
         return jnp.stack([x[..., 0], x[..., 1] + self.by * (x[..., 0] ** 2 - 1)], axis=-1)
@@ -35,18 +42,9 @@ class Bend(dist.transforms.Transform):
     def log_abs_det_jacobian(self, x, y, intermediates=None):
         return jnp.zeros(x.shape[:-1])
 
-    def tree_flatten(self):
-        return (), ((), {"by": self.by})
 
-
-class Skew(dist.transforms.Transform):
+class Skew(_By):
     """Each coordinate x → (exp(s·x) − 1)/s: long to the right."""
-
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
-
-    def __init__(self, by):
-        self.by = by
 
     def __call__(self, x):
         return jnp.expm1(self.by * x) / self.by
@@ -58,12 +56,9 @@ class Skew(dist.transforms.Transform):
     def log_abs_det_jacobian(self, x, y, intermediates=None):
         return jnp.sum(self.by * x, axis=-1)
 
-    def tree_flatten(self):
-        return (), ((), {"by": self.by})
 
-
-def normal(scale=0.3):
-    return dist.MultivariateNormal(jnp.zeros(2), scale**2 * jnp.array([[1.0, 0.3], [0.3, 1.0]]))
+def normal(scale=0.3, mean=(0.0, 0.0)):
+    return dist.MultivariateNormal(jnp.asarray(mean), scale**2 * jnp.array([[1.0, 0.3], [0.3, 1.0]]))
 
 
 def scaled(size, *transforms):
@@ -159,8 +154,7 @@ def by_covariates(pop):
     numpyro.param("nothing", 0.0)
     mean = typical(pop.covariates["x1"], pop.covariates["x2"])
     with numpyro.plate("subject", pop.n_subjects, dim=-2):
-        eta = numpyro.sample("eta", dist.MultivariateNormal(mean, UNEXPLAINED**2 * jnp.array([[1.0, 0.3], [0.3, 1.0]])))
-        respond(pop, eta)
+        respond(pop, numpyro.sample("eta", normal(UNEXPLAINED, mean)))
 
 
 def with_covariates(n, seed, noise=5):
@@ -178,7 +172,6 @@ def by_score(effect):
         score = pop.covariates["score"]
         mean = jnp.stack([effect * score, jnp.zeros_like(score)], axis=-1)
         with numpyro.plate("subject", pop.n_subjects, dim=-2):
-            cov = UNEXPLAINED**2 * jnp.array([[1.0, 0.3], [0.3, 1.0]])
-            respond(pop, numpyro.sample("eta", dist.MultivariateNormal(mean, cov)))
+            respond(pop, numpyro.sample("eta", normal(UNEXPLAINED, mean)))
 
     return model

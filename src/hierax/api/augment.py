@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 import pandas as pd
 from numpyro.distributions.transforms import LowerCholeskyAffine
 
+from hierax.api.fit import evaluate
 from hierax.api.fit import fit as fit_once
 from hierax.data.context import Context
 from hierax.data.population import Population
@@ -21,20 +22,16 @@ from hierax.errors import HieraxWarning
 from hierax.infer.choice import Choice, Split, choose
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
-from hierax.infer.objective import read_program
 from hierax.infer.procedure import Procedure
 from hierax.infer.roles import find_roles
-from hierax.infer.session import Session
 from hierax.infer.two_stage import Build, Draws
 from hierax.nn.flow import flow
 from hierax.nn.masked import INNER
 from hierax.nn.penalties import l2
-from hierax.program.parameters import layout
 from hierax.program.swap import outer_transforms, swappable, swapped
 from hierax.program.trace import Model
 from hierax.results.conditional import padded_draws
 from hierax.results.fit import Fit
-from hierax.results.outcome import evaluated_fields
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 # Covariates whose p value is higher are left out.
@@ -185,53 +182,45 @@ def augment(
         known = None if context is None else context(pop)
         return choose(candidates, dataclasses.replace(drawn, context=known), split, penalties, steps)
 
-    choice = learn(context)
-    importance = None
+    choice, importance = learn(context), None
     if context is not None:
         importance = choice.importance(context.places, seed)
-    if context is not None and importance is not None and select:
-        kept = _kept(importance)
+        kept = _kept(importance) if select else context.names
         if len(kept) < len(context.names):
             context = Context.of(pop, kept)
             choice = learn(context)
-    trained, build, strength = choice.final(), choice.learner.build, choice.strength
+    _tell(choice)
+    trained, build = choice.final(), choice.learner.build
     affine = LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
 
     def learned(pop: Population) -> dist.Distribution:
         inner = build(None if context is None else context(pop))
         return dist.TransformedDistribution(inner, [affine, *outer])
 
-    model = swapped(program.model, effect.name, learned)
-    params = {**fit.params, **choice.learner.params(trained.flat)}
-    weights = {key for key, value in params.items() if key not in fit.params and isinstance(value, dict)}
-    if not choice.mean(strength) > 0:
-        warnings.warn(
-            f"Held-out subjects are less likely under the learned distribution than under the fit's own (gain "
-            f"{choice.mean(strength):.3f} nats a subject). Keep the fit's, or try stronger penalties=.",
-            HieraxWarning,
-            stacklevel=2,
-        )
-    made = {
-        "model": model,
-        "params": params,
-        "priors": {key: l2(strength, without=INNER) for key in sorted(weights)},
-        "redundant": _redundant(fit),
-        "others": list(fit.params),
-        "context": context,
-        "table": choice.table,
-        "importance": importance,
-        "chosen": choice.name,
-        "strength": strength,
-        "gain": pd.Series(np.asarray(trained.gain)[fit.rows], index=pd.Index(fit.ids, name="subject"), name="gain"),
-    }
+    model, new = swapped(program.model, effect.name, learned), choice.learner.params(trained.flat)
+    params, redundant, others = {**fit.params, **new}, _redundant(fit), list(fit.params)
+    priors = {key: l2(choice.strength, without=INNER) for key, value in new.items() if isinstance(value, dict)}
     if refit is None:
-        return Augmented(**made, fit=_evaluated(fit, model, params))
-    fixed = made["redundant"] if joint else made["others"]
-    again = fit_once(
-        model, pop, refit, init=params, fixed=fixed, priors=made["priors"], plate=program.plate, seed=seed,
-        progress=False,
-    )  # fmt: skip
-    return Augmented(**{**made, "params": again.params}, fit=again)
+        done = _evaluated(fit, model, params)
+    else:
+        done = fit_once(
+            model, pop, refit, init=params, fixed=redundant if joint else others, priors=priors, plate=program.plate,
+            seed=seed, progress=False,
+        )  # fmt: skip
+    return Augmented(
+        model=model,
+        params=params if refit is None else done.params,
+        priors=priors,
+        redundant=redundant,
+        others=others,
+        context=context,
+        table=choice.table,
+        importance=importance,
+        chosen=choice.name,
+        strength=choice.strength,
+        gain=pd.Series(np.asarray(trained.gain)[fit.rows], index=pd.Index(fit.ids, name="subject"), name="gain"),
+        fit=done,
+    )
 
 
 def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subjects: int) -> None:
@@ -241,6 +230,18 @@ def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subj
         raise ValueError(f"augment(folds={folds}) cannot split {subjects} subjects. Give 2 to {subjects}.")
     if held_out is not None and not 0 < held_out < 1:
         raise ValueError(f"augment(held_out={held_out}) is no fraction of the subjects. Give 0.2, say.")
+
+
+def _tell(choice: Choice) -> None:
+    """Warn where the learned distribution is worse than what it would replace."""
+    gain = choice.mean(choice.strength)
+    if not gain > 0:
+        warnings.warn(
+            f"Held-out subjects are less likely under the learned distribution than under the fit's own (gain "
+            f"{gain:.3f} nats a subject). Keep the fit's, or try stronger penalties=.",
+            HieraxWarning,
+            stacklevel=3,
+        )
 
 
 def _kept(importance: pd.DataFrame) -> list[str]:
@@ -279,15 +280,11 @@ def _draws(fit: Fit, site: str, where: np.ndarray, root: np.ndarray, count: int)
     eta = jnp.asarray(eta.reshape(-1, *eta.shape[2:]))
     coordinate = jnp.asarray(_places(fit, site))
 
-    @jax.jit
     def density(eta: Any) -> Any:
-        return jax.lax.map(one, eta)
-
-    def one(eta: Any) -> Any:
         run = program.run(pop, fit.params, eta, stop=True)
         return program.log_prior(pop, fit.params, eta, run, only=site)
 
-    log_prior = density(eta)
+    log_prior = jax.jit(lambda every: jax.lax.map(density, every))(eta)
     z = np.linalg.solve(root, (np.asarray(eta[..., coordinate]) - where)[..., None])[..., 0]
     jacobian = np.log(np.diagonal(root)).sum()
     return Draws(z, np.asarray(log_prior) + jacobian)
@@ -302,9 +299,7 @@ def _redundant(fit: Fit) -> list[str]:
 
 def _evaluated(fit: Fit, model: Model, params: dict[str, Any]) -> Fit:
     """Return the new program at the learned parameters, as a fit of nothing."""
-    program = read_program(model, fit.pop, fit.program.plate)
-    estimator = Laplace() if not fit.estimator.has_modes else fit.estimator
-    session = Session(program, estimator, fit.pop, layout(program))
-    flat = session.layout.start(params)
-    fields = evaluated_fields(session, flat, session.value(flat))
-    return Fit(**fields, free=session.layout.weights(), gradient=np.zeros(flat.size), seed=fit.seed)
+    estimator = fit.estimator if fit.estimator.has_modes else Laplace()
+    at = evaluate(model, fit.pop, params, estimator, plate=fit.program.plate)
+    fields = {field.name: getattr(at, field.name) for field in dataclasses.fields(at)}
+    return Fit(**fields, free=at.layout.weights(), gradient=np.zeros(at.flat.size), seed=fit.seed)

@@ -23,15 +23,15 @@ class Context:
     ----------
     names : tuple of str
         Covariates, of ``pop.covariates`` or ``pop.data``.
-    columns : tuple of str
-        Names of the columns.
+    sizes : tuple of int
+        How many columns each covariate has.
     levels : dict
         Category → its number of levels.
     centre, scale : arrays, (column,)
     """
 
     names: tuple[str, ...]
-    columns: tuple[str, ...]
+    sizes: tuple[int, ...]
     levels: dict[str, int]
     centre: np.ndarray
     scale: np.ndarray
@@ -55,20 +55,16 @@ class Context:
         rows = np.flatnonzero(np.asarray(pop.subject_mask))
         parts = [np.asarray(bare._raw(pop, name))[rows, 0] for name in names]
         values = np.concatenate(parts, axis=-1)
-        columns = [
-            name if part.shape[-1] == 1 else f"{name}[{k}]"
-            for name, part in zip(names, parts, strict=True)
-            for k in range(part.shape[-1])
-        ]
+        sizes = tuple(part.shape[-1] for part in parts)
         spread = values.std(0)
-        return cls(names, tuple(columns), levels, values.mean(0), np.where(spread > 0, spread, 1.0))
+        return cls(names, sizes, levels, values.mean(0), np.where(spread > 0, spread, 1.0))
 
     @property
     def places(self) -> dict[str, list[int]]:
         """Positions of each covariate's columns."""
+        ends = np.cumsum(self.sizes)
         return {
-            name: [k for k, column in enumerate(self.columns) if column == name or column.startswith(f"{name}[")]
-            for name in self.names
+            name: list(range(end - size, end)) for name, size, end in zip(self.names, self.sizes, ends, strict=True)
         }
 
     def __call__(self, pop: Population) -> Float[Array, "subject 1 column"]:

@@ -32,10 +32,8 @@ def drawn_effects(fit: Evaluation, site: str | None, n: int, seed: int) -> tuple
 def estimated_effects(fit: Evaluation, site: str | None) -> np.ndarray:
     """Return the values of a random effect at the modes, (subject, coordinate); not in its working coordinates."""
     name = effect_site(fit, site)
-    value = fit.program.run(fit.pop, fit.params, jnp.nan_to_num(jnp.asarray(fit.eta)), stop=True).messages[name][
-        "value"
-    ]
-    return _by_subject(fit, name, np.asarray(value)[None])[0, fit.rows]
+    run = fit.program.run(fit.pop, fit.params, jnp.nan_to_num(jnp.asarray(fit.eta)), stop=True)
+    return _by_subject(fit, name, np.asarray(run.messages[name]["value"])[None])[0, fit.rows]
 
 
 def effect_site(fit: Evaluation, site: str | None) -> str:

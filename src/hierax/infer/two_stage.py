@@ -23,7 +23,7 @@ from numpyro.distributions.transforms import biject_to
 
 from hierax.errors import ModelError
 from hierax.nn.masked import INNER
-from hierax.program.trace import RUNNING
+from hierax.program.trace import RUNNING, cast_weights
 
 Build = Callable[[Any], dist.Distribution]
 
@@ -96,7 +96,7 @@ class Learner:
         }
         values = {name: site["value"] for name, site in sites.items()}
         free = {name: self._transforms[name].inv(v) if name in self._transforms else v for name, v in values.items()}
-        free = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), free)
+        free = cast_weights(free)
         self.start, self._unravel = jax.flatten_util.ravel_pytree(free)
         self._penalised = jax.flatten_util.ravel_pytree(tree_map_with_path(_penalised, free))[0]
         self._run = jax.jit(self._search)

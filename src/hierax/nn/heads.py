@@ -52,7 +52,21 @@ class ZeroAtZero(linen.Module):
         return self.network(x) - self.network(x * keep)
 
 
-class Saturating(linen.Module):
+class _Saturation(linen.Module):
+    """What heads share whose effect is in proportion to s = c/(half + c), c their first input."""
+
+    network: Any
+    half: float = 1.0
+    typical: float = 1.0
+    skip: float = 0.3
+
+    def saturation(self, c: Array) -> Array:
+        """Return s, with a ``half`` that is learned."""
+        half = self.half * jnp.exp(self.param("log_half", linen.initializers.zeros, (1,)))
+        return c / (half + c)
+
+
+class Saturating(_Saturation):
     """An effect of the first input: zero at zero, positive, levelling off; the others say how large it is.
 
     With s = c/(half + c): s·exp(network(s, z) + b·z), c the first input (a concentration, 0 or more), z the others
@@ -72,16 +86,11 @@ class Saturating(linen.Module):
         start may go on to do so.
     """
 
-    network: Any
-    half: float = 1.0
-    typical: float = 1.0
-    skip: float = 0.3
-
     @linen.compact
     def __call__(self, x: Inputs) -> Outputs:
         """Return the effect, (..., 1)."""
         c, z = x[..., :1], x[..., 1:]
-        s = _saturation(self, c)
+        s = self.saturation(c)
         log_size = self.network(jnp.concatenate([s, z], axis=-1))
         if z.shape[-1]:
             log_size = log_size + linen.Dense(
@@ -90,7 +99,7 @@ class Saturating(linen.Module):
         return self.typical * s * jnp.exp(log_size)
 
 
-class LogLinear(linen.Module):
+class LogLinear(_Saturation):
     """An effect of the first input, as :class:`Saturating`, whose logarithm is linear in all others.
 
     With s = c/(half + c): s·exp(a(s) + Σₖ bₖ(s)·zₖ). The network sees the concentration alone and says how large the
@@ -105,16 +114,11 @@ class LogLinear(linen.Module):
         As for :class:`Saturating`; ``skip`` is the size of the loadings before any training.
     """
 
-    network: Any
-    half: float = 1.0
-    typical: float = 1.0
-    skip: float = 0.3
-
     @linen.compact
     def __call__(self, x: Inputs) -> Outputs:
         """Return the effect, (..., 1)."""
         c, z = x[..., :1], x[..., 1:]
-        s = _saturation(self, c)
+        s = self.saturation(c)
         out = self.network(s)
         if out.shape[-1] != 1 + z.shape[-1]:
             raise ValueError(
@@ -126,12 +130,6 @@ class LogLinear(linen.Module):
             skip = self.param("skip", _either_sign(self.skip), (z.shape[-1],))
             log_size = log_size + jnp.sum((out[..., 1:] + skip) * z, axis=-1, keepdims=True)
         return self.typical * s * jnp.exp(log_size)
-
-
-def _saturation(head: Any, c: Array) -> Array:
-    """Return c/(half + c), with a ``half`` that is learned."""
-    half = head.half * jnp.exp(head.param("log_half", linen.initializers.zeros, (1,)))
-    return c / (half + c)
 
 
 def _either_sign(size: float) -> Any:

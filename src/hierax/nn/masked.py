@@ -9,10 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-# Hidden units bend at different places from the start: with biases of 0 all would be odd functions of the inputs, and
-# an even one (a banana's) would have no slope to be found by.
 # Layers between are called so: a penalty of theirs, beside that of the last one, would only starve them.
 INNER = "inner"
+# Hidden units bend at different places from the start: with biases of 0 all would bend at 0 alone.
 _SPREAD = linen.initializers.normal(1.0)
 
 

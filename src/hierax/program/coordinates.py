@@ -71,7 +71,7 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
             f"Random effect '{name}' is discrete ({type(fn).__name__}), and marginal estimators integrate over "
             f"continuous effects. Write the mixture with MixtureSameFamily, which sums over the classes."
         )
-    mask, base, transforms = _layers(fn)
+    mask, base, transforms = unfold(fn)
     shape = tuple(fn.batch_shape) + tuple(base.event_shape)
     if _is_real(base.support):
         bijector, label = None, "identity" if not transforms else "base space"
@@ -118,12 +118,8 @@ def median(fn: dist.Distribution) -> Array:
     return jnp.broadcast_to(value, fn.shape())
 
 
-def unfold(fn: dist.Distribution) -> tuple[dist.Distribution, list[Any]]:
-    """Return the distribution of a random effect's working coordinate, and the transforms that lead from there."""
-    return _layers(fn)[1:]
-
-
-def _layers(fn: dist.Distribution) -> tuple[Any, dist.Distribution, list[Any]]:
+def unfold(fn: dist.Distribution) -> tuple[Any, dist.Distribution, list[Any]]:
+    """Return a random effect's mask, the distribution of its base, and the transforms that lead from there."""
     mask, inner = _strip(fn)
     return mask, *_unfold(inner)
 

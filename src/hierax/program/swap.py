@@ -76,8 +76,7 @@ def outer_transforms(program: Program, site: str) -> list[Any]:
     ModelError
         They depend on parameters, or the coordinates are those of a bounded support.
     """
-    fn = program.sites.messages[site]["fn"]
-    transforms = unfold(fn)[1]
+    transforms = unfold(program.sites.messages[site]["fn"])[-1]
     fixed = all(not transform.tree_flatten()[0] for transform in transforms)
     if program.sites.effects[site].label == "unconstrained" or not fixed:
         raise ModelError(
