@@ -71,9 +71,9 @@ def shape(kind):
     if kind == "normal":
         return normal()
     if kind == "banana":
-        return scaled(0.25, Bend(0.6))
+        return scaled(0.25, Bend(0.9))
     if kind == "skewed":
-        return scaled(0.25, Skew(0.5))
+        return scaled(0.25, Skew(0.7))
     centres = jnp.array([[-0.35, 0.2], [0.5, -0.25]])
     narrow = dist.MultivariateNormal(centres, 0.12**2 * jnp.eye(2))
     return dist.MixtureSameFamily(dist.Categorical(jnp.array([SHARE, 1 - SHARE])), narrow)

@@ -11,6 +11,7 @@ os.environ.setdefault("EQX_ON_ERROR", "nan")
 import dataclasses
 import time
 
+import deep
 import diffrax
 import indirect
 import jax
@@ -169,3 +170,30 @@ def test_turnover_fit(benchmark):
     fit = benchmark.pedantic(lambda: hx.fit(turnover.program(), pop, hx.FOCE(), progress=False), rounds=1)
     benchmark.extra_info.update(ofv=fit.ofv, timing=fit.timing, gradient=fit.history["gradient"].iloc[-1])
     assert fit.result is hx.Result.converged
+
+
+@pytest.mark.parametrize("width", [6, 16, 64])
+def test_a_network_in_the_vector_field(benchmark, width):
+    """A solve for 60 subjects, and an evaluation of FOCE with all gradients, beside the Hill function instead."""
+    pop, _ = deep.simulated(60, seed=0)
+    times = {}
+    for name, model in {"hill": deep.structured("hill"), "network": deep.deep(2, width)}.items():
+        session = session_of(model, pop)
+        flat = session.layout.start(None)
+        out = session.evaluate(flat)
+        params = session.layout.params(flat)
+        run = jax.jit(
+            lambda pop, eta, params=params, s=session: s.program.run(pop, params, eta).messages["ode"]["value"]
+        )
+        forward = best_time(lambda s=session, out=out, run=run: run(s.pop, out.eta).states["R"])
+        whole = best_time(lambda s=session, out=out, flat=flat: s.evaluate(flat, out.eta).value, 5)
+        times[name] = {
+            "forward": forward, "objective": whole, "compile": session.compile_seconds, "parameters": int(flat.size),
+            "steps": session.grids.sizes, "solver_error": session.grids.error,
+        }  # fmt: skip
+    benchmark.extra_info.update(times)
+    benchmark.extra_info["ratios"] = {
+        key: times["network"][key] / times["hill"][key] for key in ("forward", "objective", "compile")
+    }
+    benchmark.pedantic(lambda: None, rounds=1)
+    assert max(one["solver_error"] for one in times.values()) < 1e-2

@@ -2,7 +2,10 @@
 
 import time
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import zoo
 
@@ -117,3 +120,50 @@ def test_effective_draws_a_second(benchmark, theo_pop, sampler):
         r_hat=float(table["r_hat"].max()),
     )
     assert table["r_hat"].max() < 1.01
+
+
+def theophylline_by(prior):
+    """Return Theophylline whose three random effects have the distribution that ``prior()`` makes."""
+
+    def model(pop):
+        starts = {"ka": 1.57, "CL": 2.72, "V": 31.5, "sigma": 0.7}
+        p = {n: numpyro.param(n, value, constraint=dist.constraints.positive) for n, value in starts.items()}
+        distribution = prior()
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", distribution)
+            own = {n: p[n] * jnp.exp(eta[..., k]) for k, n in enumerate(("ka", "CL", "V"))}
+            hx.observe("dv", dist.Normal(hx.pk.one_compartment(pop, **own), p["sigma"]), pop)
+
+    return model
+
+
+SDS = np.array([0.63, 0.26, 0.13])
+PRIORS = {
+    "Gaussian": lambda: dist.Normal(
+        jnp.zeros(3), numpyro.param("omega", SDS, constraint=dist.constraints.positive)
+    ).to_event(1),
+    "default flow": lambda: hx.flow("flow", 3, scale=SDS),
+    "sinh flow of 4": lambda: hx.flow("flow", 3, scale=SDS, kind="sinh", layers=4),
+}
+METHODS = {"VI": hx.VI(steps=2000, automatic=False), "SAEM": hx.SAEM(exploratory=300, smoothing=100, automatic=False)}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("copies", [1, 100], ids=["12", "1200"])
+def test_a_flow_beside_the_gaussian(benchmark, theo_pop, name, copies):
+    """Seconds a step of the same program with a learned distribution of three random effects."""
+    pop, found = theo_pop[np.tile(np.arange(12), copies)], {}
+    for kind, prior in PRIORS.items():
+        model = theophylline_by(prior)
+
+        def run(model=model):
+            return hx.fit(model, pop, METHODS[name], progress=False)
+
+        _, fit = seconds(run, 1)
+        found[kind] = fit.timing["search"] / len(fit.history)
+        exact = hx.log_likelihood(fit, hx.ImportanceSampling(1000)).minus_two / copies
+        benchmark.extra_info[kind] = {"seconds_a_step": found[kind], "minus_two_ll_of_twelve": exact}
+        # A flow can only be likelier than the Gaussian that it starts as.
+        assert exact < 372
+    benchmark.extra_info["ratios"] = {kind: value / found["Gaussian"] for kind, value in found.items()}
+    benchmark.pedantic(lambda: None, rounds=1)

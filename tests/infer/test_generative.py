@@ -114,3 +114,47 @@ def test_a_variational_autoencoder_finds_a_curve():
     spread = np.linalg.svd(data - data.mean(0), compute_uv=False)
     linear = np.sqrt((spread[1:] ** 2).sum() / data.size)
     assert error < 0.15 < linear
+
+
+def cca(pop):
+    """Two views of a subject share a latent number; what else they vary by is their own (Bach & Jordan 2005)."""
+    whole = dist.constraints.lower_cholesky
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([1]).to_event(1))
+        for view, size in (("one", 2), ("two", 3)):
+            loadings = numpyro.param(f"loadings_{view}", 0.5 * jnp.ones((size, 1)))
+            mean = numpyro.param(f"mean_{view}", jnp.zeros(size))
+            tril = numpyro.param(f"tril_{view}", jnp.eye(size), constraint=whole)
+            seen = dist.MultivariateNormal(mean + z @ loadings.T, scale_tril=tril)
+            numpyro.sample(view, seen, obs=pop.data[view])
+
+
+@pytest.fixture(scope="module")
+def views():
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=(COUNT, 1))
+    one, two = (z @ rng.normal(size=(1, size)) + 0.7 * rng.normal(size=(COUNT, size)) for size in (2, 3))
+    return one, two @ np.array([[1.0, 0.3, 0.0], [0.0, 1.0, 0.2], [0.0, 0.0, 1.0]])
+
+
+def viewed(one, two):
+    return table(np.zeros((len(one), 1))).with_data(one=one[:, None], two=two[:, None])
+
+
+@pytest.mark.slow
+def test_aligning_two_views_is_the_closed_form_solution(views):
+    """At the optimum log L is that of both views apart, and −½ log(1 − ρ²) a subject for the first correlation."""
+    one, two = views
+    fit = hx.fit(cca, viewed(one, two), hx.FOCE(), progress=False)
+    both = np.cov(np.hstack([one, two]).T, bias=True)
+    own, other, across = both[:2, :2], both[2:, 2:], both[:2, 2:]
+    roots = [np.linalg.cholesky(part) for part in (own, other)]
+    rho = np.linalg.svd(np.linalg.solve(roots[0], across) @ np.linalg.inv(roots[1]).T, compute_uv=False)
+    dets = sum(2 * np.log(np.diagonal(root)).sum() for root in roots) + np.log(1 - rho[0] ** 2)
+    np.testing.assert_allclose(fit.log_likelihood, -0.5 * COUNT * (5 * (np.log(2 * np.pi) + 1) + dets), atol=1e-3)
+
+
+def test_a_view_without_the_subject_plates_axis_is_named(views):
+    flat = table(np.zeros((COUNT, 1))).with_data(one=views[0], two=views[1])
+    with pytest.raises(hx.ModelError, match=r"A vector of each subject has the shape \(subject, 1, k\)"):
+        hx.fit(cca, flat, hx.FOCE(), progress=False)

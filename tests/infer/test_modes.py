@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import zoo
 
@@ -101,3 +103,26 @@ def test_damping_is_raised_without_evaluations():
     assert (out.code == hx.Result.converged).all()
     # One a refusal would be 25.
     assert int(out.iterations) <= 15
+
+
+def test_the_best_of_several_modes_is_found():
+    """Two classes of subjects and weak data: most have a mode in each class, and the reference point is in one."""
+    at = np.linspace(-1.5, 1.5, 13)
+    pop = hx.Population.from_subjects(
+        [hx.Subject(k + 1, times=[0.0], observations={"dv": [y]}) for k, y in enumerate(at)]
+    )
+
+    def model(pop):
+        apart = numpyro.param("apart", 2.0)
+        centres, shares = apart * jnp.array([-1.0, 1.0]), dist.Categorical(jnp.array([0.7, 0.3]))
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.MixtureSameFamily(shares, dist.Normal(centres, 0.2)))
+            hx.observe("dv", dist.Normal(eta, 1.0), pop)
+
+    found = np.asarray(hx.evaluate(model, pop, {"apart": 2.0}, hx.Laplace()).eta)[:, 0]
+    grid = np.linspace(-4, 4, 8001)
+    prior = np.logaddexp(np.log(0.7) - 0.5 * ((grid + 2) / 0.2) ** 2, np.log(0.3) - 0.5 * ((grid - 2) / 0.2) ** 2)
+    best = grid[np.argmax(prior - 0.5 * (at[:, None] - grid) ** 2, axis=1)]
+    assert best.min() < -1.5
+    assert best.max() > 1.5
+    np.testing.assert_allclose(found, best, atol=1e-3)

@@ -97,7 +97,7 @@ def test_one_affine_layer_is_the_iaf_of_numpyro():
 
     def shift_and_scale(x):
         raw = network.apply({"params": weights["layer_0"]["Autoregressive_0"]}, x)
-        return raw[..., 0], 1.5 * jnp.tanh(raw[..., 1] / 1.5)
+        return raw[..., 0], 3.0 * jnp.tanh(raw[..., 1] / 3.0)
 
     theirs = InverseAutoregressiveTransform(shift_and_scale)
     ours = hx.NeuralTransform(stack, weights)

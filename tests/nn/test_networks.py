@@ -297,6 +297,55 @@ def test_a_network_without_a_note_needs_its_module():
     assert hx.predict_function(fit, "line", np.zeros((1, 1)), module=module)["estimate"].shape == (1, 1)
 
 
+def test_a_network_whose_weights_are_sampled():
+    """NumPyro's random_flax_module with priors that count is the network with the same priors."""
+    from numpyro.contrib.module import random_flax_module
+
+    module = nn.MLP(width=2, depth=1)
+
+    def model(pop):
+        net = random_flax_module("line", module, dist.Normal(0.0, 1.0), input_shape=(1,))
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            level = numpyro.sample("level", dist.Normal(0.0, 0.5))
+            hx.observe("dv", dist.Normal(level + net(pop.times[..., None])[..., 0], 0.1), pop)
+
+    at = np.array([[0.0], [1.0], [2.0]])
+    fit = hx.fit(model, times(5), hx.FOCE(), use_priors=True, init={"line/hidden_0.kernel": 1.0}, progress=False)
+    found = hx.predict_function(fit, "line", at, module=module, which="all")
+    weights = {
+        "hidden_0": {"kernel": fit.params["line/hidden_0.kernel"], "bias": fit.params["line/hidden_0.bias"]},
+        "last": {"kernel": fit.params["line/last.kernel"], "bias": fit.params["line/last.bias"]},
+    }
+    np.testing.assert_allclose(found["estimate"], module.apply({"params": weights}, at))
+    last = hx.predict_function(fit, "line", at, module=module, which="last")
+    assert (found["functions"].std(("chain", "draw")) > 0).all()
+    assert (last["functions"].std(("chain", "draw")) > 0).all()
+    with pytest.raises(ValueError, match=r"no network 'other'. It has \['line'\]"):
+        hx.predict_function(fit, "other", at)
+
+
+def test_several_fits_and_a_bootstrap_say_how_well_a_function_is_known(curve_fit):
+    at = np.array([[0.0], [2.0]])
+    best = hx.predict_function(curve_fit, "line", at)
+    again = hx.fit(curve, times(seed=1), hx.FOCE(), progress=False)
+    several = hx.predict_function([again, curve_fit], "line", at, level=0.5)
+    top = max((again, curve_fit), key=lambda fit: fit.log_likelihood)
+    np.testing.assert_allclose(several["estimate"], hx.predict_function(top, "line", at)["estimate"])
+    assert several.sizes["draw"] == 2
+    assert (several["lower"] < several["upper"]).all()
+    boot = hx.bootstrap(curve_fit, 30)
+    by_replicates = hx.predict_function(curve_fit, "line", at, replicates=boot.estimates)
+    assert by_replicates.sizes["draw"] == len(boot.estimates)
+    # Thirty replicates know an SD to 13 %.
+    np.testing.assert_allclose(
+        by_replicates["functions"].std(("chain", "draw")), best["functions"].std(("chain", "draw")), rtol=0.4
+    )
+    with pytest.raises(ValueError, match=r"no parameters of the fit: \['other'\]. Pass the estimates of hx.bootstrap"):
+        hx.predict_function(curve_fit, "line", at, replicates=boot.estimates.rename(columns={"line~0": "other"}))
+    with pytest.raises(ValueError, match="replicates= of a bootstrap belong to one fit"):
+        hx.predict_function([again, curve_fit], "line", at, replicates=boot.estimates)
+
+
 @pytest.mark.parametrize(
     ("penalty", "size"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -17,6 +18,11 @@ from hierax.infer.optimise import QuasiNewton
 from hierax.program.density import Program
 
 Params = dict[str, Any]
+
+
+# Searches for the modes behind a flow: some from the best of so many points, which finds the way where the data say
+# much, the others from one point, for the best of many lie in the widest basin; scattered so far in prior SDs.
+_SEARCHES, _FROM_BEST, _TRIES, _WIDE = 5, 2, 8, 1.5
 
 
 class Anchor(NamedTuple):
@@ -63,17 +69,27 @@ class ModeEstimator(Estimator):
         """Find the modes by Newton iterations from the warm start or the reference point, whichever is better.
 
         A subject may have several modes; whether another one than this is the best is asked where a search ends
-        (``Session.better_modes``).
+        (``Session.better_modes``). Behind a flow and under a mixture that is likely: without a warm start several
+        searches begin all over the prior.
         """
-        starts = (eta, program.reference(pop, params))
-        spread = program.prior_scale(pop, params, starts[1])
+        reference = program.reference(pop, params)
+        spread = program.prior_scale(pop, params, reference)
         spread = jnp.where(jnp.isfinite(spread), spread, 0.0)
 
         def subset(rows: Int[Array, " row"]) -> PerSubject:
             part = pop[rows]
             return lambda e: self.joint(program, part, params, e)
 
-        modes: Modes = find_modes(lambda e: self.joint(program, pop, params, e), starts, self.newton, spread, subset)
+        def joint(eta: Vectors) -> Float[Array, " subject"]:
+            return self.joint(program, pop, params, eta)
+
+        def search(start: Vectors) -> Modes:
+            return find_modes(joint, (eta, start), self.newton, spread, subset)
+
+        if any(site.warped for site in program.sites.effects.values()):
+            modes = _searches(search, joint, reference, spread, jnp.isnan(eta).any())
+        else:
+            modes = search(reference)
         return Anchor(modes.eta, modes.hessian, modes.code, modes.iterations, modes.value)
 
     def implicit_modes(self, program: Program, pop: Population, params: Params, anchor: Anchor) -> Vectors:
@@ -85,6 +101,46 @@ class ModeEstimator(Estimator):
         factor, definite = cholesky(anchor.hessian)
         step = jnp.where(definite[:, None], solve_factored(factor, gradient), 0.0)
         return anchor.eta - step
+
+
+def _searches(
+    search: Callable[[Vectors], Modes], joint: PerSubject, reference: Vectors, spread: Vectors, seek: Array
+) -> Modes:
+    """Return each subject's best mode of several searches, or that of one where nothing is to be sought.
+
+    They take turns in a loop, so that the search is compiled once.
+    """
+    n, d = reference.shape
+    normals = _WIDE * jax.random.normal(jax.random.key(0), (_SEARCHES, _TRIES, d))
+    # The reference point is the first one of the first search.
+    normals = normals.at[0, 0].set(0.0).at[_FROM_BEST:].set(normals[_FROM_BEST:, :1])
+
+    def turn(carry: tuple[Array, Modes]) -> tuple[Array, Modes]:
+        number, best = carry
+        start = jax.lax.cond(seek, lambda: _lowest(joint, reference, spread, normals[number]), lambda: reference)
+        found = search(start)
+        better = (number == 0) | (found.value < best.value) | jnp.isnan(best.value)
+        merged = [
+            jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            for old, new in zip(best[:-1], found[:-1], strict=True)
+        ]
+        return number + 1, Modes(*merged, best.iterations + found.iterations)
+
+    none = Modes(reference, jnp.full(n, jnp.inf), jnp.zeros((n, d, d)), jnp.zeros(n, int), jnp.array(0))
+    turns = jnp.where(seek, _SEARCHES, 1)
+    return jax.lax.while_loop(lambda carry: carry[0] < turns, turn, (jnp.array(0), none))[1]
+
+
+def _lowest(joint: PerSubject, reference: Vectors, spread: Vectors, normals: Float[Array, "try coordinate"]) -> Vectors:
+    """Return each subject's best of some points around the reference point, one after the other to save memory."""
+
+    def compare(best: tuple[Vectors, Array], normal: Array) -> tuple[tuple[Vectors, Array], None]:
+        tried = reference + spread * normal
+        found = joint(tried)
+        lower = found < best[1]
+        return (jnp.where(lower[:, None], tried, best[0]), jnp.where(lower, found, best[1])), None
+
+    return jax.lax.scan(compare, (reference, jnp.full(len(reference), jnp.inf)), normals)[0][0]
 
 
 def scores(

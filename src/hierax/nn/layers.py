@@ -11,7 +11,7 @@ from hierax.nn.masked import Autoregressive, Conditioner
 
 # Scales of an affine layer stay between the inverse of this power of e and the power itself: a stack multiplies them,
 # and what it does to a point far from all data should stay within reason.
-_STRETCH = 1.5
+_STRETCH = 3.0
 
 Mapped = tuple[Float[Array, "... size"], Float[Array, "..."]]
 

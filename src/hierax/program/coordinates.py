@@ -11,11 +11,19 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import biject_to
+from numpyro.distributions.transforms import (
+    AffineTransform,
+    ExpTransform,
+    IndependentTransform,
+    LowerCholeskyAffine,
+    biject_to,
+)
 
 from hierax.errors import ModelError
 
 _REAL = (constraints.real, constraints.real_vector)
+_MIXTURES = (dist.MixtureSameFamily, dist.MixtureGeneral)
+_PLAIN = (AffineTransform, ExpTransform, LowerCholeskyAffine)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Coordinate:
     mask: Any
     label: str
     gaussian: bool
+    warped: bool
 
 
 def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
@@ -106,6 +115,7 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
         mask=mask,
         label=label,
         gaussian=bijector is None and isinstance(_core(base), dist.Normal | dist.MultivariateNormal),
+        warped=isinstance(_core(base), _MIXTURES) or not all(map(_plain, transforms)),
     )
 
 
@@ -153,6 +163,13 @@ def _core(fn: dist.Distribution) -> dist.Distribution:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def _plain(transform: Any) -> bool:
+    """Whether a map bends a distribution no more than a logarithm does."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return isinstance(transform, _PLAIN)
 
 
 def _is_real(support: Any) -> bool:

@@ -137,7 +137,8 @@ def _refuse(name: str, site: str) -> None:
         raise ModelError(
             f"Site '{site}' of one subject depends on the data of other subjects (a mean over the population, say), "
             f"so that subjects are not independent and mini-batches would change the model. Compute such statistics "
-            f"beforehand and pass them as constants."
+            f"beforehand and pass them as constants. A vector of each subject has the shape (subject, 1, k), for the "
+            f"subject plate is dim=-2: with_data(embedding=array[:, None])."
         )
     raise ModelError(
         f"Random effect site '{name}' of one subject changes '{site}' of other subjects, as `{name} - {name}.mean()` "

@@ -43,6 +43,7 @@ class EffectSite:
     distribution: str
     label: str
     gaussian: bool
+    warped: bool
     plates: tuple[str, ...]
 
     @property
@@ -198,7 +199,15 @@ def _effect_site(name: str, run: Run, plate: str) -> EffectSite:
     )
     others = tuple(frame.name for frame in msg["cond_indep_stack"] if frame.name != plate)
     return EffectSite(
-        name, coordinate.shape, axis, names, _describe(msg["fn"]), coordinate.label, coordinate.gaussian, others
+        name,
+        coordinate.shape,
+        axis,
+        names,
+        _describe(msg["fn"]),
+        coordinate.label,
+        coordinate.gaussian,
+        coordinate.warped,
+        others,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jaxtyping import Array
 
@@ -22,11 +23,12 @@ _ALL_UP_TO = 60
 
 
 def predict_function(
-    fit: Fit,
+    fit: Fit | Sequence[Fit],
     name: str,
     inputs: Any,
     *,
     module: Any = None,
+    replicates: pd.DataFrame | None = None,
     level: float = 0.9,
     which: str | None = None,
     prior_sd: float = 3.0,
@@ -37,18 +39,23 @@ def predict_function(
 
     Where the fit has draws of the weights (NUTS, VI with a guide of the population parameters), the band is theirs.
     Else it is by a Laplace approximation around the estimate: the Hessian of the marginal likelihood in the weights
-    and in all other population parameters, and the function linear in the weights.
+    and in all other population parameters, and the function linear in the weights. Or it is the spread of the
+    functions that several fits or the replicates of a bootstrap have found: how well the function is identified.
 
     Parameters
     ----------
-    fit : Fit
-        Of a program with this network.
+    fit : Fit or sequence of Fit
+        Of a program with this network. Of several fits (other ``init``) the estimate is that with the highest log
+        likelihood, and the functions are those of all.
     name : str
-        Of the network, as given to :func:`hierax.nn.network` or NumPyro's ``flax_module``.
+        Of the network, as given to :func:`hierax.nn.network`, or to NumPyro's ``flax_module`` or
+        ``random_flax_module``.
     inputs : array, (point, input)
         Where to look.
     module : flax.linen.Module, optional
-        The network, where the program lifted it by ``flax_module`` itself, which leaves no note of it.
+        The network, where the program lifted it by NumPyro's functions, which leave no note of it.
+    replicates : pandas.DataFrame, optional
+        The ``estimates`` of :func:`hierax.bootstrap` of this fit.
     level : float
         Of the band.
     which : str, optional
@@ -72,11 +79,15 @@ def predict_function(
 
     Notes
     -----
-    The band is of the function in the model as it is. That a different network fits as well (other starts, other
-    widths) it does not say: fit from several ``init`` and compare.
+    The band of one fit is of the function in the model as it is. That a different network fits as well it does not
+    say: pass fits from several ``init``, and compare widths by :func:`hierax.cross_validate`.
     """
     if not 0 < level < 1:
         raise ValueError(f"predict_function(level={level}) is no probability. Use a number between 0 and 1, e.g. 0.9.")
+    fits = [fit] if not isinstance(fit, Sequence) else sorted(fit, key=lambda one: -one.log_likelihood)
+    if not fits or (len(fits) > 1 and replicates is not None):
+        raise ValueError("predict_function needs one fit or more, and replicates= of a bootstrap belong to one fit.")
+    fit = fits[0]
     apply = _apply(fit, name, module)
     points = jnp.asarray(inputs, float)
     if points.ndim != 2:
@@ -84,11 +95,10 @@ def predict_function(
             f"predict_function(inputs=...) has shape {points.shape}, but a row is one input of the network. "
             f"Give (point, input): c[:, None] for a function of one number."
         )
-    site = f"{name}$params"
+    sites = _sites(fit, name)
 
     def values(flat: Array) -> Array:
-        weights = fit.program.constrain(fit.layout.unravel(flat))[site]
-        return apply({"params": weights}, points)
+        return apply({"params": _weights(name, sites, fit.program.constrain(fit.layout.unravel(flat)))}, points)
 
     estimate = np.asarray(values(jnp.asarray(fit.flat)))
     if estimate.ndim != 2:
@@ -96,9 +106,13 @@ def predict_function(
             f"The network '{name}' maps inputs of shape {points.shape} to shape {estimate.shape}; predict_function "
             f"looks at networks from (point, input) to (point, output)."
         )
-    functions = _sampled(fit, site, values, draws)
+    if len(fits) > 1 or replicates is not None:
+        flats = _replicated(fit, replicates) if replicates is not None else np.stack([one.flat for one in fits])
+        functions = np.asarray(jax.jit(jax.vmap(values))(jnp.asarray(flats)))[None]
+    else:
+        functions = _sampled(fit, sites, values, draws)
     if functions is None:
-        functions = _linearised(fit, site, values, estimate, which, prior_sd, draws, seed)
+        functions = _linearised(fit, name, values, estimate, which, prior_sd, draws, seed)
     lower, upper = np.quantile(functions, [(1 - level) / 2, (1 + level) / 2], axis=(0, 1))
     dims = ("point", "output")
     coords = {
@@ -120,23 +134,60 @@ def predict_function(
 
 def _apply(fit: Fit, name: str, module: Any) -> Callable[..., Any]:
     """Return the network as a function of its weights and inputs."""
-    if f"{name}$params" not in fit.program.sites.population:
-        networks = [site.removesuffix("$params") for site in fit.program.sites.population if site.endswith("$params")]
+    if not _sites(fit, name):
+        networks = [site.removesuffix("$params") for site in fit.program.sites.messages if site.endswith("$params")]
         raise ValueError(f"The program has no network '{name}'. It has {networks}.")
     if module is not None:
         return module.apply
     note = fit.program.sites.messages.get(f"{name}$network")
     if note is None:
         raise ValueError(
-            f"The network '{name}' was lifted by flax_module, which leaves no note of the module. Pass module=, or "
-            f"lift it by hx.nn.network('{name}', module, ...)."
+            f"The network '{name}' was lifted by a function of NumPyro, which leaves no note of the module. Pass "
+            f"module=, or lift it by hx.nn.network('{name}', module, ...)."
         )
     return note["fn"]()
 
 
-def _sampled(fit: Fit, site: str, values: Any, draws: int) -> np.ndarray | None:
+def _sites(fit: Fit, name: str) -> list[str]:
+    """Return the sites of a network's weights: one, or a tensor each where random_flax_module gave them priors."""
+    population = fit.program.sites.population
+    if f"{name}$params" in population:
+        return [f"{name}$params"]
+    lifted = f"{name}$params" in fit.program.sites.messages
+    return [site for site in population if lifted and site.startswith(f"{name}/")]
+
+
+def _weights(name: str, sites: list[str], params: dict[str, Any]) -> Any:
+    """Return a network's weights as its module has them."""
+    if sites == [f"{name}$params"]:
+        return params[sites[0]]
+    tree: dict[str, Any] = {}
+    for site in sites:
+        *layers, last = site.removeprefix(f"{name}/").split(".")
+        branch = tree
+        for layer in layers:
+            branch = branch.setdefault(layer, {})
+        branch[last] = params[site]
+    return tree
+
+
+def _replicated(fit: Fit, replicates: pd.DataFrame) -> np.ndarray:
+    """Return unconstrained parameters of the replicates; other parameters than weights do not matter here."""
+    names = fit.layout.names()
+    missing = set(replicates.columns) - set(names)
+    if missing:
+        raise ValueError(
+            f"replicates= has columns that are no parameters of the fit: {sorted(missing)}. Pass the estimates of "
+            f"hx.bootstrap(fit), of the same fit."
+        )
+    flats = np.tile(np.asarray(fit.flat), (len(replicates), 1))
+    flats[:, [names.index(column) for column in replicates.columns]] = replicates.to_numpy()
+    return flats
+
+
+def _sampled(fit: Fit, sites: list[str], values: Any, draws: int) -> np.ndarray | None:
     """Return the function at draws of the weights, (chain, draw, point, output); None where the fit has none."""
-    if fit.samples is None or not fit.free[fit.layout.slices[site]].any():
+    if fit.samples is None or not any(fit.free[fit.layout.slices[site]].any() for site in sites):
         return None
     flat = fit.samples.flat
     chains = flat.shape[0]
@@ -146,15 +197,15 @@ def _sampled(fit: Fit, site: str, values: Any, draws: int) -> np.ndarray | None:
 
 
 def _linearised(
-    fit: Fit, site: str, values: Any, estimate: np.ndarray, which: str | None, prior_sd: float, draws: int, seed: int
+    fit: Fit, name: str, values: Any, estimate: np.ndarray, which: str | None, prior_sd: float, draws: int, seed: int
 ) -> np.ndarray:
     """Return draws of the function, linear in the weights, by a Laplace approximation."""
-    weights = _entries(fit, site, which)
+    weights = _entries(fit, name, which)
     others = np.flatnonzero(fit.free & ~fit.layout.weights())
     active = np.concatenate([weights, others]).astype(int)
     scores = subject_scores(fit, active)
     information = hessian(lambda flat, eta: gradient(fit, flat, eta, active), fit, active, scores @ scores.T)
-    if site not in fit.session.priors:
+    if not fit.session.priors.keys() & set(_sites(fit, name)):
         information[: len(weights), : len(weights)] += np.eye(len(weights)) / prior_sd**2
     curvatures, vectors = np.linalg.eigh(information)
     # At an optimum none is negative but for noise; elsewhere such a direction is no better known than by the prior.
@@ -169,12 +220,11 @@ def _linearised(
     return (estimate + np.asarray(jax.jit(jax.vmap(along))(jnp.asarray(moved))))[None]
 
 
-def _entries(fit: Fit, site: str, which: str | None) -> np.ndarray:
+def _entries(fit: Fit, name: str, which: str | None) -> np.ndarray:
     """Return the flat entries of the weights that are taken for uncertain."""
-    place = np.arange(fit.layout.size)[fit.layout.slices[site]]
+    places = fit.layout.unravel(jnp.arange(fit.layout.size, dtype=float))
+    tree = _weights(name, _sites(fit, name), places)
+    leaves = [np.asarray(leaf, int).ravel() for leaf in jax.tree.leaves(tree)]
     if which is None:
-        which = "all" if len(place) <= _ALL_UP_TO else "last"
-    weights = fit.params[site]
-    chosen = leaves_of(weights, which, f"predict_function(which='{which}')")
-    sizes = [np.size(leaf) for leaf in jax.tree.leaves(weights)]
-    return place[np.isin(np.repeat(np.arange(len(sizes)), sizes), chosen)]
+        which = "all" if sum(map(len, leaves)) <= _ALL_UP_TO else "last"
+    return np.concatenate([leaves[k] for k in leaves_of(tree, which, f"predict_function(which='{which}')")])

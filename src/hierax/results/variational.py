@@ -57,10 +57,18 @@ class Variational:
         mean, covariance = function(self.state.guide, self._centre(), jnp.asarray(self.flat), design, pop, key)
         return np.asarray(mean)[rows], np.asarray(covariance)[rows]
 
-    def bounds(self, pop: Population, draws: int = 200, seed: int = 0) -> pd.Series:
-        """Return the bound of every subject's log likelihood, the mean of ``draws`` repetitions."""
+    def bounds(self, pop: Population, draws: int = 200, seed: int = 0, samples: int | None = None) -> pd.Series:
+        """Return the bound of every subject's log likelihood, the mean of ``draws`` repetitions.
+
+        ``samples`` is the K of the importance-weighted bound, by default that of the fit: the larger, the closer to the
+        log likelihood.
+        """
         self._own(pop)
+        if samples is not None and samples < 1:
+            raise ValueError(f"bounds(samples={samples}) has nothing to weigh. Give 1 (the ELBO) or more.")
         setting = self.setting
+        if samples is not None:
+            setting = setting._replace(vi=dataclasses.replace(setting.vi, samples=samples))
 
         def run(population: Any, guide: Any, design: Any, pop: Population, keys: Any) -> Any:
             clean, ones = sanitise(pop), jnp.asarray(pop.subject_mask).astype(float)
