@@ -62,7 +62,7 @@ def bolus(pop):
         hx.observe("dv", dist.LogNormal(jnp.log(jnp.maximum(conc, 1e-12)), sigma), pop)
 
 
-@pytest.mark.slow
+@pytest.mark.study
 @pytest.mark.filterwarnings(r"ignore:The fit did not converge \(not_mixed\)")
 def test_simulation_based_calibration_of_a_pharmacokinetic_model():
     """Eight subjects, four concentrations each; four population parameters drawn from their priors."""

@@ -68,12 +68,19 @@ def test_every_start_has_all_patience(train, watched):
 
 
 @pytest.mark.slow
-def test_vi_ends_there_too_and_resumes(train, watched, tmp_path, monkeypatch):
-    vi = hx.VI(steps=20000, automatic=False)
+@pytest.mark.parametrize(
+    ("vi", "block", "limit"),
+    [
+        (hx.VI(steps=20000, automatic=False), 100, 20000),
+        (hx.SAEM(exploratory=4000, smoothing=100, automatic=False), 25, 4100),
+    ],
+    ids=["VI", "SAEM"],
+)
+def test_vi_and_saem_end_there_too_and_resume(train, watched, tmp_path, monkeypatch, vi, block, limit):
     options = dict(held_out=watched, patience=4, progress=False)
     fit = hx.fit(wiggly, train, vi, **options)
     assert fit.why == "the likelihood of the held-out subjects no longer rises"
-    assert len(fit.history) == 100 * len(fit.held_out) < 20000
+    assert len(fit.history) == block * len(fit.held_out) < limit
     np.testing.assert_allclose(likelihood(fit, watched), fit.held_out.max(), atol=1e-6)
     file = tmp_path / "fit.npz"
     with monkeypatch.context() as patch:
@@ -88,7 +95,7 @@ def test_vi_ends_there_too_and_resumes(train, watched, tmp_path, monkeypatch):
 
 
 def test_what_early_stopping_refuses(train, watched):
-    with pytest.raises(ValueError, match=r"held_out= stops VI and maximised approximations early, not SAEM"):
-        hx.fit(wiggly, train, hx.SAEM(), held_out=watched)
+    with pytest.raises(ValueError, match=r"held_out= stops VI, SAEM and maximised approximations early, not NUTS"):
+        hx.fit(wiggly, train, hx.NUTS(), held_out=watched)
     with pytest.raises(ValueError, match=r"patience=0 stops a fit before it begins"):
         hx.fit(wiggly, train, hx.FOCE(), held_out=watched, patience=0)

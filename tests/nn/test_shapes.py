@@ -9,7 +9,7 @@ import shapes
 import hierax as hx
 
 pytestmark = [pytest.mark.study, pytest.mark.filterwarnings("ignore::hierax.errors.HieraxWarning")]
-SAMPLING = hx.ImportanceSampling(1000)
+SAMPLING = hx.ImportanceSampling(1000, proposal="t")
 SUBJECTS, SEEDS = 500, (0, 1, 2)
 
 

@@ -96,9 +96,10 @@ def fit(
     throw : bool
         Whether a fit that does not converge raises :class:`FitError`.
     held_out : Population, optional
-        Subjects for early stopping, for VI and maximised approximations: their marginal likelihood, by Laplace's
-        approximation, is looked at after every 100 steps of VI or every accepted step of a search. The fit ends after
-        ``patience`` looks without a rise, and returns the parameters that made them most likely.
+        Subjects for early stopping, for VI, SAEM and maximised approximations: their marginal likelihood, by Laplace's
+        approximation, is looked at after every 100 steps of VI, every 25 iterations of SAEM, or every accepted step
+        of a search. The fit ends after ``patience`` looks without a rise, and returns the parameters that made them
+        most likely.
     patience : int
         How many looks.
     plate : str
@@ -121,8 +122,8 @@ def fit(
         plate=plate, bayesian=isinstance(estimator, Procedure) and estimator.bayesian,
     )  # fmt: skip
     if held_out is not None:
-        if isinstance(estimator, Procedure) and not isinstance(estimator, VI):
-            raise ValueError(f"held_out= stops VI and maximised approximations early, not {estimator.label}.")
+        if isinstance(estimator, Procedure) and not isinstance(estimator, VI | SAEM):
+            raise ValueError(f"held_out= stops VI, SAEM and maximised approximations early, not {estimator.label}.")
         job.held_out, job.patience = held_out, patience
     file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume, _owner(job, estimator, starts))
     if isinstance(estimator, Procedure):

@@ -16,6 +16,7 @@ from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import cached
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles
@@ -53,6 +54,7 @@ class _Run(Blocks):
         self.state = start(
             saem, self.roles, jnp.asarray(job.flat), reference, saem.chains_for(job.pop), jax.random.key(job.seed)
         )
+        self.watcher, self.best = job.watcher(saem.objective), self.state
         self.rows: list[dict[str, Any]] = []
         self.flats = np.zeros((0, job.layout.size))
         self.compile_seconds = 0.0
@@ -79,12 +81,13 @@ class _Run(Blocks):
     def tree(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, and the history."""
         history = pd.DataFrame(self.rows)
-        return {
+        out = {
             "state": self.state,
             "phases": self.phases.state(),
             "flats": self.flats,
             "history": {name: history[name].to_numpy(float) for name in _COLUMNS} if len(history) else _EMPTY,
         }
+        return out if self.watcher is None else {**out, "held_out": self.watcher.state(), "best": self.best}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from a saved state."""
@@ -93,6 +96,9 @@ class _Run(Blocks):
         self.flats = np.asarray(saved["flats"])
         table = pd.DataFrame({name: np.asarray(values) for name, values in saved["history"].items()})
         self.rows = table.to_dict("records")
+        if self.watcher is not None:
+            self.watcher.restore(saved["held_out"])
+            self.best = jax.tree.map(jnp.asarray, saved["best"])
         if self.session.grids is not None:
             self.session.place(np.asarray(self.state.flat), np.asarray(self.state.centre))
 
@@ -100,8 +106,8 @@ class _Run(Blocks):
 
     @property
     def finished(self) -> bool:
-        """Whether both phases are over."""
-        return self.phases.finished
+        """Whether both phases are over, or the held-out subjects have had enough."""
+        return self.phases.finished or (self.watcher is not None and self.watcher.enough)
 
     @property
     def broken(self) -> bool:
@@ -135,6 +141,8 @@ class _Run(Blocks):
                 }
             )
         bar.tell(f"{phase}, complete log likelihood {complete[active][-1]:.2f}", int(active.sum()))
+        if self.watcher is not None and self.watcher.look(np.asarray(self.state.flat)):
+            self.best = self.state
         if self.session.grids is not None and not self.phases.finished:
             self.session.watch(np.asarray(self.state.flat), np.asarray(self.state.chains.eta[0]))
 
@@ -165,14 +173,18 @@ def roles_of(job: Job, pop: Any) -> Roles:
 
 def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     """Return the fit: modes and log likelihood at the estimate by the objective."""
-    job, session, state = run.job, run.session, run.state
-    flat = run.phases.averaged(run.flats) if len(run.flats) else np.asarray(state.flat)
+    job, session, watcher = run.job, run.session, run.watcher
+    state = run.state if watcher is None else State(*run.best)
+    averaged = watcher is None and len(run.flats)
+    flat = run.phases.averaged(run.flats) if averaged else np.asarray(state.flat)
     if session.grids is not None:
         session.place(flat, np.asarray(state.centre))
     out = session.value(flat, np.asarray(state.centre))
     if session.grids is not None:
         session.look_around(flat, out)
-    why = "the phases are complete" if result is Result.converged else result.meaning
+    why = result.meaning
+    if result is Result.converged:
+        why = HeldOut.WHY if watcher is not None and watcher.enough else "the phases are complete"
     covariance = np.asarray(state.square - state.centre[:, :, None] * state.centre[:, None, :])
     fit = Fit(
         **evaluated_fields(session, flat, out),
@@ -190,6 +202,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         },
         solver_error=solver_error(session),
         moments=(np.asarray(state.centre), covariance),
+        held_out=None if watcher is None else np.array(watcher.rows),
         **job.record(),
     )
     fit.history = _history(run, fit.ofv)

@@ -244,7 +244,27 @@ class Iteration:
         flat = jnp.where(now.step > 0, flat, state.flat)
         eta = jnp.where(now.step > 0, eta, old.eta)
         state = state._replace(flat=flat, chains=old._replace(eta=eta))
-        return self._newton(self._optimise(state, now), now)
+        held = self._held(state)
+        return self._carry(self._newton(self._optimise(state, held, now), held, now), held)
+
+    def _held(self, state: State) -> dict[str, Array]:
+        """Return the values of random effects behind flows, (chain, subject, ...).
+
+        They are the missing data, not the flow's normal coordinates: with those held, a step of the flow's weights
+        would move every subject's parameters away from what fits its data.
+        """
+        if not self.program.flows:
+            return {}
+        params = self.params_of(state.flat)
+        return jax.vmap(lambda e: self.program.behind_flows(self.pop, params, e))(state.chains.eta)
+
+    def _carry(self, state: State, held: dict[str, Array]) -> State:
+        """Take the chains to where the values are that were held."""
+        if not held:
+            return state
+        params, eta = self.params_of(state.flat), state.chains.eta
+        moved = jax.vmap(lambda e, h: self.program.carried(self.pop, params, e, h)[0])(eta, held)
+        return state._replace(chains=state.chains._replace(eta=jnp.where(jnp.isfinite(moved), moved, eta)))
 
     def _average(self, state: State, now: Schedule) -> State:
         eta = state.chains.eta
@@ -307,20 +327,27 @@ class Iteration:
         missing = jnp.maximum(goal - jnp.where(keep, diagonal, 0.0).sum(0), 0.0) / jnp.sum(self.real)
         return second + jnp.diag(missing)
 
-    def _loss(self, flat: Array, eta: Array) -> Array:
+    def _loss(self, flat: Array, eta: Array, held: dict[str, Array]) -> Array:
         """Return −log joint density, the weighted mean over chains, and the penalty."""
         params = self.params_of(flat)
-        joint = jax.vmap(lambda e: self.program.log_joint(self.pop, params, e))(eta)
+
+        def joint_of(eta: Vectors, held: dict[str, Array]) -> Array:
+            if not held:
+                return self.program.log_joint(self.pop, params, eta)
+            at, log_det = self.program.carried(self.pop, params, eta, held)
+            return self.program.log_joint(self.pop, params, at) - log_det
+
+        joint = jax.vmap(joint_of)(eta, held)
         joint = jnp.where(self.real, joint, 0.0) * self.share
         return -jnp.sum(joint) + self.penalty(flat, self.pop)
 
-    def _newton(self, state: State, now: Schedule) -> State:
+    def _newton(self, state: State, held: dict[str, Array], now: Schedule) -> State:
         index = np.flatnonzero(self.rest)
         if not index.size:
             return state
 
         def loss(values: Array) -> Array:
-            return self._loss(state.flat.at[index].set(values), state.chains.eta)
+            return self._loss(state.flat.at[index].set(values), state.chains.eta, held)
 
         gradient, hessian = gradient_and_hessian(loss, state.flat[index])
         good = jnp.isfinite(gradient).all() & jnp.isfinite(hessian).all()
@@ -329,12 +356,12 @@ class Iteration:
         step = now.step * newton_step(gradient, average, now.longest)
         return state._replace(flat=state.flat.at[index].add(-step), hessian=average)
 
-    def _optimise(self, state: State, now: Schedule) -> State:
+    def _optimise(self, state: State, held: dict[str, Array], now: Schedule) -> State:
         index = np.flatnonzero(self.optimised)
         if not index.size:
             return state
         values = state.flat[index]
-        gradient = jax.grad(lambda v: self._loss(state.flat.at[index].set(v), state.chains.eta))(values)
+        gradient = jax.grad(lambda v: self._loss(state.flat.at[index].set(v), state.chains.eta, held))(values)
         gradient = jnp.where(jnp.isfinite(gradient).all(), gradient, 0.0)
         updates, inner = optimiser_of(self.saem).update(gradient, state.optimiser, values)
         moved = now.step > 0

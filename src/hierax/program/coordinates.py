@@ -38,6 +38,8 @@ class Coordinate:
         How many trailing axes of ``shape`` are event axes.
     forward : callable
         Coordinate → value of the site.
+    inverse : callable
+        Value of the site → coordinate, and log |d value/d coordinate| of the site's batch shape; behind a flow alone.
     log_prob : callable
         Log density of the coordinate, of the site's batch shape.
     location, scale : callable
@@ -54,6 +56,7 @@ class Coordinate:
     shape: tuple[int, ...]
     event_dim: int
     forward: Callable[[Array], Array]
+    inverse: Callable[[Array], tuple[Array, Array]]
     log_prob: Callable[[Array], Array]
     location: Callable[[], Array]
     scale: Callable[[], Array]
@@ -61,6 +64,7 @@ class Coordinate:
     mask: Any
     label: str
     gaussian: bool
+    flow: bool
     warped: bool
 
 
@@ -93,6 +97,15 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
             value = transform(value)
         return value
 
+    def inverse(value: Array) -> tuple[Array, Array]:
+        total = jnp.zeros(fn.batch_shape)
+        for transform in reversed(transforms):
+            before = transform.inv(value)
+            log_det = transform.log_abs_det_jacobian(before, value)
+            total = total + log_det.sum(tuple(range(len(fn.batch_shape) - jnp.ndim(log_det), 0)))
+            value = before
+        return value, total
+
     def log_prob(z: Array) -> Array:
         value = z if bijector is None else bijector(z)
         density = base.log_prob(value)
@@ -101,6 +114,8 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
             density = density + log_det.sum(tuple(range(jnp.ndim(density) - jnp.ndim(log_det), 0)))
         return jnp.broadcast_to(density, fn.batch_shape)
 
+    flow = bijector is None and not all(map(_plain, transforms))
+
     def place(value: Any) -> Array:
         return jnp.broadcast_to(jnp.asarray(value, float), shape)
 
@@ -108,6 +123,7 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
         shape=shape,
         event_dim=len(base.event_shape),
         forward=forward,
+        inverse=inverse,
         log_prob=log_prob,
         location=lambda: place(_location(base, bijector)),
         scale=lambda: place(_scale(base, bijector)),
@@ -115,7 +131,8 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
         mask=mask,
         label=label,
         gaussian=bijector is None and isinstance(_core(base), dist.Normal | dist.MultivariateNormal),
-        warped=isinstance(_core(base), _MIXTURES) or not all(map(_plain, transforms)),
+        flow=flow,
+        warped=flow or isinstance(_core(base), _MIXTURES),
     )
 
 

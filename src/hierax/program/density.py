@@ -83,11 +83,18 @@ class Program:
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
-    def run(self, pop: Population, params: Params, eta: Effects | None, stop: bool = False) -> Run:
+    def run(
+        self,
+        pop: Population,
+        params: Params,
+        eta: Effects | None,
+        stop: bool = False,
+        held: Mapping[str, Array] | None = None,
+    ) -> Run:
         """Run the program; ``eta`` of shape (subject, coordinate), or None for the reference point."""
         effects = None if eta is None else self.split(eta)
         stop_after = self.sites.last_effect if stop else None
-        return run_program(self.model, pop, params, effects, plate=self.plate, stop_after=stop_after)
+        return run_program(self.model, pop, params, effects, plate=self.plate, stop_after=stop_after, held=held)
 
     def split(self, eta: Effects) -> dict[str, Array]:
         """Split flat coordinates into those of each site."""
@@ -122,6 +129,33 @@ class Program:
         columns = jax.vmap(column, out_axes=-1)(jnp.eye(size)) if size else jnp.zeros((pop.n_subjects, 0, 0))
         idle = ~self.active(pop, params)
         return jnp.where(idle[:, :, None] | idle[:, None, :], jnp.eye(size), columns)
+
+    @property
+    def flows(self) -> tuple[str, ...]:
+        """The random effects that flows lead to."""
+        return tuple(name for name, site in self.sites.effects.items() if site.flow)
+
+    def behind_flows(self, pop: Population, params: Params, eta: Effects) -> dict[str, Array]:
+        """Return the values of the random effects that flows lead to."""
+        run = self.run(pop, params, eta, stop=True)
+        return {name: run.messages[name]["value"] for name in self.flows}
+
+    def carried(
+        self, pop: Population, params: Params, eta: Effects, held: Mapping[str, Array]
+    ) -> tuple[Effects, Float[Array, " subject"]]:
+        """Return the coordinates of random effects whose values are held, all others as they are, and log |d value/dη|.
+
+        What a flow's weights change is then the coordinates, not the values that the data see.
+        """
+        run = self.run(pop, params, eta, stop=True, held=held)
+        total = jnp.zeros(pop.n_subjects)
+        for name, log_det in run.log_det.items():
+            site, coordinate = self.sites.effects[name], run.coordinates[name]
+            dim = site.axis - (len(site.shape) - coordinate.event_dim)
+            keep = True if coordinate.mask is None else coordinate.mask
+            total = total + per_subject(jnp.where(keep, log_det, 0.0), dim, pop.n_subjects)
+        parts = [site.flatten(run.z[name]) for name, site in self.sites.effects.items()]
+        return jnp.concatenate(parts, axis=-1), total
 
     def active(self, pop: Population, params: Params) -> Array:
         """Return which coordinates take part, (subject, coordinate): not masked by the program, not padding."""

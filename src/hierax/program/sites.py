@@ -43,6 +43,7 @@ class EffectSite:
     distribution: str
     label: str
     gaussian: bool
+    flow: bool
     warped: bool
     plates: tuple[str, ...]
 
@@ -206,6 +207,7 @@ def _effect_site(name: str, run: Run, plate: str) -> EffectSite:
         _describe(msg["fn"]),
         coordinate.label,
         coordinate.gaussian,
+        coordinate.flow,
         coordinate.warped,
         others,
     )

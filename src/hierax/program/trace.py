@@ -57,11 +57,14 @@ class Run:
         Random effect → its working coordinate.
     z : dict
         Random effect → value of the coordinate that was used.
+    log_det : dict
+        Random effect whose value was held → log |d value/d coordinate|, of its batch shape.
     """
 
     messages: dict[str, dict[str, Any]]
     coordinates: dict[str, Coordinate]
     z: dict[str, Array]
+    log_det: dict[str, Array]
 
 
 class _Bind(Alone):
@@ -75,11 +78,12 @@ class _Bind(Alone):
         params: Mapping[str, Any],
         effects: Mapping[str, Array] | None,
         stop_after: str | None,
+        held: Mapping[str, Array],
     ):
         super().__init__(fn)
         self.plate, self.n_subjects, self.params = plate, n_subjects, params
-        self.effects, self.stop_after = effects, stop_after
-        self.run = Run({}, {}, {})
+        self.effects, self.stop_after, self.held = effects, stop_after, held
+        self.run = Run({}, {}, {}, {})
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "plate" and msg["name"] == self.plate and msg["args"][0] != self.n_subjects:
@@ -109,6 +113,10 @@ class _Bind(Alone):
 
     def _effect(self, name: str, fn: Any) -> Array:
         coordinate = working_coordinate(name, fn)
+        if name in self.held:
+            self.run.coordinates[name] = coordinate
+            self.run.z[name], self.run.log_det[name] = coordinate.inverse(self.held[name])
+            return self.held[name]
         given = None if self.effects is None else self.effects.get(name)
         z = coordinate.location() if given is None else given
         self.run.coordinates[name], self.run.z[name] = coordinate, z
@@ -135,6 +143,7 @@ def run_program(
     *,
     plate: str = "subject",
     stop_after: str | None = None,
+    held: Mapping[str, Array] | None = None,
 ) -> Run:
     """Run the program once.
 
@@ -147,8 +156,10 @@ def run_program(
         Random effect → value of its working coordinate; those left out sit at their reference point.
     stop_after : str, optional
         Name of the site after which nothing of the program needs to run.
+    held : mapping, optional
+        Random effect behind a flow → its value, from which the working coordinate is found.
     """
-    bound = _Bind(handlers.seed(model, rng_seed=0), plate, pop.n_subjects, params, effects, stop_after)
+    bound = _Bind(handlers.seed(model, rng_seed=0), plate, pop.n_subjects, params, effects, stop_after, held or {})
     try:
         bound(pop)
     except _Stop:
