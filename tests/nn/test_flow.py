@@ -158,6 +158,22 @@ def test_a_flow_before_training_is_the_gaussian(theo_pop, estimator):
 
 
 @pytest.mark.slow
+def test_values_behind_a_flow_can_be_held(theo_pop):
+    """Coordinates from values and back, with the determinant of automatic differentiation; what SAEM's steps are by."""
+    program = hx.program(theophylline_by(by_weight), theo_pop).program
+    rng, params = np.random.default_rng(1), program.start()
+    params["flow$params"] = jax.tree.map(lambda w: w + 0.1 * rng.normal(size=w.shape), params["flow$params"])
+    eta = jnp.asarray(rng.normal(size=(theo_pop.n_subjects, 3)))
+    assert program.flows == ("eta",)
+    held = program.behind_flows(theo_pop, params, eta)
+    found, log_det = jax.jit(program.carried)(theo_pop, params, jnp.zeros_like(eta), held)
+    np.testing.assert_allclose(found, eta, atol=1e-8)
+    slopes = jax.jacfwd(lambda e: program.behind_flows(theo_pop, params, e)["eta"][:, 0])(eta)
+    own = np.stack([slopes[k, :, k] for k in range(len(eta))])
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(own)[1], atol=1e-8)
+
+
+@pytest.mark.slow
 def test_a_conditional_flow_is_fitted(theo_pop):
     """By the weights alone, the likelihood by quadrature climbs."""
     model = theophylline_by(by_weight)

@@ -1,6 +1,7 @@
 """A flow of random effects inside VI and SAEM: bounds below the likelihood, and optima that agree."""
 
 import numpy as np
+import optax
 import pytest
 import shapes
 
@@ -18,7 +19,7 @@ def fits():
     options = {
         "init": learned.params, "fixed": learned.redundant, "priors": learned.priors, "progress": False
     }  # fmt: skip
-    by = {"VI": hx.VI(samples=8, learning_rate=0.005), "SAEM": hx.SAEM()}
+    by = {"VI": hx.VI(samples=8, learning_rate=0.005), "SAEM": hx.SAEM(optimiser=optax.adam(3e-3))}
     return learned, {name: hx.fit(learned.model, train, method, **options) for name, method in by.items()}
 
 

@@ -54,7 +54,8 @@ class _Run(Blocks):
         self.state = start(
             saem, self.roles, jnp.asarray(job.flat), reference, saem.chains_for(job.pop), jax.random.key(job.seed)
         )
-        self.watcher, self.best = job.watcher(saem.objective), self.state
+        self.watcher = job.watcher(saem.objective)
+        self.best: Any = self.state
         self.rows: list[dict[str, Any]] = []
         self.flats = np.zeros((0, job.layout.size))
         self.compile_seconds = 0.0

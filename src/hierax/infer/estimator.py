@@ -120,11 +120,17 @@ def _searches(
         start = jax.lax.cond(seek, lambda: _lowest(joint, reference, spread, normals[number]), lambda: reference)
         found = search(start)
         better = (number == 0) | (found.value < best.value) | jnp.isnan(best.value)
-        merged = [
-            jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-            for old, new in zip(best[:-1], found[:-1], strict=True)
-        ]
-        return number + 1, Modes(*merged, best.iterations + found.iterations)
+
+        def merge(new: Array, old: Array) -> Array:
+            return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        return number + 1, Modes(
+            merge(found.eta, best.eta),
+            merge(found.value, best.value),
+            merge(found.hessian, best.hessian),
+            merge(found.code, best.code),
+            best.iterations + found.iterations,
+        )
 
     none = Modes(reference, jnp.full(n, jnp.inf), jnp.zeros((n, d, d)), jnp.zeros(n, int), jnp.array(0))
     turns = jnp.where(seek, _SEARCHES, 1)
