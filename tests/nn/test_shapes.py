@@ -40,7 +40,6 @@ def closed(values):
     return (values["learned"] - values["gaussian"]).sum() / (values["truth"] - values["gaussian"]).sum()
 
 
-# Not held for the banana when last run (0.899): a few extreme test subjects decide, of whom 500 say little.
 @pytest.mark.parametrize(("kind", "bar"), [("banana", 0.93), ("bimodal", 0.87), ("skewed", 0.87)])
 def test_most_of_the_gap_is_closed(kind, bar):
     shares = []
