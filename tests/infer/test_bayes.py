@@ -43,8 +43,10 @@ def test_theophylline_mixes(theo_nuts):
     table = theo_nuts.summary()
     assert theo_nuts.result is hx.Result.converged
     assert (table["r_hat"] < 1.01).all()
-    assert theo_nuts.samples.stats["diverging"].mean() < 1e-3
-    assert "0 of 4000 draws diverged" in str(table)
+    # One draw in some thousands may diverge, and which one does depends on the machine.
+    diverging = theo_nuts.samples.stats["diverging"]
+    assert diverging.mean() < 1e-3
+    assert f"{int(diverging.sum())} of 4000 draws diverged" in str(table)
     assert np.isnan(theo_nuts.ofv)
 
 
