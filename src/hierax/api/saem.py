@@ -19,7 +19,7 @@ from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import cached
 from hierax.infer.result import Result
-from hierax.infer.roles import Roles, find_roles
+from hierax.infer.roles import Roles, find_roles, weights_are_aloof
 from hierax.infer.saem import SAEM, Schedule, State, block, start
 from hierax.infer.schedule import Phases
 from hierax.infer.session import Session
@@ -64,7 +64,7 @@ class _Run(Blocks):
     def _compiled(self) -> Any:
         job, roles = self.job, self.roles
         masks = tuple(mask.tobytes() for mask in (roles.prior, roles.shift, roles.rest, roles.weights))
-        key = ("saem", id(job.program), self.saem, masks, roles.common, tuple(job.counted))
+        key = ("saem", id(job.program), self.saem, masks, roles.common, roles.aloof, tuple(job.counted))
         if job.counted:
             # Priors are closed over: what was compiled with other ones is of no use.
             key = (*key, tuple(id(prior) for prior in job.counted.values()))
@@ -169,7 +169,8 @@ def roles_of(job: Job, pop: Any) -> Roles:
         held[job.layout.slices[name]] = True
     roles = find_roles(job.program, pop, job.layout, job.flat, job.free & ~held)
     weights = job.layout.weights() & job.free
-    return dataclasses.replace(roles, rest=roles.rest | (held & job.free), weights=weights)
+    aloof = weights_are_aloof(job.program, pop, job.layout, job.flat, weights)
+    return dataclasses.replace(roles, rest=roles.rest | (held & job.free), weights=weights, aloof=aloof)
 
 
 def _finish(run: _Run, result: Result, seconds: float) -> Fit:

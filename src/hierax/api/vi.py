@@ -19,6 +19,7 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.course import Course
 from hierax.infer.held_out import HeldOut
+from hierax.infer.members import Members, choose, roomy
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
@@ -34,6 +35,8 @@ from hierax.results.variational import Variational
 
 # Draws of the population parameters' guide that a fit keeps.
 _DRAWS = (4, 500)
+# Weights of flows of random effects learn at this multiple of the rate.
+_FLOW_PACE = 0.25
 # The bound that is reported is the mean of the last so many steps.
 _LAST = 300
 
@@ -67,11 +70,11 @@ class _Run(Blocks):
         mode = np.nan_to_num(np.asarray(out.eta))
         root = _roots(inverse_blocks(np.asarray(out.hessian)))
         key, guide_key = jax.random.split(jax.random.key(job.seed))
-        start = jax.jit(lambda pop, mode, root: vi.guide.begin(guide_key, sanitise(pop), mode, root))
-        guide = start(session.pop, jnp.asarray(mode), jnp.asarray(root))
+        guide = jax.jit(partial(self._members, guide_key))(session.pop, jnp.asarray(mode), jnp.asarray(root))
         self.roles = find_roles(job.program, session.pop, job.layout, job.flat, job.free)
         self.design = jnp.asarray(self.roles.design)
-        self.setting = Setting(vi, job.program, self._params_of, self._penalty, job.free, self.roles.shift)
+        pace = np.where(job.layout.weights() & bool(job.program.flows), _FLOW_PACE, 1.0)[job.free]
+        self.setting = Setting(vi, job.program, self._params_of, self._penalty, job.free, self.roles.shift, pace)
         self.state = begin(self.setting, jnp.asarray(job.flat), guide, key)
         priors = tuple((name, id(prior)) for name, prior in job.counted.items())
         known = ("vi", id(job.program), vi, job.free.tobytes(), self.roles.shift.tobytes(), priors)
@@ -87,6 +90,14 @@ class _Run(Blocks):
         self.seconds: list[float] = []
         self.stuck = False
         self.best = self.state
+
+    def _members(self, key: Any, pop: Any, mode: Any, root: Any) -> Members:
+        """Return the guides before the first step."""
+        clean, program, behind = sanitise(pop), self.job.program, None
+        if self.vi.guide.local and roomy(program):
+            params = self._params_of(jnp.asarray(self.job.flat))
+            mode, root, behind = choose(program, clean, params, mode, root, jax.random.fold_in(key, 1))
+        return Members(self.vi.guide.begin(key, clean, mode, root), behind)
 
     def _params_of(self, flat: Any) -> Any:
         return self.job.program.constrain(self.job.layout.unravel(flat))

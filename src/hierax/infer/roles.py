@@ -45,6 +45,8 @@ class Roles:
         By how much each shifting parameter moves each random effect.
     common : bool
         Whether all subjects' random effects have the same distribution.
+    aloof : bool
+        Whether the data see nothing of the weights once the values of random effects are held: those of a flow.
     """
 
     prior: Bool[np.ndarray, " parameter"]
@@ -53,6 +55,7 @@ class Roles:
     weights: Bool[np.ndarray, " parameter"]
     design: Float[np.ndarray, "shift subject coordinate"]
     common: bool
+    aloof: bool = False
 
 
 def find_roles(program: Program, pop: Population, layout: Layout, flat: np.ndarray, free: np.ndarray) -> Roles:
@@ -166,3 +169,24 @@ def _design(effect: np.ndarray, slope: np.ndarray, fitted: int) -> np.ndarray | 
     if np.any(error > _TOLERANCE * size.max(1, keepdims=True) + 1e-12):
         return None
     return design
+
+
+def weights_are_aloof(program: Program, pop: Population, layout: Layout, flat: np.ndarray, weights: np.ndarray) -> bool:
+    """Return whether the weights only shape random effects' distributions: two derivatives of the data's density."""
+    if not program.flows or not weights.any():
+        return False
+    index, rng = np.flatnonzero(weights), np.random.default_rng(5)
+
+    def seen(moved: Array, flat: Array, eta: Array, pop: Population) -> Array:
+        held = program.behind_flows(pop, program.constrain(layout.unravel(flat)), eta)
+
+        def density(values: Array) -> Array:
+            params = program.constrain(layout.unravel(flat.at[index].set(values)))
+            return jnp.sum(program.log_data(pop, program.run(pop, params, eta, held=held)))
+
+        return jnp.abs(jax.grad(density)(moved)).max()
+
+    function = jax.jit(jax.vmap(seen, in_axes=(0, None, None, None)))
+    moved = flat[index] + 0.1 * rng.normal(size=(2, len(index)))
+    eta = 0.3 * rng.normal(size=(pop.n_subjects, len(program.effect_names)))
+    return bool(np.all(np.asarray(function(moved, jnp.asarray(flat), jnp.asarray(eta), sanitise(pop))) == 0))

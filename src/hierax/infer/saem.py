@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
+from hierax.infer.clipping import cut_outliers
 from hierax.infer.estimator import Estimator
 from hierax.infer.kernels import Chains, Kernels, Landscape, begin, landscape, sweep
 from hierax.infer.laplace import Laplace
@@ -55,7 +56,10 @@ class SAEM(Procedure):
         During the first third of the exploratory phase no variance of a random effect falls by more than this factor an
         iteration; 0 for none.
     optimiser : optax optimiser, optional
-        For network weights and where there are many parameters without a closed form; by default Adam at 1e-2.
+        For network weights and where there are many parameters without a closed form; by default Adam at 1e-2, of
+        gradients without outliers.
+    updates : int
+        Steps of the optimiser an iteration. Networks take some thousand steps to train, chains some hundred iterations.
     objective : Estimator
         What the reported log likelihood and the EBEs at the estimate are by. :func:`hierax.log_likelihood` gives it by
         importance sampling or quadrature.
@@ -69,6 +73,7 @@ class SAEM(Procedure):
     burn_in: int = 5
     annealing: float = 0.97
     optimiser: Any = None
+    updates: int = 5
     objective: Estimator = Laplace()
     covariance: ClassVar[Literal["hessian", "louis"]] = "louis"
 
@@ -186,7 +191,7 @@ def by_optimiser(roles: Roles) -> np.ndarray:
 
 def optimiser_of(saem: SAEM) -> optax.GradientTransformation:
     """Return the optimiser of weights."""
-    return saem.optimiser or optax.adam(1e-2)
+    return saem.optimiser or optax.chain(cut_outliers(), optax.adam(1e-2))
 
 
 def block(
@@ -327,15 +332,14 @@ class Iteration:
         missing = jnp.maximum(goal - jnp.where(keep, diagonal, 0.0).sum(0), 0.0) / jnp.sum(self.real)
         return second + jnp.diag(missing)
 
-    def _loss(self, flat: Array, eta: Array, held: dict[str, Array]) -> Array:
-        """Return −log joint density, the weighted mean over chains, and the penalty."""
+    def _loss(self, flat: Array, eta: Array, held: dict[str, Array], prior_alone: bool = False) -> Array:
+        """Return −log joint density (or of the random effects alone), the mean over chains, and the penalty."""
         params = self.params_of(flat)
 
         def joint_of(eta: Vectors, held: dict[str, Array]) -> Array:
             if not held:
                 return self.program.log_joint(self.pop, params, eta)
-            at, log_det = self.program.carried(self.pop, params, eta, held)
-            return self.program.log_joint(self.pop, params, at) - log_det
+            return self.program.log_joint_of_values(self.pop, params, eta, held, prior_alone=prior_alone)
 
         joint = jax.vmap(joint_of)(eta, held)
         joint = jnp.where(self.real, joint, 0.0) * self.share
@@ -360,13 +364,23 @@ class Iteration:
         index = np.flatnonzero(self.optimised)
         if not index.size:
             return state
-        values = state.flat[index]
-        gradient = jax.grad(lambda v: self._loss(state.flat.at[index].set(v), state.chains.eta, held))(values)
-        gradient = jnp.where(jnp.isfinite(gradient).all(), gradient, 0.0)
-        updates, inner = optimiser_of(self.saem).update(gradient, state.optimiser, values)
-        moved = now.step > 0
-        flat = state.flat.at[index].add(jnp.where(moved, now.step * jnp.asarray(updates), 0.0))
-        inner = jax.tree.map(lambda new, old: jnp.where(moved, new, old), inner, state.optimiser)
+        # What the data say is the same whatever weights are aloof: no model is solved for their steps.
+        alone = self.roles.aloof and not (self.optimised & ~self.roles.weights).any()
+
+        def loss(values: Array) -> Array:
+            return self._loss(state.flat.at[index].set(values), state.chains.eta, held, alone)
+
+        def update(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], None]:
+            values, inner = carry
+            gradient = jax.grad(loss)(values)
+            gradient = jnp.where(jnp.isfinite(gradient).all(), gradient, 0.0)
+            updates, inner = optimiser_of(self.saem).update(gradient, inner, values)
+            return (values + now.step * jnp.asarray(updates), inner), None
+
+        start = state.flat[index], state.optimiser
+        moved = jax.lax.scan(update, start, None, length=self.saem.updates)[0]
+        values, inner = jax.tree.map(lambda new, old: jnp.where(now.step > 0, new, old), moved, start)
+        flat = state.flat.at[index].set(values)
         return state._replace(flat=flat, optimiser=inner)
 
 

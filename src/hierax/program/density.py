@@ -148,14 +148,36 @@ class Program:
         What a flow's weights change is then the coordinates, not the values that the data see.
         """
         run = self.run(pop, params, eta, stop=True, held=held)
+        parts = [site.flatten(run.z[name]) for name, site in self.sites.effects.items()]
+        return jnp.concatenate(parts, axis=-1), self._log_det(run, pop)
+
+    def _log_det(self, run: Run, pop: Population) -> Float[Array, " subject"]:
+        """Return log |d value/dη| of the random effects whose values were held."""
         total = jnp.zeros(pop.n_subjects)
         for name, log_det in run.log_det.items():
             site, coordinate = self.sites.effects[name], run.coordinates[name]
             dim = site.axis - (len(site.shape) - coordinate.event_dim)
             keep = True if coordinate.mask is None else coordinate.mask
             total = total + per_subject(jnp.where(keep, log_det, 0.0), dim, pop.n_subjects)
-        parts = [site.flatten(run.z[name]) for name, site in self.sites.effects.items()]
-        return jnp.concatenate(parts, axis=-1), total
+        return total
+
+    def log_joint_of_values(
+        self, pop: Population, params: Params, eta: Effects, held: Mapping[str, Array], *, prior_alone: bool = False
+    ) -> Float[Array, " subject"]:
+        """Return the log density of data and held values (of the values alone), and of all other coordinates."""
+        run = self.run(pop, params, eta, stop=prior_alone, held=held)
+        total = self.log_prior(pop, params, eta, run) - self._log_det(run, pop)
+        return total if prior_alone else total + self.log_data(pop, run)
+
+    def values(self, pop: Population, params: Params, eta: Effects) -> Effects:
+        """Return φ: the values of random effects that flows lead to, and the coordinates of all others."""
+        found = self.split(eta) | self.behind_flows(pop, params, eta)
+        return jnp.concatenate([site.flatten(found[name]) for name, site in self.sites.effects.items()], axis=-1)
+
+    def from_values(self, pop: Population, params: Params, phi: Effects) -> tuple[Effects, Float[Array, " subject"]]:
+        """Return the coordinates η of ``values`` φ, and log |dφ/dη|."""
+        parts = self.split(phi)
+        return self.carried(pop, params, phi, {name: parts[name] for name in self.flows})
 
     def active(self, pop: Population, params: Params) -> Array:
         """Return which coordinates take part, (subject, coordinate): not masked by the program, not padding."""

@@ -45,6 +45,7 @@ class EffectSite:
     gaussian: bool
     flow: bool
     warped: bool
+    real: bool
     plates: tuple[str, ...]
 
     @property
@@ -209,6 +210,7 @@ def _effect_site(name: str, run: Run, plate: str) -> EffectSite:
         coordinate.gaussian,
         coordinate.flow,
         coordinate.warped,
+        coordinate.real,
         others,
     )
 
