@@ -10,6 +10,8 @@ from numpyro.distributions.flows import InverseAutoregressiveTransform
 from zoo import POSITIVE
 
 import hierax as hx
+from hierax.api.job import prepare
+from hierax.api.saem import roles_of
 
 KINDS = ("spline", "affine", "sinh", "coupling", "affine-coupling", "sinh-coupling")
 
@@ -172,6 +174,32 @@ def test_values_behind_a_flow_can_be_held(theo_pop):
     slopes = jax.jacfwd(lambda e: program.behind_flows(theo_pop, params, e)["eta"][:, 0])(eta)
     own = np.stack([slopes[k, :, k] for k in range(len(eta))])
     np.testing.assert_allclose(log_det, np.linalg.slogdet(own)[1], atol=1e-8)
+    # The density of values, and the part of it that SAEM moves a flow's weights by.
+    whole = program.log_joint_of_values(theo_pop, params, eta, held)
+    np.testing.assert_allclose(whole, program.log_joint(theo_pop, params, eta) - log_det, atol=1e-8)
+    alone = program.log_joint_of_values(theo_pop, params, eta, held, prior_alone=True)
+    np.testing.assert_allclose(whole - alone, program.log_data(theo_pop, program.run(theo_pop, params, eta)), atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("in_the_data", "aloof"), [(False, True), (True, False)])
+def test_the_data_see_a_flow_through_its_values_alone(theo_pop, in_the_data, aloof):
+    """Where nothing else sees the weights either, SAEM trains them without solving the model."""
+
+    def model(pop):
+        net = hx.nn.network("net", hx.nn.MLP(1, width=3, depth=1), input_shape=(1,)) if in_the_data else None
+        flow = hx.flow("flow", 3, scale=SDS)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", flow)
+            p = {n: v * jnp.exp(eta[..., k]) for k, (n, v) in enumerate({"ka": 1.57, "CL": 2.72, "V": 31.5}.items())}
+            conc = hx.pk.one_compartment(pop, **p)
+            more = 0.0 if net is None else 0.1 * net(pop.times[..., None])[..., 0]
+            hx.observe("dv", dist.Normal(conc + more, numpyro.param("sigma", 0.7, constraint=POSITIVE)), pop)
+
+    job = prepare(
+        model, theo_pop, seed=0, init=None, fixed=None, priors=None, use_priors="auto", progress=False, plate="subject"
+    )
+    assert roles_of(job, job.session(hx.Laplace()).pop).aloof is aloof
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.course import Course
 from hierax.infer.held_out import HeldOut
-from hierax.infer.members import Members, choose, roomy
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
@@ -70,7 +69,8 @@ class _Run(Blocks):
         mode = np.nan_to_num(np.asarray(out.eta))
         root = _roots(inverse_blocks(np.asarray(out.hessian)))
         key, guide_key = jax.random.split(jax.random.key(job.seed))
-        guide = jax.jit(partial(self._members, guide_key))(session.pop, jnp.asarray(mode), jnp.asarray(root))
+        start = jax.jit(lambda pop, mode, root: vi.guide.begin(guide_key, sanitise(pop), mode, root))
+        guide = start(session.pop, jnp.asarray(mode), jnp.asarray(root))
         self.roles = find_roles(job.program, session.pop, job.layout, job.flat, job.free)
         self.design = jnp.asarray(self.roles.design)
         pace = np.where(job.layout.weights() & bool(job.program.flows), _FLOW_PACE, 1.0)[job.free]
@@ -90,14 +90,6 @@ class _Run(Blocks):
         self.seconds: list[float] = []
         self.stuck = False
         self.best = self.state
-
-    def _members(self, key: Any, pop: Any, mode: Any, root: Any) -> Members:
-        """Return the guides before the first step."""
-        clean, program, behind = sanitise(pop), self.job.program, None
-        if self.vi.guide.local and roomy(program):
-            params = self._params_of(jnp.asarray(self.job.flat))
-            mode, root, behind = choose(program, clean, params, mode, root, jax.random.fold_in(key, 1))
-        return Members(self.vi.guide.begin(key, clean, mode, root), behind)
 
     def _params_of(self, flat: Any) -> Any:
         return self.job.program.constrain(self.job.layout.unravel(flat))

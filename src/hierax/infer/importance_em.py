@@ -28,7 +28,7 @@ class ImportanceEM(SAEM):
         SDs of the proposal, as a multiple of those at the mode.
     exploratory, smoothing : int
         Iterations with full steps, and with smaller and smaller ones.
-    automatic, annealing, optimiser, objective
+    automatic, annealing, optimiser, updates, objective
         As for :class:`SAEM`.
     """
 

@@ -20,7 +20,6 @@ from hierax.infer.curvature import fisher_hessian
 from hierax.infer.estimator import Estimator
 from hierax.infer.guide import Guide, Near, Normal
 from hierax.infer.laplace import Laplace
-from hierax.infer.members import Members, inward, noise_of
 from hierax.infer.mstep import shifted
 from hierax.infer.procedure import Procedure
 from hierax.program.density import Program
@@ -37,8 +36,7 @@ class VI(Procedure):
     ----------
     guide : Guide
         Family of each subject's distribution: :class:`~hierax.guides.Normal`, ``Sinh`` (a flow), or ``Amortised`` (an
-        encoder network). Behind a flow of random effects a subject's own guide is one of the values, where the data
-        say much, or of the flow's normal coordinates; which, is decided by importance sampling before the first step.
+        encoder network).
     population : {"point", "full", "mean-field"}
         Population parameters as points (variational EM), or with a Gaussian guide of their own, for which they need
         priors.
@@ -117,15 +115,15 @@ class State(NamedTuple):
     ----------
     population : dict
         ``loc`` of the free flat entries, and ``log_scale`` and ``lower`` of their guide.
-    guide : Members
-        Parameters of the guides, and the space that they live in.
+    guide : pytree
+        Parameters of the guides.
     moments : tuple
         Optimiser states of both; for local guides a state a subject.
     key : array
     """
 
     population: Any
-    guide: Members
+    guide: Any
     moments: Any
     key: Any
 
@@ -134,9 +132,8 @@ class Setting(NamedTuple):
     """The static parts of a run.
 
     Guides are those of φ = η + A(θ − θ₀), which parameters that shift random effects (``shift``) leave where it is:
-    guides of η would all have to follow each step of such a parameter. Behind flows η is a value for some subjects
-    (``Members.behind``): what a flow's weights change is then its density, not where the subject is. ``pace`` are
-    multiples of the learning rate, of the free entries.
+    guides of η would all have to follow each step of such a parameter. ``pace`` are multiples of the learning rate, of
+    the free entries.
     """
 
     vi: VI
@@ -148,7 +145,7 @@ class Setting(NamedTuple):
     pace: np.ndarray
 
 
-def begin(setting: Setting, flat: Array, guide: Members, key: Any) -> State:
+def begin(setting: Setting, flat: Array, guide: Any, key: Any) -> State:
     """Return the state before the first step."""
     vi, free = setting.vi, np.flatnonzero(setting.free)
     population = {"loc": jnp.asarray(flat)[free]}
@@ -177,37 +174,25 @@ def moved(setting: Setting, here: Array, flat: Array, design: Array) -> Vectors:
     return shifted(design, here[index] - flat[index])
 
 
-def read(setting: Setting, guide: Members, here: Array, away: Vectors, pop: Population) -> Any:
+def read(setting: Setting, guide: Any, here: Array, away: Vectors, pop: Population) -> Any:
     """Return the guide's members where it is read, at the flat vector ``here``."""
     program, params = setting.program, setting.params_of(here)
     near = Near(
         lambda phi: program.log_joint(pop, params, phi - away),
         lambda phi: fisher_hessian(program, pop, params, phi - away),
     )
-    return setting.vi.guide.read(guide.own, pop, near)
+    return setting.vi.guide.read(guide, pop, near)
 
 
 def moments(
-    setting: Setting, guide: Members, here: Array, flat: Array, design: Array, pop: Population, key: Any, refined: bool
+    setting: Setting, guide: Any, here: Array, flat: Array, design: Array, pop: Population, key: Any, refined: bool
 ) -> tuple[Vectors, Blocks]:
     """Return mean and covariance of every subject's random effects: as the guide is read, or as it is trained."""
     clean, away = sanitise(pop), moved(setting, here, flat, design)
-    member = read(setting, guide, here, away, clean) if refined else setting.vi.guide.at(guide.own, clean)
-    size = (pop.n_subjects, len(setting.program.effect_names))
-    mean, covariance = setting.vi.guide.moments(member, key, size)
-    if guide.behind is None:
-        return mean - away, covariance
-    params = setting.params_of(here)
-
-    def draw(key: Array) -> Vectors:
-        phi = setting.vi.guide.sample(member, noise_of(key, guide.behind, size)[0])
-        return inward(setting.program, clean, params, guide.behind, phi - away)[0]
-
-    draws = jax.lax.map(draw, jax.random.split(key, 256))
-    centred = draws - draws.mean(0)
-    there = (guide.behind > 0).any(-1, keepdims=True)
-    spread = jnp.einsum("mni,mnj->nij", centred, centred) / (len(draws) - 1)
-    return jnp.where(there, draws.mean(0), mean - away), jnp.where(there[..., None], spread, covariance)
+    member = read(setting, guide, here, away, clean) if refined else setting.vi.guide.at(guide, clean)
+    size = len(setting.program.effect_names)
+    mean, covariance = setting.vi.guide.moments(member, key, (pop.n_subjects, size))
+    return mean - away, covariance
 
 
 def entropy(population: Any) -> Array:
@@ -218,7 +203,7 @@ def entropy(population: Any) -> Array:
 def bound(
     setting: Setting,
     population: Any,
-    guide: Members,
+    guide: Any,
     flat: Array,
     pop: Population,
     design: Array,
@@ -234,26 +219,22 @@ def bound(
     vi, program = setting.vi, setting.program
     size, count = len(program.effect_names), pop.n_subjects
     noise_key, flat_key = jax.random.split(key)
-    noise, mass = noise_of(noise_key, guide.behind, (vi.samples, count, size))
+    noise = jax.random.normal(noise_key, (vi.samples, count, size))
     flat_noise = jax.random.normal(flat_key, population["loc"].shape)
 
-    def members(guide: Members) -> Any:
-        return vi.guide.at(guide.own, pop) if member is None else member
+    def members(guide: Any) -> Any:
+        return vi.guide.at(guide, pop) if member is None else member
 
-    def draw(guide: Members) -> Array:
+    def draw(guide: Any) -> Array:
         here = members(guide)
         return jax.vmap(lambda z: vi.guide.sample(here, z))(noise)
 
-    def log_weights(phi: Array, population: Any, guide: Members) -> Array:
+    def log_weights(phi: Array, population: Any, guide: Any) -> Array:
         now = members(guide)
         here = place(setting, population, flat, flat_noise)
         params, away = setting.params_of(here), moved(setting, here, flat, design)
-
-        def joint(phi: Vectors) -> Array:
-            eta, log_det = inward(program, pop, params, guide.behind, phi - away)
-            return program.log_joint(pop, params, eta) - log_det
-
-        return jax.vmap(joint)(phi) - jax.vmap(lambda p: vi.guide.log_density(now, p))(phi) + mass
+        joint = jax.vmap(lambda p: program.log_joint(pop, params, p - away))(phi)
+        return joint - jax.vmap(lambda p: vi.guide.log_density(now, p))(phi)
 
     eta, pull_draw = jax.vjp(draw, guide)
     logs, pull = jax.vjp(log_weights, eta, population, guide)
@@ -308,14 +289,13 @@ def block(setting: Setting) -> Callable[..., tuple[State, Array, Array]]:
                 jax.random.split(here, vi.particles)
             )
             value, by_population, by_guide, _ = jax.tree.map(lambda leaf: leaf.mean(0), outs)
-            pace = {name: setting.pace if name == "loc" else 1.0 for name in state.population}
-            rates = jax.tree.map(lambda one: rate * one, pace)
+            rates = {name: rate * (setting.pace if name == "loc" else 1.0) for name in state.population}
             population, first = _climb(scaler, state.population, by_population, state.moments[0], rates)
+            rates = jax.tree.map(lambda _: rate, guide)
             if vi.guide.local:
-                rates = jax.tree.map(lambda _: rate, guide)
                 fresh, second = jax.vmap(lambda g, s, m: _climb(scaler, g, s, m, rates))(guide, by_guide, moments)
             else:
-                fresh, second = _climb(scaler, guide, by_guide, moments, jax.tree.map(lambda _: rate, guide))
+                fresh, second = _climb(scaler, guide, by_guide, moments, rates)
             if pick:
                 fresh, second = jax.tree.map(
                     lambda whole, part: whole.at[chosen].set(part), (state.guide, state.moments[1]), (fresh, second)
@@ -339,7 +319,6 @@ def _climb(scaler: optax.GradientTransformation, values: Any, gradient: Any, sta
     good = _finite(gradient)
     safe = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0.0), gradient)
     updates, new = scaler.update(safe, state, values)
-    moved = jax.tree.map(
-        lambda value, change, rate: value + jnp.where(good, rate * change, 0.0), values, updates, rates
-    )
+    steps = jax.tree.map(lambda change, rate: jnp.where(good, rate * change, 0.0), updates, rates)
+    moved = jax.tree.map(jnp.add, values, steps)
     return moved, jax.tree.map(lambda fresh, old: jnp.where(good, fresh, old), new, state)

@@ -66,7 +66,6 @@ class Coordinate:
     gaussian: bool
     flow: bool
     warped: bool
-    real: bool
 
 
 def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
@@ -134,7 +133,6 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
         gaussian=bijector is None and isinstance(_core(base), dist.Normal | dist.MultivariateNormal),
         flow=flow,
         warped=flow or isinstance(_core(base), _MIXTURES),
-        real=_is_real(fn.support),
     )
 
 

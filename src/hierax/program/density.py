@@ -169,16 +169,6 @@ class Program:
         total = self.log_prior(pop, params, eta, run) - self._log_det(run, pop)
         return total if prior_alone else total + self.log_data(pop, run)
 
-    def values(self, pop: Population, params: Params, eta: Effects) -> Effects:
-        """Return φ: the values of random effects that flows lead to, and the coordinates of all others."""
-        found = self.split(eta) | self.behind_flows(pop, params, eta)
-        return jnp.concatenate([site.flatten(found[name]) for name, site in self.sites.effects.items()], axis=-1)
-
-    def from_values(self, pop: Population, params: Params, phi: Effects) -> tuple[Effects, Float[Array, " subject"]]:
-        """Return the coordinates η of ``values`` φ, and log |dφ/dη|."""
-        parts = self.split(phi)
-        return self.carried(pop, params, phi, {name: parts[name] for name in self.flows})
-
     def active(self, pop: Population, params: Params) -> Array:
         """Return which coordinates take part, (subject, coordinate): not masked by the program, not padding."""
 

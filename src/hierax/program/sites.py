@@ -45,7 +45,6 @@ class EffectSite:
     gaussian: bool
     flow: bool
     warped: bool
-    real: bool
     plates: tuple[str, ...]
 
     @property
@@ -210,7 +209,6 @@ def _effect_site(name: str, run: Run, plate: str) -> EffectSite:
         coordinate.gaussian,
         coordinate.flow,
         coordinate.warped,
-        coordinate.real,
         others,
     )
 
