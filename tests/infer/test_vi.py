@@ -293,3 +293,13 @@ def test_a_gradient_that_is_no_number_is_no_convergence():
     with pytest.warns(hx.HieraxWarning, match=r"but not its gradient.*jnp.where\(conc > 0"):
         fit = hx.fit(model, blank, hx.VI(steps=100), progress=False)
     assert fit.result is hx.Result.non_finite
+
+
+def test_a_bound_that_ends_below_its_start_has_not_converged(theo_pop):
+    """Steps far too long, from estimates that are good."""
+    init = {"ka": 1.58, "cl": 2.75, "v": 31.6, "omega": [0.64, 0.27, 0.14], "sigma": 0.7}
+    vi = hx.VI(steps=300, automatic=False, learning_rate=3.0)
+    with pytest.warns(hx.HieraxWarning, match="below the"):
+        fit = hx.fit(zoo.theophylline, theo_pop, vi, init=init, progress=False)
+    assert fit.result is hx.Result.no_progress
+    assert "Lower learning_rate" in fit.why

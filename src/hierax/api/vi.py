@@ -17,7 +17,7 @@ from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.course import Course
+from hierax.infer.course import LAST, Course
 from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
@@ -36,8 +36,6 @@ from hierax.results.variational import Variational
 _DRAWS = (4, 500)
 # Weights of flows of random effects learn at this multiple of the rate.
 _FLOW_PACE = 0.25
-# The bound that is reported is the mean of the last so many steps.
-_LAST = 300
 
 _NO_GRADIENT = (
     "the bound is finite, but not its gradient: mostly a prediction is 0 where there is no observation, and the slope "
@@ -177,6 +175,23 @@ def _roots(blocks: np.ndarray) -> np.ndarray:
     return np.einsum("nij,nj,nkj->nik", vectors, np.sqrt(np.clip(values, 1e-6, None)), vectors)
 
 
+def _judged(run: _Run, result: Result) -> tuple[Result, str]:
+    """Return how a run ended, and why."""
+    if run.stuck:
+        return result, _NO_GRADIENT
+    if result is not Result.converged:
+        return result, result.meaning
+    if run.watcher is not None and run.watcher.enough:
+        return result, HeldOut.WHY
+    if run.course.fell:
+        first, last = run.course.bounds[0], np.median(run.course.bounds[-BLOCK:])
+        return Result.no_progress, (
+            f"the bound ended at {last:.2f}, below the {first:.2f} that it began with: steps were too long. "
+            f"Lower learning_rate"
+        )
+    return result, "the smoothed bound has no trend"
+
+
 def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     job, vi, session, course = run.job, run.vi, run.session, run.course
     if run.watcher is not None:
@@ -186,17 +201,14 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     steps = pd.DataFrame({"start": 0, "iteration": np.arange(len(bounds)), "bound": bounds})
     steps["ofv"], steps["gradient"] = np.nan, np.nan
     steps["seconds"] = np.repeat(np.array(run.seconds) / BLOCK, BLOCK)[: len(steps)]
-    last = bounds[-_LAST:]
+    last = bounds[-LAST:]
     elbo = (float(np.mean(last)), float(np.std(last) / np.sqrt(max(len(last), 1))))
     samples = None
     if vi.population != "point":
         noise = jax.random.normal(key, (*_DRAWS, int(job.free.sum())))
         draw = jax.vmap(jax.vmap(lambda z: place(run.setting, run.state.population, jnp.asarray(job.flat), z)))
         samples = Samples(np.asarray(draw(noise)), None, {})
-    why = _NO_GRADIENT if run.stuck else result.meaning
-    if result is Result.converged:
-        stopped = run.watcher is not None and run.watcher.enough
-        why = HeldOut.WHY if stopped else "the smoothed bound has no trend"
+    result, why = _judged(run, result)
     return Fit(
         **sampled_fields(session, flat, run.moments()),
         method=vi,

@@ -6,6 +6,9 @@ import numpy as np
 
 from hierax.infer.vi import BLOCK, VI
 
+# The bound that a run ends with is the mean of the last so many steps.
+LAST = 300
+
 
 class Course:
     """Learning rates: full until the smoothed bound has no trend, then falling.
@@ -47,6 +50,14 @@ class Course:
     def finished(self) -> bool:
         """Whether the rate has fallen all the way."""
         return self.turned is not None and self.done >= self.turned + self.cooling
+
+    @property
+    def fell(self) -> bool:
+        """Whether the bound ended below where it began, by more than its noise: steps were too long to climb."""
+        last = np.array(self.bounds[-BLOCK:])
+        # Medians: bounds of runs that go wrong have outliers of any size.
+        middle = np.median(last)
+        return bool(middle + 10 * np.median(np.abs(last - middle)) < self.bounds[0])
 
     def rates(self) -> np.ndarray:
         """Return the learning rates of the next block."""
