@@ -1,5 +1,6 @@
 """Tolerances by kind, each with its reason; and an interruption at a known place."""
 
+from hierax.api.job import prepare
 from hierax.infer.checkpoint import Checkpoint
 
 # Two float64 computations of one number by different formulas.
@@ -29,3 +30,9 @@ def interrupt_checkpoint(patch, after):
             raise KeyboardInterrupt
 
     patch.setattr(Checkpoint, "offer", interrupting)
+
+
+def prepared(model, pop, seed=0):
+    """Return the job of a fit with every option at its default."""
+    options = dict(init=None, fixed=None, priors=None, use_priors="auto", progress=False, plate="subject")
+    return prepare(model, pop, seed=seed, **options)

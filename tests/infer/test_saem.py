@@ -11,10 +11,10 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import zoo
+from helpers import prepared
 from zoo import POSITIVE
 
 import hierax as hx
-from hierax.api.job import prepare
 from hierax.infer.roles import find_roles
 
 # Exact maximum likelihood (AGQ with 17 nodes an axis, converged): ka, CL, V, their omegas, sigma; −2 log L.
@@ -41,8 +41,7 @@ def exact_errors(without_zero):
 
 
 def roles_of(model, pop):
-    options = dict(init=None, fixed=None, priors=None, use_priors="auto", seed=0, progress=False, plate="subject")
-    job = prepare(model, pop, **options)
+    job = prepared(model, pop)
     names = np.array(job.layout.names())
     roles = find_roles(job.program, pop, job.layout, job.flat, job.free)
     return {kind: list(names[getattr(roles, kind)]) for kind in ("prior", "shift", "rest")}, roles
@@ -251,6 +250,8 @@ def test_what_saem_cannot_do_is_said(theo_pop):
         hx.fit(zoo.theophylline, theo_pop, hx.SAEM(), starts=3)
     with pytest.raises(ValueError, match=r"SAEM\(chains=0\) has none"):
         hx.SAEM(chains=0)
+    with pytest.raises(ValueError, match=r"SAEM\(updates=0\) trains no weights"):
+        hx.SAEM(updates=0)
     with pytest.raises(ValueError, match="makes no moves"):
         hx.Kernels(0, 0, 0, 0)
 

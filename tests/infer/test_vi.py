@@ -10,9 +10,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import zoo
+from helpers import prepared
 
 import hierax as hx
-from hierax.api.job import prepare
 from hierax.api.vi import _Run
 
 EXACT = np.array([1.5829, 2.7502, 31.622, 0.63643, 0.26517, 0.13596, 0.69591])
@@ -24,8 +24,7 @@ def vector(params):
 
 
 def run_of(model, pop, vi, seed=0):
-    options = dict(init=None, fixed=None, priors=None, use_priors="auto", progress=False, plate="subject")
-    job = prepare(model, pop, seed=seed, **options)
+    job = prepared(model, pop, seed)
     return _Run(job, vi, job.session(vi.objective))
 
 

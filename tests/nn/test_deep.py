@@ -115,9 +115,9 @@ def learned(fit, inputs, c, z):
 
 
 def test_the_family_of_curves_is_the_true_one(training, test_set):
-    """Within 15 % of the median curve's maximum; where the true structure is further off, no further than it.
+    """Not held at the 95 % curve of the first two sets when last run (15.6 and 20.1 % off; the third: 6.3 %).
 
-    On the first two sets the true structure's own 95 % curve is off by 21.1 and 22.8 %, the network's by 15.6 and 20.1.
+    The true structure's own curve is off by 21.1 and 22.8 % there (the third: 2.8 %): sixty subjects do not say more.
     """
     inputs, fits, most = training
     c, rng = jnp.linspace(0, most, 100), np.random.default_rng(0)
@@ -147,5 +147,5 @@ def test_the_family_of_curves_is_the_true_one(training, test_set):
     by_hill = curves(c, params["Smax"] * np.exp(other[:, 2]), params["n"] * np.exp(other[:, 3]), params["SC50"])
     errors = [np.sqrt(np.mean((one - true) ** 2)) for one in (by_network, by_hill)]
     print("curves of test subjects: RMSE", errors)
-    assert np.all(off <= np.maximum(0.15, least))
+    assert off.max() <= 0.15
     assert errors[0] <= 1.15 * errors[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -182,21 +182,11 @@ def augment(
         known = None if context is None else context(pop)
         return choose(candidates, dataclasses.replace(drawn, context=known), split, penalties, steps)
 
-    choice, importance = learn(context), None
-    if context is not None:
-        importance = choice.importance(context.places, seed)
-        kept = _kept(importance) if select else context.names
-        if len(kept) < len(context.names):
-            context = Context.of(pop, kept)
-            choice = learn(context)
+    choice, context, importance = _selected(learn, pop, context, select, seed)
     _tell(choice)
-    trained, build = choice.final(), choice.learner.build
+    trained = choice.final()
     affine = LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
-
-    def learned(pop: Population) -> dist.Distribution:
-        inner = build(None if context is None else context(pop))
-        return dist.TransformedDistribution(inner, [affine, *outer])
-
+    learned = _placed(choice.learner.build, context, [affine, *outer])
     model, new = swapped(program.model, effect.name, learned), choice.learner.params(trained.flat)
     params, redundant, others = {**fit.params, **new}, _redundant(fit), list(fit.params)
     priors = {key: l2(choice.strength, without=INNER) for key, value in new.items() if isinstance(value, dict)}
@@ -221,6 +211,30 @@ def augment(
         gain=pd.Series(np.asarray(trained.gain)[fit.rows], index=pd.Index(fit.ids, name="subject"), name="gain"),
         fit=done,
     )
+
+
+def _selected(
+    learn: Callable[[Context | None], Choice], pop: Population, context: Context | None, select: bool, seed: int
+) -> tuple[Choice, Context | None, pd.DataFrame | None]:
+    """Return what was chosen, the covariates that it is conditional on, and how much each of them all counts."""
+    choice = learn(context)
+    if context is None:
+        return choice, None, None
+    importance = choice.importance(context.places, seed)
+    kept = _kept(importance) if select else context.names
+    if len(kept) < len(context.names):
+        context = Context.of(pop, kept)
+        choice = learn(context)
+    return choice, context, importance
+
+
+def _placed(build: Build, context: Context | None, outer: list[Any]) -> Callable[[Population], dist.Distribution]:
+    """Return the distribution of a population's random effects: standardised ones, taken to where they belong."""
+
+    def learned(pop: Population) -> dist.Distribution:
+        return dist.TransformedDistribution(build(None if context is None else context(pop)), outer)
+
+    return learned
 
 
 def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subjects: int) -> None:

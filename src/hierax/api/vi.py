@@ -17,7 +17,7 @@ from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.course import LAST, Course
+from hierax.infer.course import Course
 from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
@@ -34,6 +34,8 @@ from hierax.results.variational import Variational
 
 # Draws of the population parameters' guide that a fit keeps.
 _DRAWS = (4, 500)
+# The bound that is reported is the mean of the last so many steps.
+_LAST = 300
 # Weights of flows of random effects learn at this multiple of the rate.
 _FLOW_PACE = 0.25
 
@@ -201,7 +203,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     steps = pd.DataFrame({"start": 0, "iteration": np.arange(len(bounds)), "bound": bounds})
     steps["ofv"], steps["gradient"] = np.nan, np.nan
     steps["seconds"] = np.repeat(np.array(run.seconds) / BLOCK, BLOCK)[: len(steps)]
-    last = bounds[-LAST:]
+    last = bounds[-_LAST:]
     elbo = (float(np.mean(last)), float(np.std(last) / np.sqrt(max(len(last), 1))))
     samples = None
     if vi.population != "point":

@@ -34,13 +34,12 @@ def cut_outliers() -> optax.GradientTransformation:
     def update(gradient: Any, state: _Usual, values: Any = None) -> tuple[Any, _Usual]:
         del values
         length = jnp.sqrt(sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)), jnp.zeros(())))
-        limit = jnp.where(state.length > 0, _LONGEST * state.length, jnp.inf)
-        kept = jnp.minimum(length, limit)
-        share = jnp.where(length > limit, limit / jnp.where(length > 0, length, 1.0), 1.0)
-        # Of logarithms: a first gradient that is an outlier itself is soon forgotten.
+        before = jnp.where(state.length > 0, state.length, length)
+        kept = jnp.minimum(length, _LONGEST * before)
+        share = jnp.where(length > kept, kept / length, 1.0)
+        # Geometric: a first gradient that is an outlier itself is soon forgotten.
         tiny = jnp.finfo(kept.dtype).tiny
-        mean = jnp.exp(jnp.log(state.length + tiny) + jnp.log((kept + tiny) / (state.length + tiny)) / _MEMORY)
-        usual = jnp.where(state.length > 0, mean, kept)
+        usual = before * (jnp.maximum(kept, tiny) / jnp.maximum(before, tiny)) ** (1 / _MEMORY)
         return jax.tree.map(lambda leaf: leaf * share, gradient), _Usual(usual)
 
     return optax.GradientTransformation(init, update)

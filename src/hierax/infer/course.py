@@ -6,9 +6,6 @@ import numpy as np
 
 from hierax.infer.vi import BLOCK, VI
 
-# The bound that a run ends with is the mean of the last so many steps.
-LAST = 300
-
 
 class Course:
     """Learning rates: full until the smoothed bound has no trend, then falling.

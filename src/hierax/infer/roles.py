@@ -61,7 +61,7 @@ class Roles:
 def find_roles(program: Program, pop: Population, layout: Layout, flat: np.ndarray, free: np.ndarray) -> Roles:
     """Return the roles of the free entries of the flat vector.
 
-    ``free`` marks them; entries with a prior that counts should be left out, and are ``rest`` (see ``roles_with``).
+    ``free`` marks them; entries with a prior that counts should be left out, and are ``rest`` (see ``roles_of``).
     """
     weights = layout.weights() & free
     candidates = np.flatnonzero(free & ~weights)
@@ -186,7 +186,8 @@ def weights_are_aloof(program: Program, pop: Population, layout: Layout, flat: n
 
         return jnp.abs(jax.grad(density)(moved)).max()
 
-    function = jax.jit(jax.vmap(seen, in_axes=(0, None, None, None)))
+    key = ("aloof", id(program), weights.tobytes())
+    function = cached(program.model, key, lambda: jax.jit(jax.vmap(seen, in_axes=(0, None, None, None))))
     moved = flat[index] + 0.1 * rng.normal(size=(2, len(index)))
     eta = 0.3 * rng.normal(size=(pop.n_subjects, len(program.effect_names)))
     return bool(np.all(np.asarray(function(moved, jnp.asarray(flat), jnp.asarray(eta), sanitise(pop))) == 0))

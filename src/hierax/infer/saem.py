@@ -85,6 +85,8 @@ class SAEM(Procedure):
             )
         if self.chains is not None and self.chains < 1:
             raise ValueError(f"SAEM(chains={self.chains}) has none. Give 1 or more, or None for 400 subjects' worth.")
+        if self.updates < 1:
+            raise ValueError(f"SAEM(updates={self.updates}) trains no weights. Give 1 step an iteration or more.")
         if not 0 <= self.annealing < 1:
             raise ValueError(f"SAEM(annealing={self.annealing}) is no factor below 1. Use 0.97, or 0 for none.")
 
@@ -337,8 +339,6 @@ class Iteration:
         params = self.params_of(flat)
 
         def joint_of(eta: Vectors, held: dict[str, Array]) -> Array:
-            if not held:
-                return self.program.log_joint(self.pop, params, eta)
             return self.program.log_joint_of_values(self.pop, params, eta, held, prior_alone=prior_alone)
 
         joint = jax.vmap(joint_of)(eta, held)

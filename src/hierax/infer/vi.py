@@ -144,6 +144,11 @@ class Setting(NamedTuple):
     shift: np.ndarray
     pace: np.ndarray
 
+    def paced(self) -> optax.GradientTransformation:
+        """Return what scales gradients of the population parameters."""
+        slow = optax.stateless(lambda updates, _: {**updates, "loc": self.pace * updates["loc"]})
+        return optax.chain(self.vi.scaler(), slow)
+
 
 def begin(setting: Setting, flat: Array, guide: Any, key: Any) -> State:
     """Return the state before the first step."""
@@ -155,7 +160,7 @@ def begin(setting: Setting, flat: Array, guide: Any, key: Any) -> State:
         population["lower"] = jnp.zeros((len(free), len(free)))
     scaler = vi.scaler()
     local = jax.vmap(scaler.init)(guide) if vi.guide.local else scaler.init(guide)
-    return State(population, guide, (scaler.init(population), local), jax.random.key_data(key))
+    return State(population, guide, (setting.paced().init(population), local), jax.random.key_data(key))
 
 
 def place(setting: Setting, population: Any, flat: Array, noise: Array) -> Array:
@@ -265,7 +270,7 @@ def block(setting: Setting) -> Callable[..., tuple[State, Array, Array]]:
     subjects of each step; with no columns, all.
     """
     vi = setting.vi
-    scaler = vi.scaler()
+    scaler, paced = vi.scaler(), setting.paced()
 
     def run(
         state: State, rates: Array, rows: Array, flat: Array, design: Array, pop: Population
@@ -289,13 +294,11 @@ def block(setting: Setting) -> Callable[..., tuple[State, Array, Array]]:
                 jax.random.split(here, vi.particles)
             )
             value, by_population, by_guide, _ = jax.tree.map(lambda leaf: leaf.mean(0), outs)
-            rates = {name: rate * (setting.pace if name == "loc" else 1.0) for name in state.population}
-            population, first = _climb(scaler, state.population, by_population, state.moments[0], rates)
-            rates = jax.tree.map(lambda _: rate, guide)
+            population, first = _climb(paced, state.population, by_population, state.moments[0], rate)
             if vi.guide.local:
-                fresh, second = jax.vmap(lambda g, s, m: _climb(scaler, g, s, m, rates))(guide, by_guide, moments)
+                fresh, second = jax.vmap(lambda g, s, m: _climb(scaler, g, s, m, rate))(guide, by_guide, moments)
             else:
-                fresh, second = _climb(scaler, guide, by_guide, moments, rates)
+                fresh, second = _climb(scaler, guide, by_guide, moments, rate)
             if pick:
                 fresh, second = jax.tree.map(
                     lambda whole, part: whole.at[chosen].set(part), (state.guide, state.moments[1]), (fresh, second)
@@ -314,11 +317,12 @@ def _finite(tree: Any) -> Array:
     return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)], bool))
 
 
-def _climb(scaler: optax.GradientTransformation, values: Any, gradient: Any, state: Any, rates: Any) -> tuple[Any, Any]:
-    """Take a step upwards, of a rate for every leaf; one whose gradient is not finite is skipped."""
+def _climb(
+    scaler: optax.GradientTransformation, values: Any, gradient: Any, state: Any, rate: Array
+) -> tuple[Any, Any]:
+    """Take a step upwards; one whose gradient is not finite is skipped."""
     good = _finite(gradient)
     safe = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0.0), gradient)
     updates, new = scaler.update(safe, state, values)
-    steps = jax.tree.map(lambda change, rate: jnp.where(good, rate * change, 0.0), updates, rates)
-    moved = jax.tree.map(jnp.add, values, steps)
+    moved = jax.tree.map(lambda value, change: value + jnp.where(good, rate * change, 0.0), values, updates)
     return moved, jax.tree.map(lambda fresh, old: jnp.where(good, fresh, old), new, state)

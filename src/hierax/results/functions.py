@@ -113,12 +113,17 @@ def predict_function(
         functions = _sampled(fit, sites, values, draws)
     if functions is None:
         functions = _linearised(fit, name, values, estimate, which, prior_sd, draws, seed)
+    return _dataset(name, np.asarray(points), estimate, functions, level)
+
+
+def _dataset(name: str, points: np.ndarray, estimate: np.ndarray, functions: np.ndarray, level: float) -> xr.Dataset:
+    """Return the function and its band, labelled."""
     lower, upper = np.quantile(functions, [(1 - level) / 2, (1 + level) / 2], axis=(0, 1))
     dims = ("point", "output")
     coords = {
         "chain": np.arange(functions.shape[0]),
         "draw": np.arange(functions.shape[1]),
-        "input": (("point", "coordinate"), np.asarray(points)),
+        "input": (("point", "coordinate"), points),
     }
     return xr.Dataset(
         {
