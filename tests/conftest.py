@@ -15,6 +15,14 @@ import zoo  # noqa: E402
 import hierax as hx  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep a file's tests, which share what is compiled, in one worker; tutorials share nothing."""
+    for item in items:
+        alone = item.path.name == "test_tutorials.py"
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def theo_pop():
     return zoo.theophylline_population()

@@ -32,8 +32,8 @@ def uniform(ranks):
 @pytest.mark.filterwarnings(r"ignore:The fit did not converge \(not_mixed\)")
 def test_simulation_based_calibration_of_a_linear_model():
     ranks = []
-    sampler = hx.NUTS(warmup=200, draws=500, chains=2)
-    for seed in range(REPLICATES):
+    sampler = hx.NUTS(warmup=200, draws=250, chains=2)
+    for seed in range(REPLICATES // 2):
         rng = np.random.default_rng(seed)
         mu = rng.normal(0, 2)
         y = mu + 0.7 * rng.normal(size=(8, 1)) + 0.5 * rng.normal(size=(8, 3))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as linen
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -22,12 +24,17 @@ class _MaskedDense(linen.Module):
     kernel_init: Any = linen.initializers.lecun_normal()
     bias_init: Any = linen.initializers.zeros
 
-    @linen.compact
-    def __call__(self, x: Array) -> Array:
+    def setup(self) -> None:
         mask = np.array(self.mask, float)
-        kernel = self.param("kernel", self.kernel_init, mask.shape)
-        bias = self.param("bias", self.bias_init, mask.shape[1:])
-        return x @ (kernel * mask) + bias
+        self.kernel = self.param("kernel", self.kernel_init, mask.shape)
+        self.bias = self.param("bias", self.bias_init, mask.shape[1:])
+
+    def __call__(self, x: Array) -> Array:
+        return x @ (self.kernel * np.array(self.mask, float)) + self.bias
+
+    def part(self, x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
+        """Return some outputs of some inputs, none of whose connections is cut."""
+        return x @ self.kernel[np.ix_(rows, columns)] + self.bias[columns]
 
 
 def _mask(before: np.ndarray, after: np.ndarray, *, strict: bool) -> tuple[tuple[bool, ...], ...]:
@@ -46,21 +53,50 @@ class Autoregressive(linen.Module):
     width: int = 16
     depth: int = 1
 
-    @linen.compact
+    def setup(self) -> None:
+        """Make the layers; called by flax."""
+        # Units of degree k see the first k inputs; those of degree 0 see the context alone.
+        inputs, self.degrees = np.arange(1, self.size + 1), np.arange(self.width) % self.size
+        before = [inputs] + [self.degrees] * (self.depth - 1)
+        self.inner = [_MaskedDense(_mask(b, self.degrees, strict=False), bias_init=_SPREAD) for b in before]
+        self.context = linen.Dense(self.width, use_bias=False)
+        mask = _mask(self.degrees, np.repeat(inputs, self.outputs), strict=True)
+        self.last = _MaskedDense(mask, kernel_init=linen.initializers.zeros)
+
     def __call__(self, x: Float[Array, "... size"], context: Array | None = None) -> Float[Array, "... size output"]:
         """Return the outputs."""
-        # Units of degree k see the first k inputs; those of degree 0 see the context alone.
-        inputs, hidden = np.arange(1, self.size + 1), np.arange(self.width) % self.size
-        h, degrees = x, inputs
-        for index in range(self.depth):
-            mask = _mask(degrees, hidden, strict=False)
-            h = _MaskedDense(mask, bias_init=_SPREAD, name=f"{INNER}_{index}")(h)
+        h = x
+        for index, layer in enumerate(self.inner):
+            h = layer(h)
             if context is not None and index == 0:
-                h = h + linen.Dense(self.width, use_bias=False, name="context")(context)
-            h, degrees = jax.nn.squareplus(h), hidden
-        last = np.repeat(inputs, self.outputs)
-        out = _MaskedDense(_mask(degrees, last, strict=True), kernel_init=linen.initializers.zeros, name="last")(h)
+                h = h + self.context(context)
+            h = jax.nn.squareplus(h)
+        out = self.last(h)
         return out.reshape(*out.shape[:-1], self.size, self.outputs)
+
+    def unrolled(
+        self, coordinate: Callable[[int, Array], Array], batch: tuple[int, ...], context: Array | None = None
+    ) -> Float[Array, "... size"]:
+        """Return the inputs whose k-th is ``coordinate(k, outputs of k)``: those before it decide.
+
+        Every unit is computed once, as soon as the inputs that it sees are known.
+        """
+        fed = None if context is None else self.context(context)
+        values, units = jnp.zeros((*batch, 0)), [jnp.zeros((*batch, 0)) for _ in self.inner]
+        ready = np.arange(0)
+        for k in range(self.size):
+            new = np.flatnonzero(self.degrees == k)
+            ready = np.concatenate([ready, new])
+            seen, rows = values, np.arange(k)
+            for index, layer in enumerate(self.inner):
+                h = layer.part(seen, rows, new)
+                if fed is not None and index == 0:
+                    h = h + fed[..., new]
+                units[index] = jnp.concatenate([units[index], jax.nn.squareplus(h)], axis=-1)
+                seen, rows = units[index], ready
+            out = self.last.part(seen, rows, np.arange(k * self.outputs, (k + 1) * self.outputs))
+            values = jnp.concatenate([values, coordinate(k, out)[..., None]], axis=-1)
+        return values
 
 
 class Conditioner(linen.Module):

@@ -39,7 +39,7 @@ class Stack(linen.Module):
     """
 
     size: int
-    kind: str = "spline"
+    kind: str = "sinh"
     layers: int = 2
     width: int = 16
     depth: int = 1

@@ -16,7 +16,8 @@ class NeuralTransform(Transform):
     Parameters
     ----------
     module : flax module
-        Called as ``module(x, context, inverse=False)``, it returns mapped points (..., d) and log determinants (...):
+        Called as ``module(x, context, inverse=False)``, it returns mapped points (..., d) and log determinants (...) of
+        the map it made, forward or inverse:
         :class:`hierax.nn.Stack`, or one of your own.
     weights : pytree
         The module's parameters.
@@ -44,6 +45,10 @@ class NeuralTransform(Transform):
 
     def _inverse(self, y: Array) -> Array:
         return self._run(y, inverse=True)[0]
+
+    def inverse_with_log_det(self, y: Array) -> tuple[Array, Array]:
+        """Return the points that are mapped to ``y``, and log |det dx/dy|, of the batch shape: one run for both."""
+        return self._run(y, inverse=True)
 
     def call_with_intermediates(self, x: Array) -> tuple[Array, Array]:
         """Return the mapped points, and their log determinants for :meth:`log_abs_det_jacobian`."""

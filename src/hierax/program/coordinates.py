@@ -20,6 +20,7 @@ from numpyro.distributions.transforms import (
 )
 
 from hierax.errors import ModelError
+from hierax.nn.transform import NeuralTransform
 
 _REAL = (constraints.real, constraints.real_vector)
 _MIXTURES = (dist.MixtureSameFamily, dist.MixtureGeneral)
@@ -100,8 +101,7 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
     def inverse(value: Array) -> tuple[Array, Array]:
         total = jnp.zeros(fn.batch_shape)
         for transform in reversed(transforms):
-            before = transform.inv(value)
-            log_det = transform.log_abs_det_jacobian(before, value)
+            before, log_det = _inverted(transform, value)
             total = total + log_det.sum(tuple(range(len(fn.batch_shape) - jnp.ndim(log_det), 0)))
             value = before
         return value, total
@@ -180,6 +180,15 @@ def _core(fn: dist.Distribution) -> dist.Distribution:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def _inverted(transform: Any, value: Array) -> tuple[Array, Array]:
+    """Return the point that is mapped to ``value``, and log |d value/d point|."""
+    if isinstance(transform, NeuralTransform):
+        before, log_det = transform.inverse_with_log_det(value)
+        return before, -log_det
+    before = transform.inv(value)
+    return before, transform.log_abs_det_jacobian(before, value)
 
 
 def _plain(transform: Any) -> bool:
