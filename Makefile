@@ -18,7 +18,7 @@ test: $(VENV)/tested
 
 # What depends on the versions of ArviZ, xarray and pandas that come with another Python.
 test-versions: $(VENV)/tested
-	$(PYTEST) tests/api tests/data tests/diagnose tests/results tests/test_cli.py tests/program tests/infer/test_bayes.py
+	$(PYTEST) tests/api tests/data tests/diagnose tests/results tests/test_cli.py tests/infer/test_bayes.py
 
 test-slow: $(VENV)/tested
 	$(PYTEST) -m slow

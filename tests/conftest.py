@@ -1,3 +1,5 @@
+import os
+import time
 import warnings
 
 import numpyro
@@ -21,6 +23,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         alone = item.path.name == "test_tutorials.py"
         item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skip, and say so, what is left after the moment (seconds since 1970) that CI gives its slow tests."""
+    until = os.environ.get("HIERAX_TEST_UNTIL")
+    if until and time.time() > float(until):
+        pytest.skip("no time is left on this machine")
 
 
 @pytest.fixture(scope="session")

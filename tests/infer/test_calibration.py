@@ -28,12 +28,12 @@ def uniform(ranks):
 
 
 # Chains this short may be called unmixed; ranks of thinned draws need no more than they have.
-@pytest.mark.slow
+@pytest.mark.study
 @pytest.mark.filterwarnings(r"ignore:The fit did not converge \(not_mixed\)")
 def test_simulation_based_calibration_of_a_linear_model():
     ranks = []
-    sampler = hx.NUTS(warmup=200, draws=250, chains=2)
-    for seed in range(REPLICATES // 2):
+    sampler = hx.NUTS(warmup=200, draws=500, chains=2)
+    for seed in range(REPLICATES):
         rng = np.random.default_rng(seed)
         mu = rng.normal(0, 2)
         y = mu + 0.7 * rng.normal(size=(8, 1)) + 0.5 * rng.normal(size=(8, 3))

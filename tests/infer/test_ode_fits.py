@@ -196,7 +196,7 @@ def test_a_fit_by_ode_predicts_simulates_and_plots(responses, tmp_path):
     np.testing.assert_allclose(loaded.ofv, fit.ofv, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.study
 def test_a_turnover_model_converges():
     """Five random effects, two endpoints: the optimum of a finer grid."""
     pop = turnover.simulated()

@@ -31,11 +31,14 @@ def points(size, count=60):
     return 2.0 * jax.random.normal(jax.random.key(0), (count, size))
 
 
+TIERS = {("spline", 2): [], ("affine", 1): [], ("spline", 1): pytest.mark.slow, ("sinh", 5): pytest.mark.slow}
+
+
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
         # The others take their time to compile.
-        pytest.param(kind, size, marks=[] if (kind, size) in [("spline", 2), ("affine", 1)] else pytest.mark.slow)
+        pytest.param(kind, size, marks=TIERS.get((kind, size), pytest.mark.slow if size == 2 else pytest.mark.study))
         for kind in KINDS
         for size in (1, 2, 5)
     ],
