@@ -179,8 +179,7 @@ def augment(
     split = Split.of(fit.rows, folds, held_out, patience, seed)
 
     def learn(context: Context | None) -> Choice:
-        known = None if context is None else context(pop)
-        return choose(candidates, dataclasses.replace(drawn, context=known), split, penalties, steps)
+        return choose(candidates, dataclasses.replace(drawn, context=_known(context, pop)), split, penalties, steps)
 
     choice, context, importance = _selected(learn, pop, context, select, seed)
     _tell(choice)
@@ -232,9 +231,14 @@ def _placed(build: Build, context: Context | None, outer: list[Any]) -> Callable
     """Return the distribution of a population's random effects: standardised ones, taken to where they belong."""
 
     def learned(pop: Population) -> dist.Distribution:
-        return dist.TransformedDistribution(build(None if context is None else context(pop)), outer)
+        return dist.TransformedDistribution(build(_known(context, pop)), outer)
 
     return learned
+
+
+def _known(context: Context | None, pop: Population) -> Any:
+    """Return what is known of each subject, (subject, 1, k), or None."""
+    return None if context is None else context(pop)
 
 
 def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subjects: int) -> None:

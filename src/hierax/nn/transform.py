@@ -17,8 +17,7 @@ class NeuralTransform(Transform):
     ----------
     module : flax module
         Called as ``module(x, context, inverse=False)``, it returns mapped points (..., d) and log determinants (...) of
-        the map it made, forward or inverse:
-        :class:`hierax.nn.Stack`, or one of your own.
+        the map it made, forward or inverse: :class:`hierax.nn.Stack`, or one of your own.
     weights : pytree
         The module's parameters.
     context : array, (..., k), optional
