@@ -23,6 +23,7 @@ from hierax.infer.mstep import gradient_and_hessian, minimise_by_newton, newton_
 from hierax.infer.procedure import Procedure
 from hierax.infer.roles import Roles
 from hierax.program.density import Program
+from hierax.program.parameters import is_weight
 
 # Past this many, the parameters without a closed form go by the optimiser instead of Newton steps.
 NEWTON_UP_TO = 24
@@ -226,6 +227,7 @@ class Iteration:
         self.share = jnp.ones(())
         self.optimised = by_optimiser(roles)
         self.rest = roles.rest & ~self.optimised
+        self.networks = {name for name, site in program.sites.population.items() if is_weight(program, site)}
 
     def __call__(self, state: State, now: Schedule) -> tuple[State, Trace]:
         """Return the state after the iteration, and what it shows."""
@@ -334,9 +336,17 @@ class Iteration:
         missing = jnp.maximum(goal - jnp.where(keep, diagonal, 0.0).sum(0), 0.0) / jnp.sum(self.real)
         return second + jnp.diag(missing)
 
-    def _loss(self, flat: Array, eta: Array, held: dict[str, Array], prior_alone: bool = False) -> Array:
-        """Return −log joint density (or of the random effects alone), the mean over chains, and the penalty."""
+    def _loss(
+        self, flat: Array, eta: Array, held: dict[str, Array], prior_alone: bool = False, still: Array | None = None
+    ) -> Array:
+        """Return −log joint density (or of the random effects alone), the mean over chains, and the penalty.
+
+        Weights are those of ``still`` where it is given, so that no derivative goes through networks for nothing.
+        """
         params = self.params_of(flat)
+        if still is not None:
+            kept = self.params_of(still)
+            params = {name: kept[name] if name in self.networks else value for name, value in params.items()}
 
         def joint_of(eta: Vectors, held: dict[str, Array]) -> Array:
             return self.program.log_joint_of_values(self.pop, params, eta, held, prior_alone=prior_alone)
@@ -351,7 +361,7 @@ class Iteration:
             return state
 
         def loss(values: Array) -> Array:
-            return self._loss(state.flat.at[index].set(values), state.chains.eta, held)
+            return self._loss(state.flat.at[index].set(values), state.chains.eta, held, still=state.flat)
 
         gradient, hessian = gradient_and_hessian(loss, state.flat[index])
         good = jnp.isfinite(gradient).all() & jnp.isfinite(hessian).all()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import flax.linen as linen
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,30 +13,39 @@ from jaxtyping import Array, Float
 from hierax.nn import spline
 from hierax.nn.masked import Autoregressive, Conditioner
 
-# Scales of an affine layer stay between the inverse of this power of e and the power itself: a stack multiplies them,
-# and what it does to a point far from all data should stay within reason.
-_STRETCH = 3.0
+# Limits of a coordinate's log scale, and of its skew and log tail. A stack multiplies scales, and what it does to a
+# point far from all data should stay within reason; nor should a layer make tails much heavier or lighter.
+_STRETCH, _BENT = 3.0, 0.5
+# Slopes that are multiplied before a logarithm is taken.
+_AT_ONCE = 8
 
 Mapped = tuple[Float[Array, "... size"], Float[Array, "..."]]
 
 
-def _stretch(raw: Array) -> Array:
-    return _STRETCH * jnp.tanh(raw / _STRETCH)
+def _limited(raw: Array, limit: float) -> Array:
+    """Return a number between -limit and limit: the same, near 0."""
+    return limit * jnp.tanh(raw / limit)
 
 
-def _limited(raw: Array) -> Array:
-    """Return a number between -1/2 and 1/2, so that no layer makes tails much heavier or lighter."""
-    return 0.5 * jnp.tanh(2.0 * raw)
+def sinh_arcsinh(skew: Array, log_tail: Array, z: Array) -> tuple[Array, Array, Array]:
+    """Return sinh(skew + e^log_tail·arcsinh z), and its slope as a log and a factor: the identity at 0, 0.
 
-
-def sinh_arcsinh(skew: Array, log_tail: Array, z: Array) -> tuple[Array, Array]:
-    """Return sinh(skew + e^log_tail·arcsinh z) and log slopes: Jones & Pewsey (2009); the identity at 0, 0."""
-    # One exponential and two logarithms in all: library functions of the same would take three times as many.
+    Jones & Pewsey (2009).
+    """
+    # One exponential and one logarithm in all: library functions of the same would take three times as many.
     root, sign = jnp.sqrt(1.0 + z**2), jnp.where(z < 0, -1.0, 1.0)
     inner = skew + jnp.exp(log_tail) * sign * jnp.log(sign * z + root)
     up = jnp.exp(inner)
     down = 1.0 / up
-    return 0.5 * (up - down), log_tail + jnp.log(0.5 * (up + down) / root)
+    return 0.5 * (up - down), log_tail, 0.5 * (up + down) / root
+
+
+class _Moved(NamedTuple):
+    """Coordinates moved, and the slopes there: logs, and factors whose logs are taken once for all coordinates."""
+
+    value: Array
+    log_slope: Array
+    factor: Array | None
 
 
 class _Elementwise:
@@ -45,32 +58,55 @@ class _Elementwise:
     def numbers(self) -> int:
         return 2 + {"affine": 0, "sinh": 2, "spline": spline.parameters(self.bins)}[self.kind]
 
-    def forward(self, raw: Array, z: Array) -> tuple[Array, Array]:
-        shift, log_scale = raw[..., 0], _stretch(raw[..., 1])
-        z, log_slope = self._bend(raw[..., 2:], z)
-        return z * jnp.exp(log_scale) + shift, log_scale + log_slope
+    def forward(self, raw: Array, z: Array) -> _Moved:
+        shift, log_scale, bend = self._settings(raw)
+        bent, log_slope, factor = self._bend(bend, z)
+        return _Moved(bent * jnp.exp(log_scale) + shift, log_scale + log_slope, factor)
 
-    def inverse(self, raw: Array, x: Array) -> tuple[Array, Array]:
-        shift, log_scale = raw[..., 0], _stretch(raw[..., 1])
-        z = (x - shift) * jnp.exp(-log_scale)
-        z, log_slope = self._straighten(raw[..., 2:], z)
-        return z, log_slope - log_scale
+    def inverse(self, raw: Array, x: Array) -> _Moved:
+        shift, log_scale, bend = self._settings(raw)
+        z, log_slope, factor = self._straighten(bend, (x - shift) * jnp.exp(-log_scale))
+        return _Moved(z, log_slope - log_scale, factor)
 
-    def _bend(self, raw: Array, z: Array) -> tuple[Array, Array]:
+    def _settings(self, raw: Array) -> tuple[Array, Array, list[Array]]:
+        """Return shift, log scale, and the numbers of the bend."""
+        bend = [_limited(raw[..., 2 + k], _BENT) for k in range(2)] if self.kind == "sinh" else [raw[..., 2:]]
+        return raw[..., 0], _limited(raw[..., 1], _STRETCH), bend
+
+    def _bend(self, bend: list[Array], z: Array) -> _Moved:
         if self.kind == "spline":
-            return spline.forward(spline.knots(raw, self.bound), z)
+            return _Moved(*spline.forward(spline.knots(bend[0], self.bound), z), None)
         if self.kind == "sinh":
-            return sinh_arcsinh(_limited(raw[..., 0]), _limited(raw[..., 1]), z)
-        return z, jnp.zeros_like(z)
+            return _Moved(*sinh_arcsinh(*bend, z))
+        return _Moved(z, jnp.zeros_like(z), None)
 
-    def _straighten(self, raw: Array, x: Array) -> tuple[Array, Array]:
+    def _straighten(self, bend: list[Array], x: Array) -> _Moved:
         if self.kind == "spline":
-            return spline.inverse(spline.knots(raw, self.bound), x)
+            return _Moved(*spline.inverse(spline.knots(bend[0], self.bound), x), None)
         if self.kind == "sinh":
             # The inverse is a map of the same family.
-            skew, log_tail = _limited(raw[..., 0]), _limited(raw[..., 1])
-            return sinh_arcsinh(-skew * jnp.exp(-log_tail), -log_tail, x)
-        return x, jnp.zeros_like(x)
+            skew, log_tail = bend
+            return _Moved(*sinh_arcsinh(-skew * jnp.exp(-log_tail), -log_tail, x))
+        return _Moved(x, jnp.zeros_like(x), None)
+
+
+def _log_det(moved: Sequence[_Moved]) -> Array:
+    """Return the log determinant of coordinates that are moved one by one."""
+    total = functools.reduce(jnp.add, [one.log_slope for one in moved])
+    factors = [one.factor for one in moved if one.factor is not None]
+    # The product of so few stays far from overflow, and one logarithm is taken instead of one a coordinate.
+    for few in (factors[k : k + _AT_ONCE] for k in range(0, len(factors), _AT_ONCE)):
+        total = total + jnp.log(functools.reduce(jnp.multiply, few))
+    return total
+
+
+def _split(moved: _Moved) -> list[_Moved]:
+    """Return the coordinates, the last axis of each array, one by one."""
+    factor = moved.factor
+    return [
+        _Moved(moved.value[..., k], moved.log_slope[..., k], None if factor is None else factor[..., k])
+        for k in range(moved.value.shape[-1])
+    ]
 
 
 class _Layer(linen.Module):
@@ -100,17 +136,16 @@ class AutoregressiveLayer(_Layer):
         element = self.element
         network = Autoregressive(self.size, element.numbers, self.width, self.depth)
         if not inverse:
-            out, slopes = element.forward(network(x, context), x)
-            return out, slopes.sum(-1)
-        slopes = []
+            moved = element.forward(network(x, context), x)
+            return moved.value, _log_det(_split(moved))
+        seen = []
 
         def coordinate(k: int, raw: Array) -> Array:
-            value, slope = element.inverse(raw, x[..., k])
-            slopes.append(slope)
-            return value
+            seen.append(element.inverse(raw, x[..., k]))
+            return seen[-1].value
 
-        z = network.unrolled(coordinate, x.shape[:-1], context)
-        return z, sum(slopes[1:], slopes[0])
+        z = network.unrolled(coordinate, context)
+        return z, _log_det(seen)
 
 
 class CouplingLayer(_Layer):
@@ -123,8 +158,8 @@ class CouplingLayer(_Layer):
         # With one coordinate nothing is kept, and a constant stands for it.
         known = x[..., :kept] if kept else jnp.ones_like(x[..., :1])
         raw = Conditioner(self.size - kept, element.numbers, self.width, self.depth)(known, context)
-        out, slopes = (element.inverse if inverse else element.forward)(raw, x[..., kept:])
-        return jnp.concatenate([x[..., :kept], out], axis=-1), slopes.sum(-1)
+        moved = (element.inverse if inverse else element.forward)(raw, x[..., kept:])
+        return jnp.concatenate([x[..., :kept], moved.value], axis=-1), _log_det(_split(moved))
 
 
 class LinearLayer(linen.Module):
@@ -137,7 +172,7 @@ class LinearLayer(linen.Module):
         """Return the mapped points and log determinants."""
         zeros, shape = linen.initializers.zeros, (self.size, self.size)
         lower = jnp.tril(self.param("lower", zeros, shape), -1) + jnp.eye(self.size)
-        log_diagonal = _stretch(self.param("log_diagonal", zeros, (self.size,)))
+        log_diagonal = _limited(self.param("log_diagonal", zeros, (self.size,)), _STRETCH)
         upper = jnp.triu(self.param("upper", zeros, shape), 1) + jnp.diag(jnp.exp(log_diagonal))
         matrix = jnp.linalg.inv(lower @ upper) if inverse else lower @ upper
         log_det = jnp.full(x.shape[:-1], log_diagonal.sum())

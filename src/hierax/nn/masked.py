@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +32,6 @@ class _MaskedDense(linen.Module):
 
     def __call__(self, x: Array) -> Array:
         return x @ (self.kernel * np.array(self.mask, float)) + self.bias
-
-    def part(self, x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
-        """Return some outputs of some inputs, none of whose connections is cut."""
-        return x @ self.kernel[np.ix_(rows, columns)] + self.bias[columns]
 
 
 def _mask(before: np.ndarray, after: np.ndarray, *, strict: bool) -> tuple[tuple[bool, ...], ...]:
@@ -75,28 +72,44 @@ class Autoregressive(linen.Module):
         return out.reshape(*out.shape[:-1], self.size, self.outputs)
 
     def unrolled(
-        self, coordinate: Callable[[int, Array], Array], batch: tuple[int, ...], context: Array | None = None
+        self, coordinate: Callable[[int, Array], Array], context: Array | None = None
     ) -> Float[Array, "... size"]:
         """Return the inputs whose k-th is ``coordinate(k, outputs of k)``: those before it decide.
 
-        Every unit is computed once, as soon as the inputs that it sees are known.
+        Every unit is computed once, as soon as the inputs that it sees are known, and passed on at once to all that see
+        it. What no input decides has no batch axes, and costs next to nothing.
         """
-        fed = None if context is None else self.context(context)
-        values, units = jnp.zeros((*batch, 0)), [jnp.zeros((*batch, 0)) for _ in self.inner]
-        ready = np.arange(0)
+        order = np.argsort(self.degrees, kind="stable")
+        ends = np.cumsum(np.bincount(self.degrees, minlength=self.size))[:-1]
+        sums = [_Sums(layer.bias[order], ends) for layer in self.inner]
+        outputs = _Sums(self.last.bias, self.outputs * np.arange(1, self.size))
+        if context is not None:
+            sums[0].add(0, self.context(context)[..., order])
+        kernels = [layer.kernel[order] for layer in (*self.inner[1:], self.last)]
+        kernels = [kernel[:, order] for kernel in kernels[:-1]] + kernels[-1:]
+        first, values = self.inner[0].kernel[:, order], []
         for k in range(self.size):
-            new = np.flatnonzero(self.degrees == k)
-            ready = np.concatenate([ready, new])
-            seen, rows = values, np.arange(k)
-            for index, layer in enumerate(self.inner):
-                h = layer.part(seen, rows, new)
-                if fed is not None and index == 0:
-                    h = h + fed[..., new]
-                units[index] = jnp.concatenate([units[index], jax.nn.squareplus(h)], axis=-1)
-                seen, rows = units[index], ready
-            out = self.last.part(seen, rows, np.arange(k * self.outputs, (k + 1) * self.outputs))
-            values = jnp.concatenate([values, coordinate(k, out)[..., None]], axis=-1)
-        return values
+            for layer, after, kernel in zip(sums, [*sums[1:], outputs], kernels, strict=True):
+                units = jax.nn.squareplus(layer.parts[k])
+                after.add(k, units @ kernel[layer.edges[k] : layer.edges[k + 1], after.edges[k] :])
+            values.append(coordinate(k, outputs.parts[k]))
+            if k + 1 < self.size:
+                sums[0].add(k + 1, values[k][..., None] * first[k, sums[0].edges[k + 1] :])
+        return jnp.stack(values, axis=-1)
+
+
+class _Sums:
+    """What a layer's units add up, by degree; parts that all subjects share have no batch axes."""
+
+    def __init__(self, bias: Array, ends: np.ndarray):
+        self.edges = [0, *map(int, ends), len(bias)]
+        self.parts = [bias[a:b] for a, b in itertools.pairwise(self.edges)]
+
+    def add(self, degree: int, terms: Array) -> None:
+        """Add terms to the units of a degree and above."""
+        for k in range(degree, len(self.parts)):
+            begin, end = (edge - self.edges[degree] for edge in self.edges[k : k + 2])
+            self.parts[k] = self.parts[k] + terms[..., begin:end]
 
 
 class Conditioner(linen.Module):
