@@ -20,7 +20,8 @@ from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import cached
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles, weights_are_aloof
-from hierax.infer.saem import SAEM, Schedule, State, block, start
+from hierax.infer.saem import SAEM, block, start
+from hierax.infer.saem_state import Schedule, State
 from hierax.infer.schedule import Phases
 from hierax.infer.session import Session
 from hierax.program.density import Program

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from hierax.data.population import Population
 from hierax.infer.importance import log_normal, proposal_factor
 from hierax.infer.kernels import Landscape
-from hierax.infer.saem import SAEM, Iteration, Schedule, State, Trace
+from hierax.infer.saem import SAEM, Iteration
+from hierax.infer.saem_state import Schedule, State, Trace
 
 
 @dataclasses.dataclass(frozen=True)

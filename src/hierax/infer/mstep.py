@@ -45,6 +45,12 @@ def _lower(root: Blocks) -> Blocks:
     return jnp.linalg.cholesky(jnp.einsum("nij,nkj->nik", root, root))
 
 
+def one_subject(pop: Population) -> Population:
+    """Return the first real subject of a population, inside traced code."""
+    first = jnp.argmax(jnp.asarray(pop.subject_mask))[None]
+    return pop[first]
+
+
 def prior_loss(
     program: Program, pop: Population, params_of: Callable[[Array], Any], flat: Array, first: Vectors, second: Blocks
 ) -> Array:

@@ -25,6 +25,8 @@ from hierax.program.parameters import Layout
 # Points beyond the number of unknowns to solve for a shift, and to verify it at.
 _SPARE, _VERIFY = 3, 3
 _TOLERANCE = 1e-6
+# Past this many, the parameters without a closed form go by the optimiser instead of Newton steps.
+_NEWTON_UP_TO = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Roles:
     design: Float[np.ndarray, "shift subject coordinate"]
     common: bool
     aloof: bool = False
+
+    @property
+    def optimised(self) -> Bool[np.ndarray, " parameter"]:
+        """Which entries go by the optimiser: weights, and all without closed form where there are many."""
+        rest = self.rest & ~self.weights
+        return self.weights | rest if rest.sum() > _NEWTON_UP_TO else self.weights
 
 
 def find_roles(program: Program, pop: Population, layout: Layout, flat: np.ndarray, free: np.ndarray) -> Roles:

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.clipping import cut_outliers
 from hierax.infer.estimator import Estimator
-from hierax.infer.kernels import Chains, Kernels, Landscape, begin, landscape, sweep
+from hierax.infer.kernels import Kernels, Landscape, begin, landscape, sweep
 from hierax.infer.laplace import Laplace
-from hierax.infer.mstep import gradient_and_hessian, minimise_by_newton, newton_step, prior_loss, shifted, solve_shift
+from hierax.infer.mstep import (
+    gradient_and_hessian,
+    minimise_by_newton,
+    newton_step,
+    one_subject,
+    prior_loss,
+    shifted,
+    solve_shift,
+)
 from hierax.infer.procedure import Procedure
 from hierax.infer.roles import Roles
+from hierax.infer.saem_state import Schedule, State, Trace
 from hierax.program.density import Program
 from hierax.program.parameters import is_weight
-
-# Past this many, the parameters without a closed form go by the optimiser instead of Newton steps.
-NEWTON_UP_TO = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,59 +123,10 @@ class SAEM(Procedure):
         return self.chains or max(1, -(-400 // max(len(pop), 1)))
 
 
-class State(NamedTuple):
-    """Where a run of SAEM stands: everything that its next iteration depends on.
-
-    Attributes
-    ----------
-    flat : array, (parameter,)
-        Population parameters, unconstrained.
-    chains : Chains
-    first, second : arrays, (subject, coordinate[, coordinate])
-        Averaged moments of φ = η + Aθ.
-    centre, square : arrays, (subject, coordinate[, coordinate])
-        Averaged moments of η, for the chains' steps.
-    hessian : array, (rest, rest)
-        Averaged Hessian of −log joint density in the parameters without closed form.
-    optimiser : pytree
-        State of the optimiser of weights.
-    key : PRNG key data
-    """
-
-    flat: Float[Array, " parameter"]
-    chains: Chains
-    first: Vectors
-    second: Blocks
-    centre: Vectors
-    square: Blocks
-    hessian: Array
-    optimiser: Any
-    key: Any
-
-
-class Schedule(NamedTuple):
-    """What each iteration of a block does: all arrays of one length."""
-
-    active: Any
-    step: Any
-    gain: Any
-    annealing: Any
-    longest: Any
-
-
-class Trace(NamedTuple):
-    """What each iteration shows."""
-
-    flat: Float[Array, "iteration parameter"]
-    complete: Float[Array, " iteration"]
-    accepted: Float[Array, "iteration kind"]
-
-
 def start(saem: SAEM, roles: Roles, flat: Array, eta: Vectors, chains: int, key: Any) -> State:
     """Return the state before the first iteration, chains at ``eta``."""
     n, d = eta.shape
-    rest = int((roles.rest & ~by_optimiser(roles)).sum())
-    weights = int(by_optimiser(roles).sum())
+    rest, weights = int((roles.rest & ~roles.optimised).sum()), int(roles.optimised.sum())
     optimiser = optimiser_of(saem).init(jnp.zeros(weights)) if weights else ()
     zero, blocks = jnp.zeros((n, d)), jnp.zeros((n, d, d))
     spread = begin(jnp.broadcast_to(eta, (chains, n, d)))
@@ -184,12 +141,6 @@ def start(saem: SAEM, roles: Roles, flat: Array, eta: Vectors, chains: int, key:
         optimiser,
         jax.random.key_data(key),
     )
-
-
-def by_optimiser(roles: Roles) -> np.ndarray:
-    """Return which entries go by the optimiser: weights, and all without closed form where there are many."""
-    rest = roles.rest & ~roles.weights
-    return roles.weights | rest if rest.sum() > NEWTON_UP_TO else roles.weights
 
 
 def optimiser_of(saem: SAEM) -> optax.GradientTransformation:
@@ -225,7 +176,7 @@ class Iteration:
         self.penalty, self.pop, self.design = penalty, pop, design
         self.real = jnp.asarray(pop.subject_mask)
         self.share = jnp.ones(())
-        self.optimised = by_optimiser(roles)
+        self.optimised = roles.optimised
         self.rest = roles.rest & ~self.optimised
         self.networks = {name for name, site in program.sites.population.items() if is_weight(program, site)}
 
@@ -392,9 +343,3 @@ class Iteration:
         values, inner = jax.tree.map(lambda new, old: jnp.where(now.step > 0, new, old), moved, start)
         flat = state.flat.at[index].set(values)
         return state._replace(flat=flat, optimiser=inner)
-
-
-def one_subject(pop: Population) -> Population:
-    """Return the first real subject of a population, inside traced code."""
-    first = jnp.argmax(jnp.asarray(pop.subject_mask))[None]
-    return pop[first]

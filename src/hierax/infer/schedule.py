@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hierax.infer.saem import SAEM, Schedule
+from hierax.infer.saem import SAEM
+from hierax.infer.saem_state import Schedule
 
 # Iterations that are compiled and run together; between two blocks progress is shown and the phases judged.
 BLOCK = 25

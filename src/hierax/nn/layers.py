@@ -77,7 +77,7 @@ class _Elementwise:
         if self.kind == "spline":
             return _Moved(*spline.forward(spline.knots(bend[0], self.bound), z), None)
         if self.kind == "sinh":
-            return _Moved(*sinh_arcsinh(*bend, z))
+            return _Moved(*sinh_arcsinh(bend[0], bend[1], z))
         return _Moved(z, jnp.zeros_like(z), None)
 
     def _straighten(self, bend: list[Array], x: Array) -> _Moved:
