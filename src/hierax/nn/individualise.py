@@ -68,6 +68,14 @@ def individualise(
     -------
     Individual
         Call it with inputs by subject; in a vector field, pass its ``eta`` in ``args`` and use its ``at``.
+
+    Notes
+    -----
+    Try random effects as further inputs of the network first. On a simulated indirect response (60 subjects, FOCE, same
+    penalty) two of them reached a log likelihood of 1748, and of 2812 on 100 other subjects, in 9 minutes; a last layer
+    of each subject's own (7 random effects) 1715 and 2755 in 55 minutes; two directions 1729 and 2719 in 24 minutes,
+    with importance weights that cannot be trusted. By VI alone (3000 steps) the last layer did better than the inputs,
+    2747 and 2717: its random effects act linearly.
     """
     plain = flax_module(name, module, input_shape=input_shape)
     weights = plain.args[0]
