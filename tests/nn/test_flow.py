@@ -7,7 +7,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from helpers import prepared
-from numpyro.distributions.flows import InverseAutoregressiveTransform
+from numpyro.distributions.flows import BlockNeuralAutoregressiveTransform, InverseAutoregressiveTransform
+from numpyro.nn import AutoregressiveNN, BlockNeuralAutoregressiveNN
 from zoo import POSITIVE
 
 import hierax as hx
@@ -217,6 +218,38 @@ def test_a_conditional_flow_is_fitted(theo_pop):
     assert climbed.ofv < start.ofv - 1
     weights = fit.params["flow$params"]
     assert set(weights) == {"layer_0", "layer_1"}
+
+
+def numpyros_own(kind):
+    """A flow of NumPyro's, whose weights are lists of pairs."""
+
+    def prior(pop):
+        if kind == "iaf":
+            network = numpyro.module("net", AutoregressiveNN(3, [8]), (3,))
+            transform = InverseAutoregressiveTransform(network)
+        else:
+            network = numpyro.module("net", BlockNeuralAutoregressiveNN(3, [5]), (3,))
+            transform = BlockNeuralAutoregressiveTransform(network)
+        return dist.TransformedDistribution(dist.Normal(jnp.zeros(3), SDS).to_event(1), transform)
+
+    return prior
+
+
+@pytest.mark.slow
+def test_a_flow_of_numpyro_is_fitted(theo_pop):
+    model = theophylline_by(numpyros_own("iaf"))
+    start = hx.evaluate(model, theo_pop, None, hx.FOCE())
+    method = hx.SAEM(exploratory=40, smoothing=20, automatic=False, objective=hx.FOCE())
+    fit = hx.fit(model, theo_pop, method, progress=False)
+    assert fit.ofv < start.ofv - 1
+    # Weights are part of the fit: lists, as NumPyro keeps them.
+    assert isinstance(fit.params["net$params"], list)
+    assert "ka" in fit.summary().index
+
+
+def test_saem_needs_a_flows_inverse(theo_pop):
+    with pytest.raises(hx.EstimatorError, match=r"the one of \['eta'\] has no inverse.*NumPyro's IAF"):
+        hx.fit(theophylline_by(numpyros_own("block")), theo_pop, hx.SAEM(), progress=False)
 
 
 def test_slips_are_named(theo_pop):

@@ -28,6 +28,7 @@ from hierax.infer.two_stage import Build, Draws
 from hierax.nn.flow import flow
 from hierax.nn.masked import INNER
 from hierax.nn.penalties import l2
+from hierax.program.sites import is_tree
 from hierax.program.swap import outer_transforms, swappable, swapped
 from hierax.program.trace import Model
 from hierax.results.conditional import padded_draws
@@ -188,7 +189,7 @@ def augment(
     learned = _placed(choice.learner.build, context, [affine, *outer])
     model, new = swapped(program.model, effect.name, learned), choice.learner.params(trained.flat)
     params, redundant, others = {**fit.params, **new}, _redundant(fit), list(fit.params)
-    priors = {key: l2(choice.strength, without=INNER) for key, value in new.items() if isinstance(value, dict)}
+    priors = {key: l2(choice.strength, without=INNER) for key, value in new.items() if is_tree(value)}
     if refit is None:
         done = _evaluated(fit, model, params)
     else:

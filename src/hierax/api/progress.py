@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from hierax.program.sites import is_tree
+
 
 class Progress:
     """Shows evaluation, OFV, standardised gradient and time while a search runs."""
@@ -19,7 +21,7 @@ class Progress:
 
     def begin(self, params: Mapping[str, Any]) -> None:
         """Show the start values of all parameters but networks."""
-        shown = {name: value for name, value in params.items() if not isinstance(value, dict)}
+        shown = {name: value for name, value in params.items() if not is_tree(value)}
         text = ", ".join(f"{name} {np.array2string(value, precision=4, threshold=9)}" for name, value in shown.items())
         if not self.bar.disable:
             self.bar.write(f"{self.label} starts at {text}")

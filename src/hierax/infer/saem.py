@@ -109,9 +109,14 @@ class SAEM(Procedure):
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
         """Say why SAEM cannot treat a program; empty where it can."""
-        if program.sites.effects:
-            return []
-        return ["SAEM simulates random effects, but the program has none. Use NaivePooled(), or add random effects."]
+        if not program.sites.effects:
+            return [
+                "SAEM simulates random effects, but the program has none. Use NaivePooled(), or add random effects."
+            ]
+        if program.flows and not program.invertible(pop):
+            without = f"the one of {list(program.flows)} has no inverse to find their coordinates by"
+            return [f"SAEM trains a flow by values, but {without}. Use hx.flow or NumPyro's IAF, or fit by VI()."]
+        return []
 
     @property
     def iteration(self) -> type[Iteration]:

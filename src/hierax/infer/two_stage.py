@@ -23,6 +23,7 @@ from numpyro.distributions.transforms import biject_to
 
 from hierax.errors import ModelError
 from hierax.nn.masked import INNER
+from hierax.program.sites import is_tree
 from hierax.program.trace import RUNNING, cast_weights
 
 Build = Callable[[Any], dist.Distribution]
@@ -92,7 +93,7 @@ class Learner:
         self._transforms = {
             name: biject_to(site["kwargs"].get("constraint", dist.constraints.real))
             for name, site in sites.items()
-            if not isinstance(site["value"], dict)
+            if not is_tree(site["value"])
         }
         values = {name: site["value"] for name, site in sites.items()}
         free = {name: self._transforms[name].inv(v) if name in self._transforms else v for name, v in values.items()}

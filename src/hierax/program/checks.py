@@ -13,6 +13,7 @@ from hierax.data.population import Population
 from hierax.errors import HieraxWarning, ModelError
 from hierax.program.density import Program
 from hierax.program.independence import check_independence
+from hierax.program.sites import is_tree
 
 Check = Callable[[Program, Population], Iterator[str]]
 # An array of this many numbers inside a model is data: it should travel in the population.
@@ -57,7 +58,7 @@ def _no_subject_params(program: Program, pop: Population) -> Iterator[str]:
                 f"state would leak between the runs. Use a module without mutable state."
             )
         inside = msg["type"] == "param" and program.plate in _frames(msg)
-        shape = np.shape(msg["value"]) if inside and not isinstance(msg["value"], dict) else ()
+        shape = np.shape(msg["value"]) if inside and not is_tree(msg["value"]) else ()
         if inside and shape and shape[0] == pop.n_subjects:
             yield (
                 f"param '{name}' of shape {shape} has one entry a subject, because it stands in plate "

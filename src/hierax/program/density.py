@@ -151,6 +151,19 @@ class Program:
         parts = [site.flatten(run.z[name]) for name, site in self.sites.effects.items()]
         return jnp.concatenate(parts, axis=-1), self._log_det(run, pop)
 
+    def invertible(self, pop: Population) -> bool:
+        """Whether all flows have an inverse, so that their values can be held; block neural ones have none."""
+
+        def there_and_back(eta: Effects) -> Effects:
+            params = self.start()
+            return self.carried(pop, params, eta, self.behind_flows(pop, params, eta))[0]
+
+        try:
+            jax.eval_shape(there_and_back, jnp.zeros((pop.n_subjects, len(self.effect_names))))
+        except NotImplementedError:
+            return False
+        return True
+
     def _log_det(self, run: Run, pop: Population) -> Float[Array, " subject"]:
         """Return log |d value/dη| of the random effects whose values were held."""
         total = jnp.zeros(pop.n_subjects)

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from hierax.data.population import Population
 from hierax.program.density import Program
 from hierax.program.parameters import Layout, is_weight
-from hierax.program.sites import PopulationSite, constraint_name
+from hierax.program.sites import PopulationSite, constraint_name, is_tree
 
 UsePriors = Literal["auto"] | bool
 # Stands for the prior that the program itself states at a site; it may depend on other sites, so it is read from a run.
@@ -81,11 +81,11 @@ def _expanded(site: PopulationSite, prior: Any) -> Any:
 
 def _pairs(name: str, prior: Any, value: Any) -> list[tuple[Any, Any]]:
     """Return (distribution, tensor) for every tensor of a site."""
-    if not isinstance(value, dict):
+    if not is_tree(value):
         return [(prior, value)]
     pairs = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
-        dotted = ".".join(str(getattr(key, "key", key)) for key in path)
+        dotted = ".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
         fn: Any = prior
         if isinstance(prior, dict):
             fn = prior.get(dotted)

@@ -165,7 +165,7 @@ def _population_site(name: str, msg: dict[str, Any], start: Any, constraint: Any
         prior, kind = msg["fn"], "sample"
     else:
         prior = None
-        kind = "weights" if isinstance(msg["value"], dict | list) else "param"
+        kind = "weights" if is_tree(msg["value"]) else "param"
     return PopulationSite(
         name=name,
         kind=kind,
@@ -221,3 +221,8 @@ def _describe(fn: Any) -> str:
     ):
         fn = fn.base_dist
     return type(fn).__name__
+
+
+def is_tree(value: Any) -> bool:
+    """Whether a parameter holds several arrays: flax keeps weights in a dict, NumPyro's own networks in lists."""
+    return isinstance(value, dict | list | tuple)
