@@ -86,6 +86,10 @@ def test_held_out_subjects_are_as_likely_as_under_the_true_structure(training, t
 
 
 def test_predictions_cover_held_out_observations(training, test_set):
+    """A hundred subjects do not say coverage to three points either: the truth itself covers 92.9 % of this test set.
+
+    When last run the network covered 90.0, 96.7 and 95.1 %, the true structure 90.3, 96.2 and 94.7 %.
+    """
     _, fits, _ = training
     pop, shares = test_set[0], {}
     for name in ("network", "hill"):
