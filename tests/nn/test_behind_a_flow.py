@@ -11,6 +11,7 @@ from zoo import POSITIVE
 import hierax as hx
 
 SUBJECTS, TIMES, SIGMA = 8, np.array([0.0, 1.0, 2.5]), 0.3
+SCALE = np.array([0.6, 0.4])
 # The weights of a flow, and the residual error, are as they were trained.
 FIXED = ["flow$params", "sigma"]
 
@@ -19,7 +20,7 @@ def lines(pop):
     """A line a subject, its intercept and slope behind a flow."""
     mu = numpyro.param("mu", 1.0)
     sigma = numpyro.param("sigma", SIGMA, constraint=POSITIVE)
-    flow = hx.flow("flow", 2, scale=np.array([0.6, 0.4]))
+    flow = hx.flow("flow", 2, scale=SCALE)
     with numpyro.plate("subject", pop.n_subjects, dim=-2):
         eta = numpyro.sample("eta", flow)
         hx.observe("y", dist.Normal(mu + eta[..., 0] + eta[..., 1] * pop.times, sigma), pop)
@@ -47,8 +48,7 @@ def by_grid(trained):
     line = jnp.linspace(-7.0, 7.0, 401)
     z = jnp.stack(jnp.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
     stack = hx.nn.Stack(2)
-    scale = np.array([0.6, 0.4])
-    eta = np.asarray(hx.NeuralTransform(stack, params["flow$params"])(z)) * scale
+    eta = np.asarray(hx.NeuralTransform(stack, params["flow$params"])(z)) * SCALE
     # Far enough from normal to be of interest.
     weights = np.exp(-0.5 * np.sum(np.asarray(z) ** 2, axis=-1))
     weights = weights / weights.sum()

@@ -109,7 +109,7 @@ def read_states(pop: Population, y0: Any) -> tuple[States, Float[Array, "state s
 
 def leaf_name(path: Any) -> str:
     """Return the name of a leaf: its keys, joined by dots."""
-    return _SEPARATOR.join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+    return jax.tree_util.keystr(path, simple=True, separator=_SEPARATOR)
 
 
 def _number(what: str, leaf: Any) -> Array:

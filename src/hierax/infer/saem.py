@@ -115,7 +115,9 @@ class SAEM(Procedure):
             ]
         if program.flows and not program.invertible(pop):
             without = f"the one of {list(program.flows)} has no inverse to find their coordinates by"
-            return [f"SAEM trains a flow by values, but {without}. Use hx.flow or NumPyro's IAF, or fit by VI()."]
+            return [
+                f"{self.label} trains a flow by values, but {without}. Use hx.flow or NumPyro's IAF, or fit by VI()."
+            ]
         return []
 
     @property

@@ -85,8 +85,7 @@ class Autoregressive(linen.Module):
         outputs = _Sums(self.last.bias, self.outputs * np.arange(1, self.size))
         if context is not None:
             sums[0].add(0, self.context(context)[..., order])
-        kernels = [layer.kernel[order] for layer in (*self.inner[1:], self.last)]
-        kernels = [kernel[:, order] for kernel in kernels[:-1]] + kernels[-1:]
+        kernels = [*(layer.kernel[order][:, order] for layer in self.inner[1:]), self.last.kernel[order]]
         first, values = self.inner[0].kernel[:, order], []
         for k in range(self.size):
             for layer, after, kernel in zip(sums, [*sums[1:], outputs], kernels, strict=True):

@@ -85,7 +85,7 @@ def _pairs(name: str, prior: Any, value: Any) -> list[tuple[Any, Any]]:
         return [(prior, value)]
     pairs = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
-        dotted = ".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
+        dotted = jax.tree_util.keystr(path, simple=True, separator=".")
         fn: Any = prior
         if isinstance(prior, dict):
             fn = prior.get(dotted)
