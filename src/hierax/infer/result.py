@@ -19,6 +19,13 @@ class Result(enum.IntEnum):
     no_steady_state = 8
     solver_not_linear = 9
     not_mixed = 10
+    did_not_move = 11
+    falling_to_boundary = 12
+    degenerate = 13
+    poor_guide = 14
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def meaning(self) -> str:
@@ -37,5 +44,9 @@ _MEANING = {
     Result.solver_non_finite: "the right-hand side of the ODE is not finite",
     Result.no_steady_state: "no steady state of the doses was found",
     Result.not_mixed: "the chains have not mixed",
+    Result.did_not_move: "a parameter never moved from its start, although the data depend on it",
+    Result.falling_to_boundary: "a variance is still falling towards 0, the end of its range",
+    Result.degenerate: "the likelihood has no maximum: it grows without bound as a scale goes to 0",
+    Result.poor_guide: "the guide is too far from the posterior to stand for it",
     Result.solver_not_linear: "the ODE is not linear, and its solver needs that",
 }
