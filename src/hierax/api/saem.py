@@ -15,15 +15,17 @@ from hierax.api.blocks import Blocks
 from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
+from hierax.infer.boundary import falling
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.held_out import HeldOut
-from hierax.infer.objective import cached
+from hierax.infer.objective import Evaluated, cached
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles, weights_are_aloof
 from hierax.infer.saem import SAEM, block, start
 from hierax.infer.saem_state import Schedule, State
 from hierax.infer.schedule import Phases
 from hierax.infer.session import Session
+from hierax.infer.verdict import left_out, stopped_by, subjects_without_density, unmoved
 from hierax.program.density import Program
 from hierax.program.priors import penalty
 from hierax.results.fit import Fit
@@ -60,6 +62,7 @@ class _Run(Blocks):
         self.rows: list[dict[str, Any]] = []
         self.flats = np.zeros((0, job.layout.size))
         self.compile_seconds = 0.0
+        self.trouble = ""
         self.function = self._compiled()
 
     def _compiled(self) -> Any:
@@ -113,13 +116,23 @@ class _Run(Blocks):
 
     @property
     def broken(self) -> bool:
-        """Whether a parameter is no number."""
-        return not np.isfinite(self.state.flat).all()
+        """Whether going on is of no use: a parameter is no number, or what the last block did was not finite."""
+        if not np.isfinite(self.state.flat).all():
+            self.trouble = "a parameter is no number"
+        return bool(self.trouble)
+
+    def _judge_block(self, before: Any, schedule: Schedule) -> None:
+        """Note what makes the last block useless."""
+        maximised = int((np.asarray(schedule.active) & (np.asarray(schedule.step) > 0)).sum())
+        lost = subjects_without_density(self.state.chains.log_density, self.session.pop.subject_mask)
+        skipped = np.asarray(self.state.skipped) - np.asarray(before)
+        rows = np.flatnonzero(np.asarray(self.session.pop.subject_mask))
+        self.trouble = stopped_by(skipped, maximised, lost[rows], self.session.pop.subject_ids)
 
     def advance(self, bar: Progress) -> None:
         """Run a block of iterations."""
         schedule = self.phases.next()
-        before, phase = time.perf_counter(), self.phases.phase
+        before, phase, skipped = time.perf_counter(), self.phases.phase, np.asarray(self.state.skipped)
         design = jnp.asarray(self.roles.design)
         state, trace = self.function(self.state, Schedule(*map(jnp.asarray, schedule)), design, self.session.pop)
         state, trace = jax.block_until_ready((state, trace))
@@ -127,6 +140,7 @@ class _Run(Blocks):
         if not self.rows:
             self.compile_seconds = seconds
         self.state = State(*state)
+        self._judge_block(skipped, schedule)
         active = np.asarray(schedule.active)
         flats = np.asarray(trace.flat)
         self.phases.take(schedule, flats)
@@ -185,9 +199,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     out = session.value(flat, np.asarray(state.centre))
     if session.grids is not None:
         session.look_around(flat, out)
-    why = result.meaning
-    if result is Result.converged:
-        why = HeldOut.WHY if watcher is not None and watcher.enough else "the phases are complete"
+    result, why = _verdict(run, result, flat, out)
     covariance = np.asarray(state.square - state.centre[:, :, None] * state.centre[:, None, :])
     fit = Fit(
         **evaluated_fields(session, flat, out),
@@ -210,6 +222,24 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     )
     fit.history = _history(run, fit.ofv)
     return fit
+
+
+def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tuple[Result, str]:
+    """Return how the run has ended, and why."""
+    job, watcher = run.job, run.watcher
+    if result is not Result.converged:
+        return result, run.trouble or result.meaning
+    stayed = unmoved(job.flat, flat, job.free & ~run.roles.weights, job.layout.names())
+    if stayed is not None:
+        return stayed
+    down = falling(run.session, flat, out, job.free & run.roles.prior)
+    if down:
+        return Result.falling_to_boundary, (
+            f"{Result.falling_to_boundary.meaning}: {', '.join(down)}. The likelihood is highest at 0, which iterations "
+            f"approach ever more slowly: leave out that random effect, or fit by FOCE or Laplace, which get there"
+        )
+    why = HeldOut.WHY if watcher is not None and watcher.enough else "the phases are complete"
+    return result, why + left_out(np.asarray(run.state.skipped), len(run.rows))
 
 
 def _history(run: _Run, ofv: float) -> pd.DataFrame:

@@ -90,7 +90,7 @@ class _Sampling(Iteration):
         effective = 1.0 / jnp.sum(weights**2, axis=0) / len(logs)
         root = program.prior_root(pop, params, anchor.eta)
         land = Landscape(program.reference(pop, params), root, factor)
-        state = state._replace(chains=state.chains._replace(eta=eta))
+        state = state._replace(chains=state.chains._replace(eta=eta, log_density=logs))
         state = self.maximise(state, land, weights, now)
         shares = jnp.zeros(4).at[0].set(jnp.mean(effective, where=self.real))
         return state, Trace(state.flat, total, shares)

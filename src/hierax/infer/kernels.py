@@ -112,7 +112,7 @@ def sweep(
         matrix = jnp.select([kind == _POPULATION, kind == _COMPONENT, kind == _BLOCK], [land.root, single, block], 0.0)
         origin = jnp.where(kind == _POPULATION, land.mean, chains.eta)
         trial = origin + jnp.einsum("nij,cnj->cni", matrix, xi)
-        density = jax.vmap(log_density)(trial)
+        density = _or_none(jax.vmap(log_density)(trial))
         ratio = density - chains.log_density
         fresh = prior(chains.eta) + 0.5 * jnp.sum(xi**2, axis=-1)
         ratio = ratio + jnp.where(kind == _POPULATION, fresh, 0.0)
@@ -138,6 +138,14 @@ def sweep(
     shares = tallies[:, 0] / jnp.maximum(tallies[:, 1], 1.0)
     chains = chains._replace(accepted=jnp.concatenate([shares, jnp.zeros(1)]))
     return _langevin(log_density, chains, land, gradient_key, kernels.gradient, gain) if kernels.gradient else chains
+
+
+def _or_none(density: Array) -> Array:
+    """Return log densities with −∞ where they are no number.
+
+    A chain that stands on such a place takes any proposal that has a density, and is counted as long as it finds none.
+    """
+    return jnp.where(jnp.isnan(density), -jnp.inf, density)
 
 
 def _noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -174,7 +182,8 @@ def _langevin(
         # A very long gradient would throw the chain out of where the model means anything.
         norm = jnp.linalg.norm(gradient, axis=-1, keepdims=True)
         shorter = jnp.where(norm > 0, jnp.minimum(1.0, 3.0 * jnp.sqrt(size) / jnp.where(norm > 0, norm, 1.0)), 1.0)
-        return value, jnp.where(jnp.isfinite(gradient), gradient * shorter, 0.0)
+        # Where there is no gradient the move is a random walk's, which needs none to be right.
+        return _or_none(value), jnp.where(jnp.isfinite(gradient), gradient * shorter, 0.0)
 
     def move(carry: Any, key: PRNGKeyArray) -> tuple[Any, Any]:
         chains, gradient = carry

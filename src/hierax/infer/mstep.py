@@ -94,12 +94,14 @@ def gradient_and_hessian(loss: Callable[[Array], Array], x: Array) -> tuple[Arra
 
 
 def newton_step(gradient: Array, hessian: Array, longest: Any = _LONGEST) -> Array:
-    """Return |H|⁻¹g, shortened to ``longest`` in every entry: H with the moduli of its eigenvalues."""
+    """Return |H|⁻¹g, shortened to ``longest`` in every entry: H with the moduli of its eigenvalues.
+
+    No number where gradient or Hessian are none: who takes the step counts that.
+    """
     spread = jnp.sqrt(jnp.abs(jnp.diagonal(hessian)))
     spread = jnp.where(spread > 0, spread, 1.0)
     values, vectors = jnp.linalg.eigh(hessian / spread[:, None] / spread[None, :])
     values = jnp.maximum(jnp.abs(values), 1e-4)
     step = vectors @ ((vectors.T @ (gradient / spread)) / values) / spread
     most = jnp.max(jnp.abs(step), initial=0.0)
-    step = step * jnp.where(most > longest, longest / jnp.where(most > 0, most, 1.0), 1.0)
-    return jnp.where(jnp.isfinite(step), step, 0.0)
+    return step * jnp.where(most > longest, longest / jnp.where(most > 0, most, 1.0), 1.0)

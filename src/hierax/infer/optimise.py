@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hierax.infer.approach import come_nearer, wake
+from hierax.infer.certify import polish
 from hierax.infer.result import Result
+from hierax.infer.scaling import Point, at_boundary, idle, is_finite, scaling, standardised
+from hierax.infer.trail import Trail
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +35,6 @@ class QuasiNewton:
     gtol: float = 1e-4
     max_iter: int = 500
     max_step: float = 1.5
-
-
-class Point(NamedTuple):
-    """The objective at one point, as the optimiser sees it (-log likelihood scale, free parameters only)."""
-
-    value: float
-    gradient: np.ndarray
-    scores: np.ndarray | None
-    state: Any
-    penalty: float = 0.0
 
 
 class Search(NamedTuple):
@@ -66,6 +60,8 @@ _RESTARTS = 4
 # So many changes of the objective by ``watch`` are no restarts.
 _CHANGES = 20
 _STILL = 4
+# Where BFGS has come to rest, the gradient has to be below so many gtol for it to be an optimum.
+_SMALL = 100
 
 
 def minimise(
@@ -77,6 +73,7 @@ def minimise(
     bounded: np.ndarray | None = None,
     anew: Callable[[np.ndarray, Any], Any] | None = None,
     watch: Callable[[np.ndarray, Any], bool] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Search:
     """Minimise a smooth objective from ``x``.
 
@@ -84,10 +81,11 @@ def minimise(
     to the next evaluation as a warm start. ``bounded`` marks the entries that ``max_step`` holds for.
     ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
     cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
-    placing the grid of an ODE anew); it raises :class:`Enough` to end the search. Interrupting (Ctrl-C) returns the
+    placing the grid of an ODE anew); it raises :class:`Enough` to end the search. ``names`` are those of the
+    entries, for messages. Interrupting (Ctrl-C) returns the
     best point so far.
     """
-    run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded, anew, watch)
+    run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded, anew, watch, names)
     try:
         # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -113,21 +111,29 @@ class _Run:
         bounded: np.ndarray,
         anew: Callable[[np.ndarray, Any], Any] | None,
         watch: Callable[[np.ndarray, Any], bool] | None = None,
+        names: Sequence[str] | None = None,
     ):
         self.watch, self.changed = watch, 0
         self.evaluate, self.options, self.report, self.bounded, self.anew = evaluate, options, report, bounded, anew
+        self.names = names or [f"parameter {index}" for index in range(bounded.size)]
+        self.trail = Trail(bounded)
+        self.scanned, self.start = np.zeros(bounded.size, bool), np.zeros(bounded.size)
         self.best: Point | None = None
         self.best_x = np.zeros(0)
         self.history: list[dict[str, float]] = []
         self.started = time.perf_counter()
 
     def go(self, x: np.ndarray, state: Any) -> tuple[Result, str]:
-        """Search, rescaling and starting BFGS anew where a line search finds no decrease."""
+        """Search: from afar if need be, then by BFGS, rescaled and begun anew where a line search finds no decrease."""
         point = self.see(x, state, 0.0)
-        if not _finite(point):
-            return Result.non_finite, "the objective is not finite at the start values"
+        if not is_finite(point):
+            return Result.non_finite, self.not_finite(point)
         if x.size == 0:
             return Result.converged, "nothing is free to vary"
+        self.start = self.best_x
+        self.found_lower()
+        if self.norm() >= self.options.gtol:
+            come_nearer(self, self.options.max_step)
         attempt = -1
         while attempt < _RESTARTS:
             attempt += 1
@@ -138,25 +144,85 @@ class _Run:
                 attempt -= self.changed <= _CHANGES
                 continue
             # Where the search has ended, modes that were followed for long may no longer be the best ones.
-            if self.refresh():
+            if self.refresh() or self.found_lower():
                 continue
             if done is not None:
-                return done
+                return self.moved(*done)
             assert self.best is not None
             if attempt and before - self.best.value <= 1e-9 * (1 + abs(before)):
                 break
+        return self.moved(*self.judged())
+
+    def moved(self, result: Result, why: str) -> tuple[Result, str]:
+        """Return how the search ended; an optimum in which an entry was never felt, and so never moved, is none."""
         assert self.best is not None
-        norm = standardised(self.best)
-        if norm < 100 * self.options.gtol:
+        still = idle(self.best, self.bounded) & (self.best_x == self.start)
+        if result is not Result.converged or not still.any():
+            return result, why
+        return Result.did_not_move, (
+            f"the objective does not feel {_listed(self.names, still)} at the start value, nor decades around it, so "
+            f"that nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
+        )
+
+    def judged(self) -> tuple[Result, str]:
+        """Say whether the place where no step helps any more is an optimum; Newton steps decide where it is unclear."""
+        norm = self.norm()
+        if norm < _SMALL * self.options.gtol:
             return Result.converged, f"no step decreases the objective; standardised gradient {norm:.1e}"
-        return Result.no_progress, Result.no_progress.meaning
+        good, decrement = polish(self, _SMALL * self.options.gtol, self.at_boundary(), self.options.max_step)
+        if good:
+            return Result.converged, f"the distance to the optimum is {decrement:.1e} standard errors, by the Hessian"
+        return Result.no_progress, f"{Result.no_progress.meaning} (standardised gradient {self.norm():.1e})"
+
+    def found_lower(self) -> bool:
+        """Look for lower values along entries that the objective does not feel; return whether there are any.
+
+        An entry that has come to the end of its range by descending, and would go further, is not looked at.
+        """
+        assert self.best is not None
+        here = idle(self.best, self.bounded)
+        outward = (self.best_x - self.start) * np.sign(self.best_x) > 1
+        before = self.best.value
+        wake(self, here & ~(outward & at_boundary(self.best, self.bounded, self.best_x)))
+        # What nothing lower was found along counts as being at its end, as long as the objective does not feel it.
+        self.scanned = here
+        return self.best.value < before
+
+    def at_boundary(self) -> np.ndarray:
+        """Return which entries have nothing to gain any more on their way to the end of their range."""
+        assert self.best is not None
+        there = at_boundary(self.best, self.bounded, self.best_x)
+        return there | (self.scanned & idle(self.best, self.bounded))
+
+    def without_bound(self, entries: np.ndarray) -> str:
+        """Say along which parameters the likelihood grows without bound."""
+        names = _listed(self.names, entries)
+        return f"{Result.degenerate.meaning}: {names}. Some data are fitted exactly; give a prior, or hold it (fixed=)"
+
+    def not_finite(self, point: Point) -> str:
+        """Say what is not finite at the start values: the objective, or its gradient, and in which parameters."""
+        if not np.isfinite(point.value):
+            return "the objective is not finite at the start values"
+        bad = ~np.isfinite(point.gradient)
+        if point.scores is not None:
+            bad |= ~np.isfinite(point.scores).all(-1)
+        if not bad.any():
+            return "the gradient is too large to be squared at the start values, which are too far from the data"
+        which = "" if bad.all() else f": its derivative with respect to {_listed(self.names, bad)} is no number"
+        return f"the objective is finite at the start values, but its gradient is not{which}"
+
+    def norm(self) -> float:
+        """Return the standardised gradient of the entries that are not at the end of their range."""
+        assert self.best is not None
+        return standardised(self.best, self.at_boundary())
 
     def descend(self) -> tuple[Result, str] | None:
         """Run BFGS from the best point; None where the line search gave up."""
         assert self.best is not None
-        if standardised(self.best) < self.options.gtol:
+        if self.norm() < self.options.gtol:
             return Result.converged, "the standardised gradient is below gtol"
-        origin, scale = self.best_x, scaling(self.best)
+        held = self.at_boundary()
+        origin, scale = self.best_x, _within(scaling, self.best, ~held)
         bfgs = _AskTell(np.zeros_like(origin))
         bfgs.tell(self.best.value, scale.T @ self.best.gradient)
         refused, still, ahead, suspected = 0, 0, 0, False
@@ -174,16 +240,23 @@ class _Run:
                     self.changed += 1
                     self.see(self.best_x, self.best.state, 0.0, replace=True)
                     return None
-                if standardised(self.best) < self.options.gtol:
+                if self.norm() < self.options.gtol:
                     return Result.converged, "the standardised gradient is below gtol"
+                unbounded = self.trail.unbounded()
+                if unbounded.any():
+                    return Result.degenerate, self.without_bound(unbounded)
+                if (self.at_boundary() != held).any():
+                    # From here on that entry stays where it is, for it would only run on, and hold the others up.
+                    self.changed += 1
+                    return None
                 # With few subjects their scores say little of the curvature; BFGS knows it after some steps.
                 if bfgs.accepted > 2 * origin.size and bfgs.decrement() < self.options.gtol**2:
-                    return Result.converged, "the decrease that is left to expect is below gtol²"
+                    return self.ended("the decrease that is left to expect is below gtol²")
                 ahead = max(ahead + refused - 1, 0)
                 refused, suspected = 0, False
                 still = still + 1 if previous - self.best.value <= 1e-11 * (1 + abs(previous)) else 0
                 if still >= _STILL:
-                    return Result.converged, "the objective no longer changes"
+                    return self.ended("the objective no longer changes")
             else:
                 refused += 1
                 if point.value - previous > promised:
@@ -197,6 +270,13 @@ class _Run:
             if refused > _HALVINGS:
                 return None
         return Result.max_iterations, Result.max_iterations.meaning
+
+    def ended(self, why: str) -> tuple[Result, str] | None:
+        """Return that the search has converged, if the gradient is small too; None where it has only got stuck."""
+        assert self.best is not None
+        if self.best.scores is not None and self.norm() >= _SMALL * self.options.gtol:
+            return None
+        return Result.converged, why
 
     def refresh(self) -> bool:
         """Let the modes at the best point be sought anew; return whether that changed anything.
@@ -222,15 +302,15 @@ class _Run:
 
     def see(self, x: np.ndarray, state: Any, step: float, *, replace: bool = False) -> Point:
         """Evaluate, remember the best point (or ``replace`` it), and report."""
-        point = self.evaluate(x, state)
-        if not _finite(point):
-            point = point._replace(value=np.inf, gradient=np.zeros_like(x))
+        point = self.look(x, state)
         if replace or self.best is None or point.value < self.best.value:
             self.best, self.best_x = point, x
+            self.trail.add(x, point.value)
+        ended = at_boundary(point, self.bounded, x) if is_finite(point) and np.isfinite(point.value) else None
         row = {
             "iteration": float(len(self.history)),
             "value": point.value - point.penalty,
-            "gradient": standardised(point) if _finite(point) else np.nan,
+            "gradient": np.nan if ended is None else standardised(point, ended),
             "step": step,
             "seconds": time.perf_counter() - self.started,
         }
@@ -238,31 +318,25 @@ class _Run:
         self.report(row)
         return point
 
-
-def _finite(point: Point) -> bool:
-    # Scores whose squares overflow are of no use either: such a point is too far out.
-    squares = point.gradient if point.scores is None else point.scores @ point.scores.T
-    return bool(np.isfinite(point.value) and np.isfinite(point.gradient).all() and np.isfinite(squares).all())
-
-
-def standardised(point: Point) -> float:
-    """Return sqrt(gᵀS⁻¹g), the gradient in units of its own sampling SD; without scores, its largest entry."""
-    if point.scores is None:
-        return float(np.abs(point.gradient).max(initial=0.0))
-    return float(np.linalg.norm(scaling(point).T @ point.gradient))
+    def look(self, x: np.ndarray, state: Any) -> Point:
+        """Evaluate, and remember nothing; a point that cannot be computed with has the value infinity."""
+        point = self.evaluate(x, state)
+        if not self.history or is_finite(point):
+            # The first point is kept as it is, to say what of it is not finite.
+            return point
+        return point._replace(value=np.inf, gradient=np.zeros_like(x))
 
 
-def scaling(point: Point) -> np.ndarray:
-    """Return C with C Cᵀ ≈ S⁻¹ from the subjects' scores: in x = C⁻¹u, steps and curvatures are of order one."""
-    size = point.gradient.size
-    if point.scores is None:
-        return np.eye(size) / max(1.0, float(np.abs(point.gradient).max(initial=0.0)))
-    outer = point.scores @ point.scores.T
-    spread = np.sqrt(np.diag(outer))
-    spread = np.where(spread > 0, spread, 1.0)
-    correlation = outer / spread[:, None] / spread[None, :]
-    values, vectors = np.linalg.eigh(0.95 * correlation + 0.05 * np.eye(size))
-    return (vectors / np.sqrt(np.maximum(values, 1e-3)) @ vectors.T) / spread[:, None]
+def _within(scaled: Callable[[Point], np.ndarray], point: Point, free: np.ndarray) -> np.ndarray:
+    """Return the scaling of the free entries alone: zeros hold the others where they are."""
+    out = np.zeros((free.size, free.size))
+    scores = None if point.scores is None else point.scores[free]
+    out[np.ix_(free, free)] = scaled(point._replace(gradient=point.gradient[free], scores=scores))
+    return out
+
+
+def _listed(names: Sequence[str], entries: np.ndarray) -> str:
+    return ", ".join(names[index] for index in np.flatnonzero(entries))
 
 
 class _AskTell:

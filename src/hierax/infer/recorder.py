@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.optimise import Point
+from hierax.infer.scaling import Point
 
 _NAMES = ("at", "value", "gradient", "scores", "state", "penalty")
 

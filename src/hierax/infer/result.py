@@ -44,7 +44,7 @@ _MEANING = {
     Result.solver_non_finite: "the right-hand side of the ODE is not finite",
     Result.no_steady_state: "no steady state of the doses was found",
     Result.not_mixed: "the chains have not mixed",
-    Result.did_not_move: "a parameter never moved from its start, although the data depend on it",
+    Result.did_not_move: "a parameter never moved from its start value",
     Result.falling_to_boundary: "a variance is still falling towards 0, the end of its range",
     Result.degenerate: "the likelihood has no maximum: it grows without bound as a scale goes to 0",
     Result.poor_guide: "the guide is too far from the posterior to stand for it",

@@ -30,7 +30,7 @@ from hierax.infer.mstep import (
 )
 from hierax.infer.procedure import Procedure
 from hierax.infer.roles import Roles
-from hierax.infer.saem_state import Schedule, State, Trace
+from hierax.infer.saem_state import FLOW, NEWTON, OPTIMISER, PRIOR, SHIFT, STEPS, Schedule, State, Trace
 from hierax.program.density import Program
 from hierax.program.parameters import is_weight
 
@@ -147,6 +147,7 @@ def start(saem: SAEM, roles: Roles, flat: Array, eta: Vectors, chains: int, key:
         jnp.zeros((rest, rest)),
         optimiser,
         jax.random.key_data(key),
+        jnp.zeros(len(STEPS), int),
     )
 
 
@@ -171,6 +172,11 @@ def block(
         return jax.lax.scan(body, state, schedule)
 
     return run
+
+
+def _left_out(state: State, step: int, good: Array) -> State:
+    """Count a step that was left out because it was not finite."""
+    return state._replace(skipped=state.skipped.at[step].add(~good))
 
 
 class Iteration:
@@ -207,10 +213,10 @@ class Iteration:
         self.share = weights
         old = state.chains
         state = self._average(state, now)
-        flat, eta = self._closed(state, land, now)
+        flat, eta, skipped = self._closed(state, land, now)
         flat = jnp.where(now.step > 0, flat, state.flat)
         eta = jnp.where(now.step > 0, eta, old.eta)
-        state = state._replace(flat=flat, chains=old._replace(eta=eta))
+        state = state._replace(flat=flat, chains=old._replace(eta=eta), skipped=state.skipped + skipped)
         held = self._held(state)
         return self._carry(self._newton(self._optimise(state, held, now), held, now), held)
 
@@ -231,7 +237,9 @@ class Iteration:
             return state
         params, eta = self.params_of(state.flat), state.chains.eta
         moved = jax.vmap(lambda e, h: self.program.carried(self.pop, params, e, h)[0])(eta, held)
-        return state._replace(chains=state.chains._replace(eta=jnp.where(jnp.isfinite(moved), moved, eta)))
+        good = jnp.isfinite(moved)
+        state = _left_out(state, FLOW, good.all())
+        return state._replace(chains=state.chains._replace(eta=jnp.where(good, moved, eta)))
 
     def _average(self, state: State, now: Schedule) -> State:
         eta = state.chains.eta
@@ -254,17 +262,20 @@ class Iteration:
             square=toward(state.square, square(eta), learn),
         )
 
-    def _closed(self, state: State, land: Landscape, now: Schedule) -> tuple[Array, Array]:
-        """Maximise what the random effects' moments say all of; keep φ where it is."""
+    def _closed(self, state: State, land: Landscape, now: Schedule) -> tuple[Array, Array, Array]:
+        """Maximise what the random effects' moments say all of; keep φ where it is. Also count what is left out."""
         flat, eta, roles = state.flat, state.chains.eta, self.roles
+        skipped = jnp.zeros_like(state.skipped)
         index = np.flatnonzero(roles.shift)
         if index.size:
             values = solve_shift(self.design, state.first - land.mean, land.root, self.real)
-            values = jnp.where(jnp.isfinite(values).all(), values, flat[index])
+            good = jnp.isfinite(values).all()
+            skipped = skipped.at[SHIFT].add(~good)
+            values = jnp.where(good, values, flat[index])
             eta = eta + shifted(self.design, flat[index] - values)
             flat = flat.at[index].set(values)
         if not roles.prior.any():
-            return flat, eta
+            return flat, eta, skipped
         away = shifted(self.design, flat[index])
         first = state.first - away
         second = state.second - state.first[:, :, None] * away[:, None, :] - away[:, :, None] * first[:, None, :]
@@ -283,7 +294,8 @@ class Iteration:
             return prior_loss(self.program, pop, self.params_of, flat.at[where].set(values), first, second)
 
         values = minimise_by_newton(loss, flat[where])
-        return flat.at[where].set(jnp.where(jnp.isfinite(values).all(), values, flat[where])), eta
+        good = jnp.isfinite(values).all()
+        return flat.at[where].set(jnp.where(good, values, flat[where])), eta, skipped.at[PRIOR].add(~good)
 
     def _annealed(self, second: Blocks, first: Vectors, land: Landscape, now: Schedule) -> Blocks:
         """Let no variance fall faster than annealing allows: add what is missing to every subject's moments."""
@@ -326,7 +338,9 @@ class Iteration:
         gradient = jnp.where(good, gradient, 0.0)
         average = state.hessian + now.step * jnp.where(good, hessian - state.hessian, 0.0)
         step = now.step * newton_step(gradient, average, now.longest)
-        return state._replace(flat=state.flat.at[index].add(-step), hessian=average)
+        good = good & jnp.isfinite(step).all()
+        state = _left_out(state, NEWTON, good)
+        return state._replace(flat=state.flat.at[index].add(-jnp.where(good, step, 0.0)), hessian=average)
 
     def _optimise(self, state: State, held: dict[str, Array], now: Schedule) -> State:
         index = np.flatnonzero(self.optimised)
@@ -338,15 +352,18 @@ class Iteration:
         def loss(values: Array) -> Array:
             return self._loss(state.flat.at[index].set(values), state.chains.eta, held, alone)
 
-        def update(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], None]:
+        def update(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], Array]:
             values, inner = carry
             gradient = jax.grad(loss)(values)
-            gradient = jnp.where(jnp.isfinite(gradient).all(), gradient, 0.0)
+            good = jnp.isfinite(gradient).all()
+            gradient = jnp.where(good, gradient, 0.0)
             updates, inner = optimiser_of(self.saem).update(gradient, inner, values)
-            return (values + now.step * jnp.asarray(updates), inner), None
+            return (values + now.step * jnp.asarray(updates), inner), good
 
         start = state.flat[index], state.optimiser
-        moved = jax.lax.scan(update, start, None, length=self.saem.updates)[0]
+        moved, good = jax.lax.scan(update, start, None, length=self.saem.updates)
+        # An iteration counts once, if none of its steps was finite.
+        state = _left_out(state, OPTIMISER, good.any())
         values, inner = jax.tree.map(lambda new, old: jnp.where(now.step > 0, new, old), moved, start)
         flat = state.flat.at[index].set(values)
         return state._replace(flat=flat, optimiser=inner)

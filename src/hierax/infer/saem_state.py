@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.kernels import Chains
+
+
+# The steps of an iteration that are left out, and counted, where they are not finite.
+STEPS = (
+    "shifts in closed form",
+    "variances in closed form",
+    "Newton steps",
+    "steps of the optimiser",
+    "moves with a flow",
+)
+SHIFT, PRIOR, NEWTON, OPTIMISER, FLOW = range(len(STEPS))
 
 
 class State(NamedTuple):
@@ -27,6 +38,8 @@ class State(NamedTuple):
     optimiser : pytree
         State of the optimiser of weights.
     key : PRNG key data
+    skipped : array of int, (step,)
+        How many steps of each kind of ``STEPS`` were not finite and left out, of all so far.
     """
 
     flat: Float[Array, " parameter"]
@@ -38,6 +51,7 @@ class State(NamedTuple):
     hessian: Array
     optimiser: Any
     key: Any
+    skipped: Int[Array, " step"]
 
 
 class Schedule(NamedTuple):

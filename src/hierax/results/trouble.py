@@ -12,6 +12,8 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.objective import cached
 from hierax.program.density import unwrap
 from hierax.program.trace import site_log_prob
+from hierax.results.derivative import explain_derivative
+from hierax.results.place import describe_place
 from hierax.results.solver import explain_solver
 
 if TYPE_CHECKING:
@@ -37,13 +39,14 @@ def explain_non_finite(result: Evaluation) -> str:
     outside = _outside_support(result)
     if outside:
         return outside
-    for eta in (result.eta, None):
+    # Modes that are no numbers themselves say nothing of where the trouble is.
+    for eta in (result.eta, None) if np.isfinite(result.eta).all() else (None,):
         function = cached(program.model, ("trouble", id(program), eta is None), lambda: jax.jit(densities))
         for name, density in function(result.pop, result.params, eta).items():
             bad = ~np.isfinite(np.asarray(density))
             if bad.any():
                 return f" Site '{name}' {_place(result, np.argwhere(bad)[0], bad)}: {_REMEDY}."
-    return ""
+    return explain_derivative(result)
 
 
 def _outside_support(result: Evaluation) -> str:
@@ -74,11 +77,4 @@ def _outside_support(result: Evaluation) -> str:
 
 
 def _place(result: Evaluation, index: np.ndarray, bad: np.ndarray) -> str:
-    """Name the subject and, where the site has records, the time."""
-    pop = result.pop
-    row = int(index[0])
-    subject = result.ids[row] if row < len(result.ids) else row
-    text = f"has no finite log density at subject {subject}"
-    if bad.shape == np.shape(pop.times):
-        text += f", time {float(np.asarray(pop.times)[tuple(index)]):g}"
-    return f"{text} ({int(bad.sum())} entries in all)"
+    return f"has no finite log density at {describe_place(result, index, bad)}"
