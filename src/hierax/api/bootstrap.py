@@ -19,7 +19,7 @@ from hierax.data.population import Population
 from hierax.errors import HieraxWarning
 from hierax.infer.checkpoint import Checkpoint, describe
 from hierax.infer.result import Result
-from hierax.results.covariance import subject_scores
+from hierax.results.covariance import active_entries, subject_scores
 from hierax.results.fit import Fit
 from hierax.results.storage import data_hash
 
@@ -252,7 +252,7 @@ def _acceleration(fit: Fit, names: list[str]) -> pd.Series:
     covariance = fit.covariance()
     if not covariance.ok:
         return out
-    active = np.flatnonzero(fit.free & ~fit.layout.weights())
+    active = active_entries(fit, covariance)
     scores = subject_scores(fit, active)
     # Scores are of −log L; away from the optimum of this approximation (SAEM's, say) they do not add up to zero.
     influence = -covariance.unconstrained.to_numpy() @ (scores - scores.mean(1, keepdims=True))

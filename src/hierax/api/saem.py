@@ -235,8 +235,8 @@ def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tup
     down = falling(run.session, flat, out, job.free & run.roles.prior)
     if down:
         return Result.falling_to_boundary, (
-            f"{Result.falling_to_boundary.meaning}: {', '.join(down)}. The likelihood is highest at 0, which iterations "
-            f"approach ever more slowly: leave out that random effect, or fit by FOCE or Laplace, which get there"
+            f"{Result.falling_to_boundary.meaning}: {', '.join(down)}. The likelihood is highest at 0, which "
+            f"iterations approach ever more slowly: leave out that random effect, or fit by FOCE or Laplace, which get there"
         )
     why = HeldOut.WHY if watcher is not None and watcher.enough else "the phases are complete"
     return result, why + left_out(np.asarray(run.state.skipped), len(run.rows))

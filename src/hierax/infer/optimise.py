@@ -12,7 +12,7 @@ import numpy as np
 from hierax.infer.approach import come_nearer, wake
 from hierax.infer.certify import polish
 from hierax.infer.result import Result
-from hierax.infer.scaling import Point, at_boundary, idle, is_finite, scaling, standardised
+from hierax.infer.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling, standardised
 from hierax.infer.trail import Trail
 
 
@@ -70,7 +70,7 @@ def minimise(
     state: Any,
     options: QuasiNewton,
     report: Callable[[dict[str, float]], None],
-    bounded: np.ndarray | None = None,
+    ranges: Ranges | None = None,
     anew: Callable[[np.ndarray, Any], Any] | None = None,
     watch: Callable[[np.ndarray, Any], bool] | None = None,
     names: Sequence[str] | None = None,
@@ -78,14 +78,15 @@ def minimise(
     """Minimise a smooth objective from ``x``.
 
     ``evaluate(x, state)`` returns a :class:`Point`; its ``state`` (the modes) of the last accepted point is handed
-    to the next evaluation as a warm start. ``bounded`` marks the entries that ``max_step`` holds for.
+    to the next evaluation as a warm start. ``max_step`` holds for the bounded entries of ``ranges``.
     ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
     cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
     placing the grid of an ODE anew); it raises :class:`Enough` to end the search. ``names`` are those of the
     entries, for messages. Interrupting (Ctrl-C) returns the
     best point so far.
     """
-    run = _Run(evaluate, options, report, np.zeros(len(x), bool) if bounded is None else bounded, anew, watch, names)
+    none = np.zeros(len(x), bool)
+    run = _Run(evaluate, options, report, ranges or Ranges(none, none), anew, watch, names)
     try:
         # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -108,16 +109,18 @@ class _Run:
         evaluate: Evaluate,
         options: QuasiNewton,
         report: Callable[[dict[str, float]], None],
-        bounded: np.ndarray,
+        ranges: Ranges,
         anew: Callable[[np.ndarray, Any], Any] | None,
         watch: Callable[[np.ndarray, Any], bool] | None = None,
         names: Sequence[str] | None = None,
     ):
         self.watch, self.changed = watch, 0
-        self.evaluate, self.options, self.report, self.bounded, self.anew = evaluate, options, report, bounded, anew
-        self.names = names or [f"parameter {index}" for index in range(bounded.size)]
-        self.trail = Trail(bounded)
-        self.scanned, self.start = np.zeros(bounded.size, bool), np.zeros(bounded.size)
+        self.evaluate, self.options, self.report, self.anew = evaluate, options, report, anew
+        self.bounded, self.ranges = ranges.bounded, ranges
+        size = self.bounded.size
+        self.names = names or [f"parameter {index}" for index in range(size)]
+        self.trail = Trail(self.bounded)
+        self.scanned, self.start = np.zeros(size, bool), np.zeros(size)
         self.best: Point | None = None
         self.best_x = np.zeros(0)
         self.history: list[dict[str, float]] = []
@@ -180,10 +183,11 @@ class _Run:
         An entry that has come to the end of its range by descending, and would go further, is not looked at.
         """
         assert self.best is not None
-        here = idle(self.best, self.bounded)
+        # Far out, matrices are singular but for rounding, and values there are none.
+        here = idle(self.best, self.bounded & ~self.ranges.matrices)
         outward = (self.best_x - self.start) * np.sign(self.best_x) > 1
         before = self.best.value
-        wake(self, here & ~(outward & at_boundary(self.best, self.bounded, self.best_x)))
+        wake(self, here & ~(outward & at_boundary(self.best, self.ranges, self.best_x)))
         # What nothing lower was found along counts as being at its end, as long as the objective does not feel it.
         self.scanned = here
         return self.best.value < before
@@ -191,7 +195,7 @@ class _Run:
     def at_boundary(self) -> np.ndarray:
         """Return which entries have nothing to gain any more on their way to the end of their range."""
         assert self.best is not None
-        there = at_boundary(self.best, self.bounded, self.best_x)
+        there = at_boundary(self.best, self.ranges, self.best_x)
         return there | (self.scanned & idle(self.best, self.bounded))
 
     def without_bound(self, entries: np.ndarray) -> str:
@@ -306,7 +310,7 @@ class _Run:
         if replace or self.best is None or point.value < self.best.value:
             self.best, self.best_x = point, x
             self.trail.add(x, point.value)
-        ended = at_boundary(point, self.bounded, x) if is_finite(point) and np.isfinite(point.value) else None
+        ended = at_boundary(point, self.ranges, x) if is_finite(point) and np.isfinite(point.value) else None
         row = {
             "iteration": float(len(self.history)),
             "value": point.value - point.penalty,

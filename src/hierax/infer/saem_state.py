@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, Int
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.kernels import Chains
 
-
 # The steps of an iteration that are left out, and counted, where they are not finite.
 STEPS = (
     "shifts in closed form",

@@ -9,8 +9,9 @@ import numpy as np
 # An entry whose scores are below this for every subject is not felt by the objective: a unit step of a logarithm
 # changes no subject's log likelihood by as much.
 _IDLE = 1e-5
-# What may be left to gain by moving such an entry to the end of its range, in units of log likelihood.
-_NEGLIGIBLE = 1e-8
+# What may be left to gain by moving such an entry to the end of its range, in units of log likelihood. Closer to a
+# singular matrix, rounding of its factors is larger than what is left.
+_NEGLIGIBLE, _OF_MATRICES = 1e-8, 1e-6
 
 
 class Point(NamedTuple):
@@ -21,6 +22,13 @@ class Point(NamedTuple):
     scores: np.ndarray | None
     state: Any
     penalty: float = 0.0
+
+
+class Ranges(NamedTuple):
+    """Which entries have the ends of their range at infinity, (parameter,), and which of these belong to matrices."""
+
+    bounded: np.ndarray
+    matrices: np.ndarray
 
 
 def is_finite(point: Point) -> bool:
@@ -40,14 +48,22 @@ def idle(point: Point, bounded: np.ndarray) -> np.ndarray:
     return bounded & (np.abs(point.scores).max(-1, initial=0.0) < _IDLE)
 
 
-def at_boundary(point: Point, bounded: np.ndarray, x: np.ndarray) -> np.ndarray:
+def at_boundary(point: Point, ranges: Ranges, x: np.ndarray) -> np.ndarray:
     """Return which entries have reached the end of their range, (parameter,).
 
     The objective hardly feels them, and falls (or does not change) on the way further out: there is nothing left to
     gain. The ends of a logarithm or a logit lie at infinity, so that an entry never arrives.
     """
     outward = point.gradient * np.sign(x) <= 0
-    return idle(point, bounded) & outward & (np.abs(point.gradient) < _NEGLIGIBLE)
+    small = np.abs(point.gradient) < np.where(ranges.matrices, _OF_MATRICES, _NEGLIGIBLE)
+    return _quiet(point, ranges) & outward & small
+
+
+def _quiet(point: Point, ranges: Ranges) -> np.ndarray:
+    """Return which entries are idle; of matrices already where only a thousandth of a subject's score is left."""
+    if point.scores is None:
+        return np.zeros(ranges.bounded.size, bool)
+    return idle(point, ranges.bounded) | (ranges.matrices & (np.abs(point.scores).max(-1, initial=0.0) < 1e-3))
 
 
 def standardised(point: Point, without: np.ndarray | None = None) -> float:

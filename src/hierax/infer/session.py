@@ -19,7 +19,7 @@ from hierax.infer.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.optimise import Enough, Search, minimise
 from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
-from hierax.infer.scaling import Point
+from hierax.infer.scaling import Point, Ranges
 from hierax.program.density import Program
 from hierax.program.parameters import Layout, layout
 from hierax.program.priors import penalty
@@ -200,9 +200,9 @@ class Session:
 
         if self.watcher is not None:
             self.watcher.begin()
-        bounded = self.layout.bounded()[free]
+        ranges = Ranges(self.layout.bounded()[free], self.layout.matrices()[free])
         names = [name for name, one in zip(self.layout.names(), free, strict=True) if one]
-        return minimise(evaluate, flat[free], eta, self.estimator.optimiser, report, bounded, refresh, watch, names)
+        return minimise(evaluate, flat[free], eta, self.estimator.optimiser, report, ranges, refresh, watch, names)
 
     def better_modes(self, flat: np.ndarray, eta: Any) -> Any:
         """Seek all modes anew; return them where they are better than ``eta``, or None where none is.

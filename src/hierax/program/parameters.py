@@ -54,10 +54,26 @@ class Layout:
         return out
 
     def bounded(self) -> np.ndarray:
-        """Return which entries are the logarithm or logit of a constrained element, (parameter,)."""
+        """Return which entries have the ends of their range at infinity, (parameter,): logarithms, logits and the like.
+
+        Of matrices: the logarithms on the diagonal of a covariance's Cholesky factor, and all that makes a correlation.
+        """
         out = np.zeros(self.size, bool)
         for name, site in self.program.sites.population.items():
-            out[self.slices[name]] = site.kind != "weights" and site.constraint != "Real" and elementwise(site)
+            if site.kind != "weights" and site.constraint != "Real":
+                out[self.slices[name]] = elementwise(site)
+        return out | self.matrices()
+
+    def matrices(self) -> np.ndarray:
+        """Return which of these entries belong to matrices, (parameter,)."""
+        out = np.zeros(self.size, bool)
+        for name, site in self.program.sites.population.items():
+            place = self.slices[name]
+            if site.constraint in ("CorrCholesky", "CorrMatrix"):
+                out[place] = True
+            elif site.constraint in ("PositiveDefinite", "LowerCholesky"):
+                # NumPyro puts the diagonal last.
+                out[place.stop - site.shape[-1] : place.stop] = True
         return out
 
     def free(self, fixed: Fixed) -> np.ndarray:

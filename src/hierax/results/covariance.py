@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 
 from hierax.infer.objective import compiled_scores
+from hierax.infer.result import Result
+from hierax.infer.scaling import Point, idle
 from hierax.program.parameters import element_names, elementwise
+from hierax.results.matrices import shown, shown_places
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit, Kind
@@ -42,6 +45,11 @@ class Covariance:
         Parameters with a large part in a direction that the data do not identify.
     ok : bool
         Whether the Hessian (or score matrix) is positive definite, so that the numbers mean anything.
+    boundary : list of str
+        Parameters that have reached the end of their range, a variance of 0 say, where the likelihood is not quadratic:
+        they are left out, and the others' covariance is given them. :func:`hierax.profile` gives their intervals.
+    stationary : bool
+        Whether the fit has ended at an optimum; elsewhere a flat direction says nothing of what data identify.
     """
 
     kind: str
@@ -50,6 +58,8 @@ class Covariance:
     condition_number: float
     unidentified: list[str]
     ok: bool
+    boundary: list[str] = dataclasses.field(default_factory=list)
+    stationary: bool = True
 
     @property
     def correlation(self) -> pd.DataFrame:
@@ -67,27 +77,53 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
     """Return the covariance of a fit's estimates; see :meth:`hierax.Fit.covariance`."""
     if kind not in ("hessian", "sandwich", "score", "louis"):
         raise ValueError(f"covariance(kind={kind!r}) is not known. Use 'hessian', 'sandwich', 'score' or 'louis'.")
-    active = np.flatnonzero(fit.free & ~fit.layout.weights())
+    every = np.flatnonzero(fit.free & ~fit.layout.weights())
+    information, scores = _louis(fit, every) if kind == "louis" else (None, subject_scores(fit, every))
+    ended = _at_boundary(fit, every, scores)
+    active, scores = every[~ended], scores[~ended]
     names = [fit.layout.names()[index] for index in active]
-    if kind == "louis":
-        from hierax.results.conditional import louis
-
-        information, scores = louis(fit, active)
-        meat = scores @ scores.T
-    else:
-        scores = subject_scores(fit, active)
-        meat = scores @ scores.T
-    if kind in ("score", "louis"):
-        information = meat if kind == "score" else information
-    else:
+    meat = scores @ scores.T
+    if kind == "score":
+        information = meat
+    elif information is None:
         information = hessian(lambda flat, eta: gradient(fit, flat, eta, active), fit, active, meat)
+    else:
+        information = information[np.ix_(~ended, ~ended)]
+    stationary = fit.result is Result.converged
     inverse, flat_ones, ok = _invert(information, names)
     covariance = inverse @ meat @ inverse if kind == "sandwich" else inverse
     table = pd.DataFrame(covariance, index=names, columns=names)
     spread = np.sqrt(np.abs(np.diag(covariance)))
     values = np.linalg.eigvalsh(covariance / np.outer(spread, spread)) if ok and len(names) else np.ones(1)
     condition = float(values.max() / values.min()) if values.min() > 0 else np.inf
-    return Covariance(kind, table, _natural(fit, covariance, active), condition if ok else np.inf, flat_ones, ok)
+    return Covariance(
+        kind=kind,
+        unconstrained=table,
+        natural=_natural(fit, covariance, active),
+        condition_number=condition if ok else np.inf,
+        unidentified=flat_ones if stationary else [],
+        ok=ok,
+        boundary=[fit.layout.names()[index] for index in every[ended]],
+        stationary=stationary,
+    )
+
+
+def _louis(fit: Fit, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from hierax.results.conditional import louis
+
+    return louis(fit, active)
+
+
+def _at_boundary(fit: Fit, active: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return which active entries the objective does not feel any more: they have reached the end of their range."""
+    point = Point(0.0, scores.sum(-1), scores, None)
+    return idle(point, fit.layout.bounded()[active])
+
+
+def active_entries(fit: Fit, covariance: Covariance) -> np.ndarray:
+    """Return the places in the flat vector of the parameters that a covariance has."""
+    names = fit.layout.names()
+    return np.array([names.index(name) for name in covariance.unconstrained.index], int)
 
 
 def usable_covariance(fit: Fit, purpose: str) -> Covariance:
@@ -99,6 +135,11 @@ def usable_covariance(fit: Fit, purpose: str) -> Covariance:
         The Hessian is not positive definite; names what is not identified.
     """
     covariance = fit.covariance()
+    if not covariance.ok and not covariance.stationary:
+        raise ValueError(
+            f"The estimates cannot be {purpose}, because the fit has not converged ({fit.result.name}) and its Hessian "
+            f"is not positive definite where it ended. Fit on from there (init=fit), or start elsewhere."
+        )
     if not covariance.ok:
         raise ValueError(
             f"The estimates cannot be {purpose}, because their Hessian is not positive definite "
@@ -166,33 +207,31 @@ def _invert(information: np.ndarray, names: list[str]) -> tuple[np.ndarray, list
 
 
 def _natural(fit: Fit, covariance: np.ndarray, active: np.ndarray) -> pd.DataFrame:
-    """Map a covariance to the constrained elements, by the delta method."""
+    """Map a covariance to the constrained elements, by the delta method; constants of a structure are left out."""
     names, pick = natural_elements(fit)
 
     def elements(part: jnp.ndarray) -> jnp.ndarray:
-        flat = jnp.asarray(fit.flat).at[active].set(part)
-        params = fit.program.constrain(fit.layout.unravel(flat))
-        return jnp.concatenate([jnp.ravel(jnp.asarray(params[name]))[index] for name, index in pick])
+        params = fit.program.constrain(fit.layout.unravel(jnp.asarray(fit.flat).at[active].set(part)))
+        sites = fit.program.sites.population
+        return jnp.concatenate([jnp.ravel(shown(sites[name], params[name]))[index] for name, index in pick])
 
     if not names:
         return pd.DataFrame()
     slope = np.asarray(jax.jit(jax.jacfwd(elements))(jnp.asarray(fit.flat[active])))
+    moves = np.abs(slope).max(-1, initial=0.0) > 0
+    names, slope = [name for name, one in zip(names, moves, strict=True) if one], slope[moves]
     return pd.DataFrame(slope @ covariance @ slope.T, index=names, columns=names)
 
 
 def natural_elements(fit: Fit) -> tuple[list[str], list[tuple[str, np.ndarray]]]:
-    """Return names and places of the constrained elements with a free entry; of a symmetric matrix, its lower half."""
+    """Return names and places of the constrained elements with a free entry, of those that ``shown_places`` has."""
     names, pick = [], []
     weights = fit.layout.weights()
     for name, place in fit.layout.slices.items():
         site = fit.program.sites.population[name]
         if weights[place].any() or not fit.free[place].any():
             continue
-        keep = np.ones(site.shape, bool).ravel()
-        if not elementwise(site) and len(site.shape) == 2:
-            keep = np.tril(np.ones(site.shape, bool)).ravel()
-        elif elementwise(site):
-            keep = fit.free[place]
+        keep = fit.free[place] if elementwise(site) else shown_places(site)
         index = np.flatnonzero(keep)
         names += [element_names(name, site.shape)[i] for i in index]
         pick.append((name, index))

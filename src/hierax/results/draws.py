@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hierax.results.covariance import usable_covariance
+from hierax.results.covariance import active_entries, usable_covariance
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
@@ -37,7 +37,7 @@ def asymptotic_draws(fit: Fit, draws: int, seed: int) -> np.ndarray:
     """
     covariance = usable_covariance(fit, "drawn from")
     draws = -(-draws // CHAINS) * CHAINS
-    active = np.flatnonzero(fit.free & ~fit.layout.weights())
+    active = active_entries(fit, covariance)
     out = np.repeat(fit.flat[None], draws, axis=0)
     if len(active):
         normal = np.random.default_rng(seed).standard_normal((draws, len(active)))

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hierax.program.parameters import element_names
+from hierax.program.parameters import element_names, elementwise
+from hierax.results.matrices import shown, shown_places
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
@@ -107,9 +108,10 @@ def elements(fit: Fit) -> dict[str, np.ndarray]:
         free = np.broadcast_to(fit.free[fit.layout.slices[name]].any(), (int(np.prod(site.shape, dtype=int)),))
         if len(fit.free[fit.layout.slices[name]]) == len(free):
             free = fit.free[fit.layout.slices[name]]
-        flat = value.reshape(*value.shape[:2], -1)
+        flat = np.asarray(shown(site, value)).reshape(*value.shape[:2], -1)
+        places = np.ones(flat.shape[-1], bool) if elementwise(site) else shown_places(site)
         for index, element in enumerate(element_names(name, site.shape)):
-            if free[index] and np.ptp(flat[..., index]) > 0:
+            if places[index] and free[index] and np.ptp(flat[..., index]) > 0:
                 out[element] = flat[..., index]
     return out
 

@@ -14,14 +14,16 @@ from hierax.infer.result import Result
 from hierax.program.density import unwrap
 from hierax.program.parameters import element_names, elementwise
 from hierax.results.individual import shrinkage
+from hierax.results.matrices import is_correlation, shown, shown_places
+from hierax.results.omega import Z, correlation_table, fisher_interval, spread_table
 
 if TYPE_CHECKING:
     from hierax.results.covariance import Covariance
     from hierax.results.fit import Fit, Kind
 
-_Z = 1.959963984540054
 # An SE of this size in unconstrained (log, logit) space: the estimate has run to the end of its range.
 _UNBOUNDED = 10.0
+_ENDED = "at the boundary"
 # A larger SD is not on a log scale, and has no CV to speak of.
 _LOG_SCALE = 4.0
 # So many optima of several starts are shown.
@@ -87,11 +89,11 @@ def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
         place = fit.layout.slices[name]
         if weights[place].any():
             continue
-        value = np.asarray(fit.params[name])
+        value = np.asarray(shown(site, fit.params[name]))
         free = np.atleast_1d(fit.free[place])
-        lower_half = np.tril(np.ones(site.shape, bool)).ravel() if not elementwise(site) and value.ndim == 2 else None
+        places = shown_places(site) if not elementwise(site) else np.ones(value.size, bool)
         for index, (element, estimate) in enumerate(zip(element_names(name, site.shape), value.ravel(), strict=True)):
-            if lower_half is not None and not lower_half[index]:
+            if not places[index]:
                 continue
             varies = bool(free[index]) if elementwise(site) else bool(free.any())
             row: dict[str, Any] = {
@@ -106,14 +108,27 @@ def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
                 row["RSE %"] = 100 * row["SE"] / abs(float(estimate)) if estimate else np.nan
                 if elementwise(site):
                     centre = fit.flat[place][index]
-                    ends = centre + np.array([-_Z, _Z]) * spread[entry[place.start + index]]
+                    ends = centre + np.array([-Z, Z]) * spread[entry[place.start + index]]
                     row["2.5 %"], row["97.5 %"] = sorted(_back(site, fit.flat[place], end, index) for end in ends)
                 else:
                     row["2.5 %"], row["97.5 %"] = _matrix_interval(float(estimate), row["SE"], site, index)
-            wide = elementwise(site) and varies and float(spread.get(entry[place.start + index], 0.0)) > _UNBOUNDED
-            row["note"] = _note(fit, name, element, varies, covariance) or ("at the boundary" if wide else "")
+            ended = varies and (
+                _ended(entry[place.start + index], spread, covariance)
+                if elementwise(site)
+                # An element of a matrix that nothing moves but an entry at the end of its range.
+                else element not in natural.index and bool(set(entry[place]) & set(covariance.boundary))
+            )
+            if ended and elementwise(site):
+                ends = (_back(site, fit.flat[place], end, index) for end in (-np.inf, np.inf))
+                row["SE"], row["RSE %"], (row["2.5 %"], row["97.5 %"]) = np.nan, np.nan, sorted(ends)
+            row["note"] = _note(fit, name, element, varies, covariance) or (_ENDED if ended else "")
             rows[element] = row
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _ended(entry: str, spread: pd.Series, covariance: Covariance) -> bool:
+    """Whether a parameter has reached the end of its range, or all but reached it."""
+    return entry in covariance.boundary or float(spread.get(entry, 0.0)) > _UNBOUNDED
 
 
 def _back(site: Any, free: np.ndarray, end: float, index: int) -> float:
@@ -124,12 +139,15 @@ def _back(site: Any, free: np.ndarray, end: float, index: int) -> float:
 
 
 def _matrix_interval(estimate: float, se: float, site: Any, index: int) -> tuple[float, float]:
-    """Wald on the log scale for the diagonal of a covariance, on the natural scale for the rest."""
+    """Wald on the log scale for a covariance's diagonal, of Fisher's z for correlations, else on the natural scale."""
+    if is_correlation(site):
+        low, high = fisher_interval(np.array(estimate), np.array(se))
+        return float(low), float(high)
     row, column = np.unravel_index(index, site.shape) if len(site.shape) == 2 else (0, 1)
     if row == column and estimate > 0:
-        width = _Z * se / estimate
+        width = Z * se / estimate
         return estimate * float(np.exp(-width)), estimate * float(np.exp(width))
-    return estimate - _Z * se, estimate + _Z * se
+    return estimate - Z * se, estimate + Z * se
 
 
 def _note(fit: Fit, site: str, element: str, varies: bool, covariance: Covariance) -> str:
@@ -175,8 +193,14 @@ def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
     """Return the lines below the table: random effects, covariance, what was ignored."""
     lines = [f"SE by the {covariance.kind} covariance; condition number {covariance.condition_number:.3g}."]
     if not covariance.ok:
-        what = f": {', '.join(covariance.unidentified)}" if covariance.unidentified else ""
-        lines = [f"No SE: the {covariance.kind} matrix is not positive definite. Not identified by the data{what}."]
+        lines = [f"No SE: the {covariance.kind} matrix is not positive definite. {_why_flat(covariance)}"]
+    elif not covariance.stationary:
+        lines.append("These SEs are of a fit that has not converged: they are no more than a hint.")
+    if covariance.boundary:
+        lines.append(
+            f"At the end of their range: {', '.join(covariance.boundary)}. The other SEs are given them; "
+            f"hx.profile(fit, '{covariance.boundary[0]}') gives an interval."
+        )
     if fit.layout.weights().any():
         lines.append("SEs are given the network weights, which are not in the covariance.")
     if fit.ignored_priors:
@@ -184,18 +208,37 @@ def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
             f"Priors ignored by this estimator: {', '.join(fit.ignored_priors)} (use_priors=True counts them)."
         )
     if len(fit.program.effect_names):
-        lines += ["", "Random effects", random_effects(fit).to_string(float_format=lambda value: f"{value:.4g}")]
+        lines += ["", "Random effects", _text(random_effects(fit, covariance))]
         correlations = effect_correlations(fit)
         if correlations is not None:
-            lines += ["", "Correlations of random effects", correlations.to_string(float_format=lambda v: f"{v:.4g}")]
+            lines += ["", "Correlations of random effects, SDs on the diagonal", _text(correlations)]
+            lines += ["", _text(correlation_table(fit, covariance))]
     return lines
 
 
-def random_effects(fit: Fit) -> pd.DataFrame:
-    """Return by coordinate the prior SD, its CV % = √(exp ω² − 1) if it acts on a log scale, and the shrinkages."""
+def _text(table: pd.DataFrame) -> str:
+    return table.to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
+
+
+def _why_flat(covariance: Covariance) -> str:
+    """Say what a matrix that is not positive definite means."""
+    if not covariance.stationary:
+        return "The fit has not converged, so that this says nothing of what the data identify."
+    what = f": {', '.join(covariance.unidentified)}" if covariance.unidentified else ""
+    return f"Not identified by the data{what}."
+
+
+def random_effects(fit: Fit, covariance: Covariance | None = None) -> pd.DataFrame:
+    """Return by coordinate the prior SD, its CV % = √(exp ω² − 1) if it acts on a log scale, and the shrinkages.
+
+    With the covariance of the estimates also SE and interval of the SD.
+    """
     table = shrinkage(fit)
+    if covariance is not None:
+        for place, (name, column) in enumerate(spread_table(fit, covariance).items()):
+            table.insert(1 + place, str(name), column)
     omega = table["omega (SD)"].where(table["omega (SD)"] < _LOG_SCALE)
-    table.insert(1, "CV % (if log-normal)", 100 * np.sqrt(np.expm1(omega**2)))
+    table.insert(1 if covariance is None else 4, "CV % (if log-normal)", 100 * np.sqrt(np.expm1(omega**2)))
     return table
 
 

@@ -1,0 +1,38 @@
+"""Which elements of a matrix parameter are shown, and as what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from hierax.program.sites import PopulationSite
+
+_CORRELATIONS = ("CorrCholesky", "CorrMatrix")
+
+
+def shown(site: PopulationSite, value: Any) -> Array:
+    """Return a parameter as it is shown: of the Cholesky factor of a correlation matrix, the correlations themselves.
+
+    ``value`` may have leading axes of draws.
+    """
+    value = jnp.asarray(value)
+    return value @ jnp.swapaxes(value, -1, -2) if site.constraint == "CorrCholesky" else value
+
+
+def shown_places(site: PopulationSite) -> np.ndarray:
+    """Return which elements of a matrix say something, flat: its lower half; of correlations, what is below the diagonal.
+
+    The others are constants (ones on the diagonal of a correlation matrix, zeros above that of a triangular one), or
+    the same numbers once more.
+    """
+    if len(site.shape) != 2:
+        return np.ones(site.shape, bool).ravel()
+    return np.tril(np.ones(site.shape, bool), -1 if is_correlation(site) else 0).ravel()
+
+
+def is_correlation(site: PopulationSite) -> bool:
+    """Return whether a parameter is a correlation matrix, or its Cholesky factor."""
+    return site.constraint in _CORRELATIONS
