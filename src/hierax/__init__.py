@@ -69,10 +69,10 @@ from hierax.results.compare import loo as loo
 from hierax.results.fit import Evaluation as Evaluation
 from hierax.results.fit import Fit as Fit
 from hierax.results.functions import predict_function as predict_function
-from hierax.results.intervals import profile as profile
 from hierax.results.intervals import sir as sir
 from hierax.results.likelihood import Likelihood as Likelihood
 from hierax.results.likelihood import log_likelihood as log_likelihood
+from hierax.results.profile import profile as profile
 from hierax.results.selection import compare as compare
 from hierax.results.selection import lrt as lrt
 from hierax.results.storage import load_fit as load_fit

@@ -236,10 +236,11 @@ def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tup
     if down:
         return Result.falling_to_boundary, (
             f"{Result.falling_to_boundary.meaning}: {', '.join(down)}. The likelihood is highest at 0, which "
-            f"iterations approach ever more slowly: leave out that random effect, or fit by FOCE or Laplace, which get there"
+            f"iterations approach ever more slowly: leave out that random effect, or fit by FOCE, which gets there"
         )
     why = HeldOut.WHY if watcher is not None and watcher.enough else "the phases are complete"
-    return result, why + left_out(np.asarray(run.state.skipped), len(run.rows))
+    stuck = ~np.isfinite(np.asarray(run.state.chains.log_density))[:, np.asarray(run.session.pop.subject_mask)]
+    return result, why + left_out(np.asarray(run.state.skipped), len(run.rows), stuck)
 
 
 def _history(run: _Run, ofv: float) -> pd.DataFrame:

@@ -20,8 +20,8 @@ _STEPS = 60
 _DAMPING = 1e-4
 # How far entries that the objective does not feel are moved to look for a place where it does, in decades.
 _DECADES = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0])
-# A value has to be lower by so much log likelihood for the search to go decades away.
-_CLEARLY = 0.1
+# A value has to differ by so much log likelihood for the objective to feel anything there.
+_FELT = 1e-3
 
 
 class Seeker(Protocol):
@@ -34,29 +34,36 @@ class Seeker(Protocol):
     look: Callable[..., Point]
 
 
-def wake(search: Seeker, entries: np.ndarray) -> None:
+def wake(search: Seeker, entries: np.ndarray, clearly: float) -> np.ndarray:
     """Look for lower values along ``entries`` that the objective does not feel, and go there.
 
     At a standard deviation of 1e-8 the objective is flat in its logarithm, and so it is where a rate constant is so
     high that a state empties at once. No gradient leads out of there: some points decades away are tried, all such
-    entries together, and then one by one.
+    entries together, and then one by one. ``clearly`` is by how much a value has to be lower to be gone to.
+
+    Returns which entries the objective does not feel decades around either, (parameter,).
     """
+    flat = np.zeros(entries.size, bool)
     if not entries.any():
-        return
+        return flat
     origin = search.best_x.copy()
-    _scan(search, [np.where(entries, origin - np.sign(origin) * ten, origin) for ten in _DECADES * np.log(10)])
+    _scan(search, [np.where(entries, origin - np.sign(origin) * ten, origin) for ten in _DECADES * np.log(10)], clearly)
     assert search.best is not None
     for entry in np.flatnonzero(entries & idle(search.best, search.bounded)):
         alone, origin = np.eye(entries.size)[entry], search.best_x.copy()
-        _scan(search, [origin + side * ten * alone for ten in _DECADES * np.log(10) for side in (-1.0, 1.0)])
+        places = [origin + side * ten * alone for ten in _DECADES * np.log(10) for side in (-1.0, 1.0)]
+        values = _scan(search, places, clearly)
+        flat[entry] = bool(np.all(np.abs(values - search.best.value) < _FELT))
+    return flat
 
 
-def _scan(search: Seeker, places: list[np.ndarray]) -> None:
-    """Go to the lowest of some places if it is clearly lower than where the search stands."""
+def _scan(search: Seeker, places: list[np.ndarray], clearly: float) -> np.ndarray:
+    """Go to the lowest of some places if it is clearly lower than where the search stands; return all values."""
     assert search.best is not None
-    found = [search.look(x, search.best.state).value for x in places]
-    if np.nanmin(found) < search.best.value - _CLEARLY:
-        search.see(places[int(np.nanargmin(found))], search.best.state, 0.0)
+    values = np.array([search.look(x, search.best.state).value for x in places])
+    if np.nanmin(values) < search.best.value - clearly:
+        search.see(places[int(np.nanargmin(values))], search.best.state, 0.0)
+    return values
 
 
 def come_nearer(search: Seeker, longest: float) -> None:

@@ -60,6 +60,9 @@ _RESTARTS = 4
 # So many changes of the objective by ``watch`` are no restarts.
 _CHANGES = 20
 _STILL = 4
+# By how much log likelihood a value decades away has to be lower to be gone to: a lot at the start, where a place that
+# is a little lower may lie in another valley, and next to nothing at the end.
+_A_LOT, _A_LITTLE = 0.1, 1e-4
 # Where BFGS has come to rest, the gradient has to be below so many gtol for it to be an optimum.
 _SMALL = 100
 
@@ -120,6 +123,7 @@ class _Run:
         size = self.bounded.size
         self.names = names or [f"parameter {index}" for index in range(size)]
         self.trail = Trail(self.bounded)
+        self.unfelt = np.zeros(size, bool)
         self.scanned, self.start = np.zeros(size, bool), np.zeros(size)
         self.best: Point | None = None
         self.best_x = np.zeros(0)
@@ -134,7 +138,7 @@ class _Run:
         if x.size == 0:
             return Result.converged, "nothing is free to vary"
         self.start = self.best_x
-        self.found_lower()
+        self.found_lower(_A_LOT)
         if self.norm() >= self.options.gtol:
             come_nearer(self, self.options.max_step)
         attempt = -1
@@ -157,9 +161,8 @@ class _Run:
         return self.moved(*self.judged())
 
     def moved(self, result: Result, why: str) -> tuple[Result, str]:
-        """Return how the search ended; an optimum in which an entry was never felt, and so never moved, is none."""
-        assert self.best is not None
-        still = idle(self.best, self.bounded) & (self.best_x == self.start)
+        """Return how the search ended; where an entry is not felt at all, it was not estimated."""
+        still = self.unfelt
         if result is not Result.converged or not still.any():
             return result, why
         return Result.did_not_move, (
@@ -177,7 +180,7 @@ class _Run:
             return Result.converged, f"the distance to the optimum is {decrement:.1e} standard errors, by the Hessian"
         return Result.no_progress, f"{Result.no_progress.meaning} (standardised gradient {self.norm():.1e})"
 
-    def found_lower(self) -> bool:
+    def found_lower(self, clearly: float = _A_LITTLE) -> bool:
         """Look for lower values along entries that the objective does not feel; return whether there are any.
 
         An entry that has come to the end of its range by descending, and would go further, is not looked at.
@@ -187,7 +190,7 @@ class _Run:
         here = idle(self.best, self.bounded & ~self.ranges.matrices)
         outward = (self.best_x - self.start) * np.sign(self.best_x) > 1
         before = self.best.value
-        wake(self, here & ~(outward & at_boundary(self.best, self.ranges, self.best_x)))
+        self.unfelt = wake(self, here & ~(outward & at_boundary(self.best, self.ranges, self.best_x)), clearly)
         # What nothing lower was found along counts as being at its end, as long as the objective does not feel it.
         self.scanned = here
         return self.best.value < before

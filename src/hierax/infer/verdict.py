@@ -36,9 +36,11 @@ def stopped_by(skipped: np.ndarray, iterations: int, lost: Bool[np.ndarray, " su
     return ""
 
 
-def left_out(skipped: np.ndarray, iterations: int) -> str:
-    """Say which steps of a run were not finite and left out, or nothing."""
+def left_out(skipped: np.ndarray, iterations: int, stuck: Bool[np.ndarray, "chain subject"]) -> str:
+    """Say which steps of a run were not finite and left out, and which chains stand where there is no density."""
     parts = [f"{count} of {iterations} {name}" for name, count in zip(STEPS, skipped, strict=True) if count]
+    if stuck.any():
+        parts.append(f"{stuck.sum()} of {stuck.size} chains")
     return f"; left out, for they were not finite: {', '.join(parts)}" if parts else ""
 
 

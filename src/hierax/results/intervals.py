@@ -1,4 +1,4 @@
-"""``hx.sir`` and ``hx.profile``: intervals that do not take the likelihood for quadratic."""
+"""``hx.sir``: intervals that do not take the likelihood for quadratic, by weighted draws."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy.optimize
-import scipy.stats
 
 from hierax.data.population import Population
 from hierax.errors import HieraxWarning
 from hierax.infer.objective import cached, compiled_value
-from hierax.infer.session import Session
-from hierax.results.covariance import usable_covariance
+from hierax.results.covariance import active_entries, usable_covariance
 from hierax.results.fit import Fit
 from hierax.results.likelihood import pareto_k
 
@@ -69,7 +66,7 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     if n < 1 or samples < max(n, 10):
         raise ValueError(f"sir(n={n}, samples={samples}) cannot resample. Weight more samples than are kept.")
     covariance = usable_covariance(fit, "resampled")
-    active = np.flatnonzero(fit.free & ~fit.layout.weights())
+    active = active_entries(fit, covariance)
     factor = inflate * np.linalg.cholesky(covariance.unconstrained.to_numpy())
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((samples, len(active)))
@@ -105,102 +102,3 @@ def _log_likelihoods(fit: Fit, flats: np.ndarray) -> np.ndarray:
     if not session.priors:
         return values
     return values - np.array([session.penalty(flat)[0] for flat in flats])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Profile:
-    """The profile likelihood of one parameter.
-
-    Attributes
-    ----------
-    name : str
-    curve : pandas.DataFrame
-        Value on the natural scale, and −2 log L above its minimum, all other parameters optimised at each.
-    low, high : float
-        Ends of the interval; the end of the range where the curve stays below the limit.
-    """
-
-    name: str
-    curve: pd.DataFrame
-    low: float
-    high: float
-
-
-def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0) -> Profile:
-    """Return the profile-likelihood interval of one parameter.
-
-    Parameters
-    ----------
-    fit : Fit
-        By any estimator; what is profiled is the marginal likelihood by ``fit.estimator``, and after SAEM or VI from
-        its optimum, which is near theirs.
-    name : str
-        An element's name, as in ``fit.summary()``: ``"cl"``, ``"omega[1]"``.
-    level : float
-        Level of the interval: −2 log L rises by the χ²(1) quantile.
-    reach : float
-        How many standard errors from the estimate the search goes at most.
-    """
-    names = fit.layout.names()
-    if name not in names or not fit.free[names.index(name)]:
-        free = [one for one, is_free in zip(names, fit.free, strict=True) if is_free]
-        raise ValueError(f"profile of '{name}': there is no such free parameter. There are {free}.")
-    index = names.index(name)
-    limit = float(scipy.stats.chi2.ppf(level, 1))
-    se = float(np.sqrt(usable_covariance(fit, "profiled").unconstrained.loc[name, name]))
-    session = Session(fit.program, fit.estimator, fit.pop, fit.layout, fit.session.priors)
-    free = fit.free.copy()
-    free[index] = False
-    top, eta, base = _optimum(fit, session)
-    known = {0.0: (0.0, top, eta)}
-
-    def rise(shift: float) -> float:
-        """Return −2 log L above its minimum, that many SEs from the estimate."""
-        if shift not in known:
-            nearest = min(known, key=lambda other: abs(other - shift))
-            start = known[nearest][1].copy()
-            start[index] = top[index] + shift * se
-            search = session.search(start, free, lambda row: None, known[nearest][2])
-            end = start.copy()
-            end[free] = search.x
-            known[shift] = (2 * (search.point.value - base), end, search.point.state)
-        return known[shift][0]
-
-    ends = [_crossing(lambda s, side=side: rise(side * s) - limit, reach) * side for side in (-1, 1)]
-    shifts = sorted(known)
-    flats = np.array([known[shift][1] for shift in shifts])
-    natural = fit.layout.natural(flats)[:, index]
-    curve = pd.DataFrame({"value": natural, "rise of -2 log L": [known[shift][0] for shift in shifts]})
-    if min(curve["rise of -2 log L"]) < -1e-3:
-        warnings.warn(
-            f"Along the profile of '{name}' -2 log L falls {-curve['rise of -2 log L'].min():.3g} below the fit's, so "
-            f"that the fit was not at its lowest. Refit from there.",
-            HieraxWarning,
-            stacklevel=2,
-        )
-    low, high = (natural[shifts.index(end)] if np.isfinite(end) else np.nan for end in ends)
-    return Profile(name, curve, float(low), float(high))
-
-
-def _optimum(fit: Fit, session: Session) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return flat vector, modes and −log L + penalty at the top of the likelihood that is profiled.
-
-    A fit by SAEM, VI or NUTS is near the optimum of its ``estimator``, not at it: the search goes on from there.
-    """
-    if fit.method is None:
-        return fit.flat, fit.eta, float(fit.value[fit.rows].sum() + fit.penalty)
-    search = session.search(fit.flat, fit.free, lambda row: None, fit.eta)
-    top = fit.flat.copy()
-    top[fit.free] = search.x
-    return top, search.point.state, search.point.value
-
-
-def _crossing(excess: object, reach: float) -> float:
-    """Return where the function crosses 0 between 0 and ``reach``; NaN where it does not."""
-    far = 2.0
-    while excess(far) < 0:  # type: ignore[operator]
-        if far >= reach:
-            return np.nan
-        far = min(far * 1.5, reach)
-    # A thousandth of an SE is finer than an interval is read.
-    return float(scipy.optimize.brentq(excess, far / 3 if excess(far / 3) < 0 else 0.0, far, xtol=1e-3))  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ def shown(site: PopulationSite, value: Any) -> Array:
 
 
 def shown_places(site: PopulationSite) -> np.ndarray:
-    """Return which elements of a matrix say something, flat: its lower half; of correlations, what is below the diagonal.
+    """Return which elements of a matrix say something, flat: its lower half; of correlations, below the diagonal.
 
     The others are constants (ones on the diagonal of a correlation matrix, zeros above that of a triangular one), or
     the same numbers once more.
