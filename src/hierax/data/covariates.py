@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierax.data.columns import to_numbers
+from hierax.data.columns import is_number, refuse_underscores, to_numbers
 from hierax.data.problems import Problems
 
 INTERPOLATIONS = ("locf", "nocb", "linear", "midpoint")
@@ -63,8 +63,10 @@ def covariate_spec(
     names = (covariates,) if isinstance(covariates, str) else tuple(covariates)
     codes = (categorical,) if isinstance(categorical, str) else tuple(categorical)
     # A category is a covariate: naming it once is enough.
-    names = names + tuple(name for name in codes if name not in names)
+    names = tuple(dict.fromkeys(names + codes))
     groups = {name: tuple(columns) for name, columns in (vectors or {}).items()}
+    refuse_underscores((*names, *groups))
+    _check_groups(names, groups)
     if interpolation is not None and interpolation not in INTERPOLATIONS:
         raise ValueError(
             f"interpolation={interpolation!r} is none of {list(INTERPOLATIONS)}. NONMEM's rule is 'nocb' (the value "
@@ -84,12 +86,24 @@ def covariate_spec(
     return dataclasses.replace(spec, missing=policies)
 
 
+def _check_groups(names: tuple[str, ...], groups: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse vectors that would take the place of other covariates, here or in the table that is written back."""
+    written = {f"{name}_{index + 1}" for name, columns in groups.items() for index in range(len(columns))}
+    both = sorted(set(names) & (set(groups) | written))
+    if both:
+        raise ValueError(
+            f"vectors={list(groups)} and the covariates {both} have one name, because the columns of a vector e are e_1, "
+            f"e_2, ... where it is written back. Give the vector another name."
+        )
+
+
 def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problems) -> dict[str, tuple[Any, ...]]:
     """Check covariates in place; replace categories by codes and return their labels."""
     labels: dict[str, tuple[Any, ...]] = {}
     for name in spec.columns:
         numbers, missing = to_numbers(frame[name])
-        numeric = frame[name].dtype.kind in "fiu" or numbers.notna().any() or missing.all()
+        # Complex numbers are numbers too, and are refused as such below.
+        numeric = frame[name].dtype.kind in "fiucm" or is_number(frame[name])[~missing].any() or missing.all()
         category = name in spec.categorical or not numeric
         if not category:
             _refuse_text(frame, name, numbers.isna() & ~missing, problems)
@@ -110,7 +124,7 @@ def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
             codes = {value: code for code, value in enumerate(categories)}
             values = values.map(lambda value, codes=codes: codes.get(_plain(value)), na_action="ignore").astype(float)
         frame[name] = values
-    _check_variation(frame, spec, problems)
+    _check_variation(frame, spec, problems, labels)
     return labels
 
 
@@ -154,7 +168,9 @@ def _fill(values: pd.Series, ids: pd.Series, policy: Any, category: bool) -> pd.
     return values.fillna(policy)
 
 
-def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problems) -> None:
+def _check_variation(
+    frame: pd.DataFrame, spec: CovariateSpec, problems: Problems, labels: Mapping[str, tuple[Any, ...]]
+) -> None:
     """Refuse covariates that vary in a subject where nothing says what holds between records."""
     vector_columns = {column for columns in spec.vectors.values() for column in columns}
     same = frame["_code"].eq(frame["_code"].shift())
@@ -164,6 +180,7 @@ def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
             continue
         first = np.zeros(len(frame), bool)
         first[int(np.argmax(change.to_numpy()))] = True
+        shown = frame[name].map(dict(enumerate(labels[name]))) if name in labels else frame[name]
         if name in vector_columns:
             problems.add_rows(
                 "vector_varies",
@@ -173,6 +190,7 @@ def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
                 f"the vector covariate changes within a subject ({int(change.sum())} times in all), and it is "
                 f"(subject, 1, k).",
                 "give one vector a subject.",
+                shown=shown,
             )
         elif spec.interpolation is None:
             problems.add_rows(
@@ -181,6 +199,13 @@ def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
                 first,
                 name,
                 f"the covariate changes within a subject ({int(change.sum())} times in all), and nothing says what "
-                f"holds between records.",
+                f"holds between records{_spelt_alike(shown[change].iloc[0], shown.shift()[change].iloc[0])}.",
                 "name interpolation='nocb' (NONMEM), 'locf' (Monolix, nlmixr2), 'midpoint' or 'linear'.",
+                shown=shown,
             )
+
+
+def _spelt_alike(now: Any, before: Any) -> str:
+    """Return a hint where two categories that follow each other look like one."""
+    alike = isinstance(now, str) and isinstance(before, str) and now.casefold() == before.casefold()
+    return f" (before, it is {before!r}: if {before!r} and {now!r} are one category, write them alike)" if alike else ""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierax.data.columns import RESERVED
+from hierax.data.columns import RESERVED, refuse_underscores
 from hierax.data.covariates import CovariateSpec, covariate_spec
 from hierax.data.population import Population
 from hierax.data.problems import Problems
@@ -117,7 +117,8 @@ def _check_covariates(subject: Subject, first: Subject) -> None:
             f"Subject {subject.id!r} has covariates {sorted(own)}, but subject {first.id!r} has {sorted(names)}. "
             f"Give every subject the same ones."
         )
-    taken = sorted(set(own) & set(RESERVED))
+    refuse_underscores(own)
+    taken = sorted(set(own) & set(RESERVED) - {"DUR"})
     if taken:
         raise ValueError(
             f"{taken} cannot be covariates, because records have items of these names. Name them otherwise."
