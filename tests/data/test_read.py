@@ -233,7 +233,10 @@ def test_oddities_are_told_once_as_a_warning(frames, options, code, text):
 
 def test_many_problems_of_a_kind_are_one_line():
     bad = pd.concat([frame(ID=i, AMT=[-1.0, 0, 0]) for i in range(30)])
-    with pytest.raises(hx.DataError, match=r"30 problems in the data:\n  - 30 rows of 30 subjects \(first: row 2, ID 0, column AMT, value -1; then rows 5, 8, ") as caught:
+    with pytest.raises(
+        hx.DataError,
+        match=r"30 problems in the data:\n  - 30 rows of 30 subjects \(first: row 2, ID 0, column AMT, value -1; then rows 5, 8, ",
+    ) as caught:
         hx.read_nonmem(bad)
     assert len(caught.value.problems) == 30
 

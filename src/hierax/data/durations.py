@@ -21,7 +21,12 @@ def rates_from_durations(frame: pd.DataFrame, problems: Problems) -> None:
     rate = frame["RATE"]
     dose, long = frame["EVID"].isin([1, 4]), duration > 0
     problems.add_rows(
-        "dur_negative", frame, duration < 0, "DUR", "an infusion cannot last less than 0.", "give DUR > 0; 0 is a bolus."
+        "dur_negative",
+        frame,
+        duration < 0,
+        "DUR",
+        "an infusion cannot last less than 0.",
+        "give DUR > 0; 0 is a bolus.",
     )
     problems.add_rows(
         "dur_without_amt",

@@ -65,7 +65,9 @@ def _from_text(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
     number = pd.factorize(key)[0]
     named = ~missing
     first = pd.Series(number, index=raw.index)[named].drop_duplicates()
-    first_bare, first_text = (pd.Series(column[first.index].to_numpy(), index=first.to_numpy()) for column in (bare, text))
+    first_bare, first_text = (
+        pd.Series(column[first.index].to_numpy(), index=first.to_numpy()) for column in (bare, text)
+    )
     own_bare = pd.Series(number, index=raw.index).map(first_bare)
     own_text = pd.Series(number, index=raw.index).map(first_text)
     padded = named & (_unpadded(bare) != _unpadded(own_bare))

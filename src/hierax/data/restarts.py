@@ -8,7 +8,17 @@ import pandas as pd
 from hierax.data.columns import code_key
 
 # The items of a reset that is put in front of a record that is no dose.
-_RESET = {"EVID": 3.0, "MDV": 1.0, "DV": np.nan, "CENS": 0.0, "AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0.0, "SS": 0.0}
+_RESET = {
+    "EVID": 3.0,
+    "MDV": 1.0,
+    "DV": np.nan,
+    "CENS": 0.0,
+    "AMT": 0.0,
+    "RATE": 0.0,
+    "II": 0.0,
+    "ADDL": 0.0,
+    "SS": 0.0,
+}
 
 
 def reset_at_restarts(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -36,7 +46,9 @@ def reset_at_restarts(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 def period_column(frame: pd.DataFrame, earlier: pd.Series) -> str | None:
     """Return a column that changes wherever the clock goes back, and nowhere where it does not; None without one."""
     same = frame["_code"].eq(frame["_code"].shift())
-    names = [name for name in frame.columns if not str(name).startswith("_") and name not in ("ID", "TIME", "DV", "_row")]
+    names = [
+        name for name in frame.columns if not str(name).startswith("_") and name not in ("ID", "TIME", "DV", "_row")
+    ]
     # OCC is what such columns are called first of all.
     for name in sorted(names, key=lambda name: name != "OCC"):
         text = frame[name].astype(object).astype(str)
