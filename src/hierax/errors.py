@@ -5,6 +5,8 @@ Every message says what is wrong, why, and what to do about it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 
@@ -79,12 +81,14 @@ def _place(group: pd.DataFrame, listed: int) -> str:
         return ", ".join(place)
     rows, ids = group["row"].tolist()[1:], group["id"].astype(str).nunique()
     values = list(dict.fromkeys(repr(value) for value in group["value"]))[1:]
-    more = f"; then rows {_some(rows, listed)}" + (f"; other values {_some(values, listed)}" if values else "")
+    more = f"; then row{'s' * (len(rows) > 1)} {_some(rows, listed)}" + (
+        f"; other values {_some(values, listed)}" if values else ""
+    )
     subjects = f" of {ids} subjects" if ids > 1 else ""
     return f"{len(group)} rows{subjects} (first: {', '.join(place)}{more})"
 
 
-def _some(items: list[object], listed: int) -> str:
+def _some(items: Sequence[object], listed: int) -> str:
     """Return the first items, and how many there are beyond."""
     beyond = f", ... ({len(items) - listed} more)" if len(items) > listed else ""
     return ", ".join(str(item) for item in items[:listed]) + beyond

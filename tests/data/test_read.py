@@ -233,11 +233,14 @@ def test_oddities_are_told_once_as_a_warning(frames, options, code, text):
 
 def test_many_problems_of_a_kind_are_one_line():
     bad = pd.concat([frame(ID=i, AMT=[-1.0, 0, 0]) for i in range(30)])
-    with pytest.raises(
-        hx.DataError,
-        match=r"30 problems in the data:\n  - 30 rows of 30 subjects \(first: row 2, ID 0, column AMT, value -1; then rows 5, 8, ",
-    ) as caught:
+    with pytest.raises(hx.DataError, match="30 problems in the data") as caught:
         hx.read_nonmem(bad)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    where = (
+        "30 rows of 30 subjects (first: row 2, ID 0, column AMT, value -1; then rows 5, 8, 11, 14, 17, ... (24 more))"
+    )
+    assert where in lines[1]
     assert len(caught.value.problems) == 30
 
 

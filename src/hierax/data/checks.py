@@ -42,7 +42,7 @@ def _check_times(frame: pd.DataFrame, check: Check) -> None:
     fix = "sort the subject's rows by TIME, or set EVID=3 or 4 on the row if the system was reset there"
     if period is not None:
         fix += (
-            f"; if {period} counts periods that each begin at a time of their own, with nothing left of the one before, "
+            f"; if {period} counts periods with clocks of their own, and nothing is left of the one before, "
             f"read_nonmem(restarts={period!r}) puts the resets in"
         )
     check(

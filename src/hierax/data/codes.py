@@ -70,8 +70,8 @@ def note_codes(
                 frame,
                 numbers == code,
                 name,
-                f"{code:g} is far from all other values of {name}, and is read as a value like any other; in many tables it "
-                f"means that nothing is known.",
+                f"{code:g} is far from all other values of {name}, and is read as a value like any other; in many "
+                f"tables it means that nothing is known.",
                 # What else there is to say is said by the value itself.
                 "leave it if it is a value.",
                 shown=values,

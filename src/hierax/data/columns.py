@@ -74,7 +74,7 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep:
         alike = [other for other in frame.columns if str(other).upper() == name.upper()]
         if name not in out and len(alike) == 1:
             out[name] = frame[alike[0]]
-    return pd.DataFrame(out, index=frame.index).assign(_row=frame["_row"])
+    return pd.DataFrame(out, index=frame.index)
 
 
 def _check_names(frame: pd.DataFrame, given: Mapping[str, str], kept: list[str]) -> None:
@@ -171,12 +171,18 @@ def to_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
     else:
         missing = is_missing(column)
         cells = column.astype(object)
-        numbers = pd.to_numeric(cells.where(~missing & ~cells.map(_is_complex)), errors="coerce").astype(float)
+        numbers = pd.to_numeric(cells.where(~missing & ~cells.map(_is_complex)).map(_real), errors="coerce")
+        numbers = numbers.astype(float)
     return numbers.where(np.isfinite(numbers)), missing
 
 
 def _is_complex(cell: Any) -> bool:
-    return isinstance(cell, abstract.Complex) and not isinstance(cell, abstract.Real)
+    return isinstance(cell, abstract.Complex) and not isinstance(cell, abstract.Real) and cell.imag != 0
+
+
+def _real(cell: Any) -> Any:
+    """Return a complex number that has no imaginary part as what it is."""
+    return cell.real if isinstance(cell, abstract.Complex) and not isinstance(cell, abstract.Real) else cell
 
 
 def is_number(column: pd.Series) -> pd.Series:

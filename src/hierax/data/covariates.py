@@ -32,6 +32,8 @@ class CovariateSpec:
         What holds between records where a covariate varies.
     missing : dict
         Name → policy for missing values: ``"error"``, ``"carry"``, ``"median"``, or the value to put.
+    levels : dict
+        Category → its labels in the order of their codes, where they were given.
     """
 
     names: tuple[str, ...] = ()
@@ -39,6 +41,7 @@ class CovariateSpec:
     vectors: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     interpolation: str | None = None
     missing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    levels: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -48,7 +51,7 @@ class CovariateSpec:
 
 def covariate_spec(
     covariates: str | Iterable[str],
-    categorical: str | Iterable[str],
+    categorical: str | Iterable[str] | Mapping[str, Iterable[Any]],
     vectors: Mapping[str, Iterable[str]] | None,
     interpolation: str | None,
     missing: Any,
@@ -83,7 +86,13 @@ def covariate_spec(
                 f"missing={policy!r} for {name} is none of {list(POLICIES)} and no number. Use one of them, "
                 f"or the value to put in."
             )
-    return dataclasses.replace(spec, missing=policies)
+    levels = {}
+    if isinstance(categorical, Mapping):
+        levels = {name: tuple(_plain(label) for label in given) for name, given in categorical.items()}
+    twice = {name: given for name, given in levels.items() if len(set(given)) < len(given)}
+    if twice:
+        raise ValueError(f"categorical={twice} has a label twice. Give each label once, in the order of their codes.")
+    return dataclasses.replace(spec, missing=policies, levels=levels)
 
 
 def _check_groups(names: tuple[str, ...], groups: Mapping[str, tuple[str, ...]]) -> None:
@@ -92,8 +101,8 @@ def _check_groups(names: tuple[str, ...], groups: Mapping[str, tuple[str, ...]])
     both = sorted(set(names) & (set(groups) | written))
     if both:
         raise ValueError(
-            f"vectors={list(groups)} and the covariates {both} have one name, because the columns of a vector e are e_1, "
-            f"e_2, ... where it is written back. Give the vector another name."
+            f"vectors={list(groups)} and the covariates {both} have one name, because the columns of a vector e are "
+            f"e_1, e_2, ... where it is written back. Give the vector another name."
         )
 
 
@@ -119,10 +128,19 @@ def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
             "records), 'median' or a value.",
         )
         if category:
-            categories = sorted({_plain(value) for value in values.dropna()}, key=_order)
-            labels[name] = tuple(categories)
-            codes = {value: code for code, value in enumerate(categories)}
-            values = values.map(lambda value, codes=codes: codes.get(_plain(value)), na_action="ignore").astype(float)
+            found = sorted({_plain(value) for value in values.dropna()}, key=_order)
+            labels[name] = spec.levels.get(name, tuple(found))
+            codes = {value: code for code, value in enumerate(labels[name])}
+            coded = values.map(lambda value, codes=codes: codes.get(_plain(value)), na_action="ignore").astype(float)
+            problems.add_rows(
+                "unknown_category",
+                frame,
+                coded.isna() & values.notna(),
+                name,
+                f"this is none of the labels that were given: {list(labels[name])}.",
+                "add it to categorical=, at the end so that the other codes stay.",
+            )
+            values = coded
         frame[name] = values
     _check_variation(frame, spec, problems, labels)
     return labels

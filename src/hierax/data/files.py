@@ -48,9 +48,9 @@ def is_parquet(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file with ``\\n`` at the ends of its lines.
+    """Return the text of a file, its lines ended by line feeds alone.
 
-    Read are UTF-8, UTF-16 and UTF-32, Latin-1 where the file is none of them, and the same packed by gzip, bzip2 or xz.
+    It may be UTF-8, UTF-16 or UTF-32, and is Latin-1 where it is none of them; gzip, bzip2 and xz are unpacked.
 
     Raises
     ------

@@ -20,8 +20,8 @@ _EXACT = 2**53
 def clean_ids(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
     """Return the table with one value of ID a subject, and with ``_code``, a number for each.
 
-    Blanks around an ID are no part of it; ``_spelt`` marks rows whose ID was written otherwise than the subject's first,
-    and ``_blanks`` those where blanks alone are the difference.
+    Blanks around an ID are no part of it. ``_spelt`` marks rows whose ID is written otherwise than in the subject's
+    first row, and ``_blanks`` those where blanks alone are the difference.
     """
     column = frame["ID"]
     frame = frame.assign(_spelt=False, _blanks=False, _id=column)
@@ -145,6 +145,6 @@ def note_ids(frame: pd.DataFrame, notes: Problems) -> None:
         ids,
         alike.notna() & alike.duplicated(),
         "ID",
-        "this ID differs from another one in capital letters or inner blanks only, and is read as a subject of its own.",
+        "this ID differs from another one in capital letters or inner blanks alone, and is a subject of its own.",
         "write both alike if they are one subject.",
     )

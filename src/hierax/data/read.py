@@ -39,7 +39,7 @@ def read_nonmem(
     columns: Mapping[str, str] | None = None,
     endpoints: Mapping[str, Any] | None = None,
     covariates: Iterable[str] = (),
-    categorical: Iterable[str] = (),
+    categorical: Iterable[str] | Mapping[str, Iterable[Any]] = (),
     vectors: Mapping[str, Iterable[str]] | None = None,
     interpolation: str | None = None,
     missing: Any = "error",
@@ -67,8 +67,9 @@ def read_nonmem(
         Columns to keep as covariates: ``(subject, 1)`` where constant in every subject, else ``(subject, time)``.
         Columns of text are categories: codes in sorted order, the labels in ``pop.labels``. They match in any case, and
         have the name given here.
-    categorical : iterable of str
-        Covariates that are categories although they are numbers.
+    categorical : iterable of str, or mapping of str to labels
+        Covariates that are categories although they are numbers. With labels, these are the codes 0, 1, ... in their
+        order, also where a table lacks some: new subjects then have the codes of those that a model was fitted to.
     vectors : mapping, optional
         Name → columns that make one vector a subject, ``(subject, 1, k)``.
     interpolation : {"locf", "nocb", "midpoint", "linear"}, optional
@@ -81,8 +82,8 @@ def read_nonmem(
     compartments : mapping, optional
         Name → number, for a CMT column that holds names.
     units : mapping, optional
-        Units of ``TIME``, ``II`` and ``DUR`` (s, min, h, d, wk): II and DUR are converted to the unit of TIME, and clock
-        times and dates become times in TIME's unit (hours without it).
+        Units of ``TIME``, ``II`` and ``DUR`` (s, min, h, d, wk): II and DUR are converted to the unit of TIME, and
+        clock times and dates become times in TIME's unit (hours without it).
     na : a value, several, or a mapping of column to these, optional
         Codes of missing values, e.g. ``-99`` (in all columns but ID) or ``{"DV": [-99, "NS"], "SS": 99}``.
     decimal : {".", ","}
@@ -110,8 +111,8 @@ def read_nonmem(
     -----
     DataWarning
         What is odd but can be read, in one warning; ``.problems`` is a table of it. A column whose name means something
-        in such tables (ADM, BLQ, LLOQ, YTYPE, ...) and that is not read is odd, and so is a value that looks like a code
-        of missing ones (-99, 999, ...).
+        in such tables (ADM, BLQ, LLOQ, YTYPE, ...) and that is not read is odd, and so is a value that looks like a
+        code of missing ones (-99, 999, ...).
 
     Notes
     -----
@@ -125,9 +126,9 @@ def read_nonmem(
         raise ValueError(f"evid={evid!r} names no codes of EVID. Give 'nonmem' or 'rxode'.")
     spec = covariate_spec(covariates, categorical, vectors, interpolation, missing)
     given = check_units(units)
-    table = load_table(source, (columns or {}).get("ID"), decimal)
-    frame = rename_columns(table, columns, spec.columns)
-    require(frame, ["ID", "TIME", "DV", *spec.columns], [name for name in table.columns if name != "_row"])
+    table, rows = load_table(source, (columns or {}).get("ID"), decimal)
+    frame = rename_columns(table, columns, spec.columns).assign(_row=rows)
+    require(frame, ["ID", "TIME", "DV", *spec.columns], table.columns)
     if not len(frame):
         raise ValueError("The table has no rows, so there is no subject to read. Check the file and its separator.")
     items = [name for name in RESERVED if name in frame.columns]

@@ -66,7 +66,7 @@ def _infusions(frame: pd.DataFrame, infusion: pd.Series, constant: pd.Series, pr
     amount, evid, lost = frame["AMT"].to_numpy(float, copy=True), frame["EVID"].to_numpy(float, copy=True), []
     repeats = frame[["ADDL", "II"]].fillna(0.0).to_numpy(float)
     unlike = []
-    for row in np.flatnonzero(running):
+    for row in np.flatnonzero(running).tolist():
         key = (int(frame["_code"].iloc[row]), float(frame["CMT"].iloc[row]), abs(float(rate.iloc[row])))
         if rate.iloc[row] > 0:
             waiting.setdefault(key, []).append(row)

@@ -19,8 +19,8 @@ _PARQUET = (".parquet", ".pq")
 _DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*$")
 
 
-def load_table(source: Any, ids: str | None = None, decimal: str = ".") -> pd.DataFrame:
-    """Read a file, or copy a frame; add ``_row``, the row of the file (header = row 1).
+def load_table(source: Any, ids: str | None = None, decimal: str = ".") -> tuple[pd.DataFrame, pd.Series]:
+    """Read a file, or copy a frame; also return the row of the file of each row (header = row 1).
 
     Delimited text may be separated by commas, semicolons, tabs, bars or blanks; lines that start with ``#``
     are comments, and so is a ``#`` in front of the header itself; in a table whose first column is named C, rows with a
@@ -38,14 +38,18 @@ def load_table(source: Any, ids: str | None = None, decimal: str = ".") -> pd.Da
     if isinstance(source, str | Path):
         path = Path(source)
         parquet = path.suffix.lower() in _PARQUET or is_parquet(path)
-        frame = _read_parquet(path) if parquet else _read_delimited(path, ids)
+        if not parquet:
+            frame, rows = _read_delimited(path, ids)
+            return _marked(frame, decimal, ids), rows
+        frame = _read_parquet(path)
     elif isinstance(source, pd.DataFrame):
         frame = source.reset_index(drop=True)
     else:
         frame = _from_any_frame(source)
-    # Names that begin with an underscore are for the columns that reading adds.
-    row = frame["_row"] if isinstance(source, str | Path) and not parquet else np.arange(len(frame)) + 2
-    frame = frame[[name for name in frame.columns if name != "_row"]].assign(_row=row)
+    return _marked(frame, decimal, ids), pd.Series(np.arange(len(frame)) + 2, index=frame.index)
+
+
+def _marked(frame: pd.DataFrame, decimal: str, ids: str | None) -> pd.DataFrame:
     return _without_decimal_commas(frame, column_of(frame, "ID", ids)) if decimal == "," else frame
 
 
@@ -57,7 +61,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise
 
 
-def _read_delimited(path: Path, ids: str | None) -> pd.DataFrame:
+def _read_delimited(path: Path, ids: str | None) -> tuple[pd.DataFrame, pd.Series]:
     text = read_text(path)
     lines = text.split("\n")
     skipped, header = _header(lines)
@@ -72,7 +76,7 @@ def _read_delimited(path: Path, ids: str | None) -> pd.DataFrame:
         raise ValueError(f"The file {path} has more than one column named {twice}. Give every column its own name.")
     comments = [number for number, line in enumerate(lines) if number > skipped and line.startswith("#")]
     # One column more than there are names: what stands in it was cut off otherwise, without a word.
-    beyond = "_beyond"
+    beyond = "more cells than names"
     subject = column_of(pd.DataFrame(columns=names), "ID", ids)
     options: dict[str, Any] = dict(
         sep=separator,
@@ -90,9 +94,9 @@ def _read_delimited(path: Path, ids: str | None) -> pd.DataFrame:
     except pd.errors.ParserError as error:
         raise ValueError(f"The file {path} cannot be split into {len(names)} columns: {error}.") from None
     numbers = np.delete(np.arange(len(frame) + len(comments)) + skipped + 2, np.array(comments, int) - skipped - 1)
-    frame["_row"] = numbers
+    rows = pd.Series(numbers, index=frame.index)
     if frame[beyond].notna().any():
-        row = int(frame.loc[frame[beyond].notna(), "_row"].iloc[0])
+        row = int(rows[frame[beyond].notna()].iloc[0])
         raise ValueError(
             f"Row {row} of {path} has more cells than the header's {len(names)} names. Give every cell a name; numbers "
             f"with decimal commas need another separator, such as a semicolon, and decimal=','."
@@ -103,7 +107,7 @@ def _read_delimited(path: Path, ids: str | None) -> pd.DataFrame:
         frame = frame[frame[names[0]].astype(str).str.strip().str.upper() != "C"]
     if subject is not None:
         frame[subject] = _as_numbers(frame[subject])
-    return frame.reset_index(drop=True)
+    return frame.reset_index(drop=True), rows[frame.index].reset_index(drop=True)
 
 
 def _as_numbers(ids: pd.Series) -> pd.Series:

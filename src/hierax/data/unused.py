@@ -56,8 +56,8 @@ _MEANINGS = (
         ("DOSE", "AMOUNT"),
         "AMT",
         "the column is not read, so that the table has no amounts.",
-        "say columns={{'AMT': '{name}'}} if these are amounts of dose records; if they tell a subject's dose, name it in "
-        "covariates=.",
+        "say columns={{'AMT': '{name}'}} if these are amounts of dose records; if they tell a subject's dose, name it "
+        "in covariates=.",
     ),
     _Meaning(
         ("TAU", "INTERVAL", "DOSINT"),
@@ -99,7 +99,7 @@ _MEANINGS = (
     _Meaning(
         ("LAG", "TLAG", "ALAG", "ALAG1", "ALAG2", "F1", "F2", "BIO", "BIOAV", "R1", "R2", "D1", "D2"),
         "",
-        "the column is not read, and lag time, bioavailability, rate and duration of a dose are arguments of the model.",
+        "the column is not read, and lag time, bioavailability, rate and duration of doses are arguments of the model.",
         "name it in covariates= and pass it on, as in lag=pop.covariates['{name}']; or leave it out of the table.",
     ),
     _Meaning(
@@ -155,9 +155,10 @@ def _note_route(frame: pd.DataFrame, name: str, items: set[str], notes: Problems
     if _marked(frame[name]).any() and not same:
         notes.add(
             "column_unused",
-            "the column is not read, so that it sends no dose anywhere: CMT does.",
-            f"say columns={{'CMT': '{name}'}} if its values are compartments (names are numbered by compartments=); or leave "
-            f"it out of the table.",
+            "the column is not read, so that "
+            + ("doses go by CMT alone." if "CMT" in items else "all doses go into compartment 1."),
+            f"say columns={{'CMT': '{name}'}} if its values are compartments (names are numbered by compartments=); or "
+            f"leave it out of the table.",
             column=name,
         )
 
@@ -171,7 +172,8 @@ def _note_flag(frame: pd.DataFrame, name: str, items: set[str], notes: Problems)
         off,
         name,
         "the column is not read, so that these observations count as quantified.",
-        f"say columns={{'CENS': '{name}'}}: 1 where the value is below the limit in DV, -1 where it is above, 0 elsewhere.",
+        f"say columns={{'CENS': '{name}'}}: 1 where the value is below the limit in DV, -1 where it is above, "
+        "0 elsewhere.",
     )
     if "CENS" not in items and _marked(frame[name]).any() and not off.any():
         notes.add("column_unused", "the column is not read: no observation is censored.", "give CENS.", column=name)
@@ -188,16 +190,16 @@ def _note_limit(frame: pd.DataFrame, name: str, items: set[str], upper: bool, no
         frame,
         off,
         name,
-        f"DV is not {'below' if upper else 'above'} this limit of quantification, which is not read, so that the observation "
-        f"counts as quantified.",
+        f"DV is not {'below' if upper else 'above'} this limit of quantification, which is not read, so that the "
+        f"observation counts as quantified.",
         f"give a column CENS: {code} where the value is {side} the limit, with the limit in DV, and 0 elsewhere.",
     )
     if "CENS" not in items and numbers.notna().any() and not off.any():
         notes.add(
             "column_unused",
             "the column is not read, and no observation is censored.",
-            f"give a column CENS: {code} where the value is {side} the limit, with the limit in DV; or leave the column out of "
-            f"the table if everything was quantified.",
+            f"give a column CENS: {code} where the value is {side} the limit, with the limit in DV; or leave the column out "
+            f"of the table if everything was quantified.",
             column=name,
         )
 
