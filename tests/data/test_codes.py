@@ -35,6 +35,15 @@ def test_values_like_codes_that_are_in_line_with_the_others_are_values(infusion_
         hx.read_nonmem(data[data["AMT"] == 0].assign(RACE=[1] * 3 + [99] * 3 + [2] * 3), categorical=["RACE"])
 
 
+@pytest.mark.parametrize("code", ["-99", "99", -9])
+def test_codes_among_text(infusion_times, code):
+    data = pd.concat([infusion_times(ID=i, SEX=sex) for i, sex in enumerate(["F", "M", code])])
+    with pytest.warns(hx.DataWarning, match=rf"column SEX, value '?{code}.*na={{'SEX': {code}}}"):
+        assert len(hx.read_nonmem(data, covariates=["SEX"]).labels["SEX"]) == 3
+    pop = hx.read_nonmem(data, categorical=["SEX"], na=code, missing={"SEX": "F"})
+    assert pop.covariates["SEX"].ravel().tolist() == [0.0, 1.0, 0.0]
+
+
 @pytest.mark.parametrize(
     ("columns", "advice"),
     [
@@ -132,6 +141,11 @@ def test_covariates_named_like_columns_of_ours(infusion_times, name):
         hx.read_nonmem(infusion_times(**{name: 7.0}, SS=[0, 9, 0, 0], EVID=[1, 1, 0, 0]))
     with pytest.raises(ValueError, match="cannot be covariates"):
         hx.Population.from_subjects([hx.Subject(1, times=[1.0], covariates={name: 1.0})])
+
+
+def test_a_regimen_is_no_other_covariate():
+    with pytest.raises(ValueError, match="cannot have a covariate 'REGIMEN'"):
+        hx.Population.from_grid([hx.Regimen(1.0), hx.Regimen(2.0)], [1.0], {"REGIMEN": [1, 2]})
 
 
 def test_vectors_and_covariates_that_would_share_a_name(infusion_times):

@@ -145,5 +145,7 @@ def test_a_period_that_begins_with_a_sample_gets_a_reset_in_front(infusion_times
     np.testing.assert_allclose(concentrations(pop), expected, rtol=1e-12)
     with pytest.raises(ValueError, match=r"restarts= names 'PERIOD', which is no column"):
         hx.read_nonmem(first, restarts="PERIOD")
-    with pytest.raises(hx.DataError, match="set EVID=3 or 4 on the row if the system was reset there. *$"):
+    with pytest.raises(
+        hx.DataError, match="set EVID=3 or 4 on the row if the system was reset there; .* name it in restarts="
+    ):
         hx.read_nonmem(infusion_times(TIME=[0.0, 5, 1, 8]))

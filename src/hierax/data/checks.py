@@ -40,7 +40,9 @@ def _check_times(frame: pd.DataFrame, check: Check) -> None:
     earlier &= ~frame["EVID"].isin([3, 4])
     period = period_column(frame, earlier) if earlier.any() else None
     fix = "sort the subject's rows by TIME, or set EVID=3 or 4 on the row if the system was reset there"
-    if period is not None:
+    if period is None:
+        fix += "; for periods with clocks of their own, add a column that counts them and name it in restarts="
+    else:
         fix += (
             f"; if {period} counts periods with clocks of their own, and nothing is left of the one before, "
             f"read_nonmem(restarts={period!r}) puts the resets in"

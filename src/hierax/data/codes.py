@@ -63,8 +63,9 @@ def note_codes(
             values = values.map(dict(enumerate(labels[name])))
         numbers, _ = to_numbers(values)
         numbers = numbers.where(here)
-        # A column whose categories are text may hold a code that is the only number.
-        for code in suspects(numbers.dropna().to_numpy()):
+        there = values[here].notna() & (values[here].astype(object).map(str) != "")
+        text = bool((there & numbers[here].isna()).any())
+        for code in suspects(numbers.dropna().to_numpy(), text):
             notes.add_rows(
                 "missing_code",
                 frame,
@@ -78,8 +79,11 @@ def note_codes(
             )
 
 
-def suspects(values: np.ndarray) -> list[float]:
-    """Return the codes among ``values`` that are far from all other values: by more than the range of these."""
+def suspects(values: np.ndarray, text: bool = False) -> list[float]:
+    """Return the codes among ``values`` that are far from all other values: by more than the range of these.
+
+    ``text`` says whether the column has text beside its numbers, among which any code is odd.
+    """
     rest = values[~np.isin(values, MISSING_CODES)]
     out = []
     for code in MISSING_CODES:
@@ -87,7 +91,7 @@ def suspects(values: np.ndarray) -> list[float]:
             continue
         if not rest.size:
             # Nothing else is known of the column: only numbers below zero are odd by themselves.
-            far = code < 0
+            far = text or code < 0
         elif code < 0:
             far = rest.min() >= 0 or rest.min() - code > np.ptp(rest)
         else:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from hierax.data.columns import is_number, refuse_underscores, to_numbers
 from hierax.data.problems import Problems
+from hierax.data.remedies import MISSING_CODES
 
 INTERPOLATIONS = ("locf", "nocb", "linear", "midpoint")
 POLICIES = ("error", "carry", "median")
@@ -112,7 +113,10 @@ def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
     for name in spec.columns:
         numbers, missing = to_numbers(frame[name])
         # Complex numbers are numbers too, and are refused as such below.
-        numeric = frame[name].dtype.kind in "fiucm" or is_number(frame[name])[~missing].any() or missing.all()
+        said = is_number(frame[name])[~missing]
+        # Text among which the only numbers are codes of missing values is text.
+        coded = not said.all() and numbers[~missing][said].isin(MISSING_CODES).all()
+        numeric = frame[name].dtype.kind in "fiucm" or (said.any() and not coded) or missing.all()
         category = name in spec.categorical or not numeric
         if not category:
             _refuse_text(frame, name, numbers.isna() & ~missing, problems)

@@ -45,6 +45,11 @@ def from_grid(regimens: Any, times: Any, covariates: dict[str, Any], n: int, com
         named: dict[Any, Regimen] = {"1": regimens}
     else:
         named = dict(regimens) if isinstance(regimens, Mapping) else {str(i + 1): r for i, r in enumerate(regimens)}
+    if len(named) > 1 and "REGIMEN" in covariates:
+        raise ValueError(
+            "from_grid cannot have a covariate 'REGIMEN' beside several regimens, because it says there which one a "
+            "subject has. Name the covariate otherwise."
+        )
     levels = {name: [value] if np.ndim(value) == 0 else list(value) for name, value in covariates.items()}
     cells = []
     for (label, regimen), *values in itertools.product(named.items(), *levels.values()):

@@ -198,8 +198,8 @@ def _note_limit(frame: pd.DataFrame, name: str, items: set[str], upper: bool, no
         notes.add(
             "column_unused",
             "the column is not read, and no observation is censored.",
-            f"give a column CENS: {code} where the value is {side} the limit, with the limit in DV; or leave the column out "
-            f"of the table if everything was quantified.",
+            f"give a column CENS: {code} where the value is {side} the limit, with the limit in DV; or leave the "
+            f"column out of the table if everything was quantified.",
             column=name,
         )
 
