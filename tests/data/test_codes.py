@@ -143,6 +143,13 @@ def test_covariates_named_like_columns_of_ours(infusion_times, name):
         hx.Population.from_subjects([hx.Subject(1, times=[1.0], covariates={name: 1.0})])
 
 
+def test_limits_of_censored_observations(infusion_times):
+    with pytest.raises(hx.DataError, match="a censored observation without its limit. Fix: give in DV the limit"):
+        hx.read_nonmem(infusion_times(DV=[np.nan, 1, 2, np.nan], CENS=[0, 0, 0, 1]))
+    with pytest.warns(hx.DataWarning, match="censored below a limit of 0"):
+        hx.read_nonmem(infusion_times(DV=[np.nan, 1, 2, 0], CENS=[0, 0, 0, 1]))
+
+
 def test_a_regimen_is_no_other_covariate():
     with pytest.raises(ValueError, match="cannot have a covariate 'REGIMEN'"):
         hx.Population.from_grid([hx.Regimen(1.0), hx.Regimen(2.0)], [1.0], {"REGIMEN": [1, 2]})

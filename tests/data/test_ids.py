@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import hierax as hx
+from hierax.data.named import warn_of_other_labels
 
 
 def parts(infusion_times, *ids):
@@ -89,6 +90,28 @@ def test_categories_may_be_given_in_order(infusion_times):
         hx.read_nonmem(women, categorical={"SEX": ["F"]})
     with pytest.raises(ValueError, match="has a label twice"):
         hx.read_nonmem(women, categorical={"SEX": ["F", "F"]})
+
+
+def test_codes_of_a_fit_and_of_new_subjects(infusion_times):
+    """Women alone have code 0, which is a man's in data with both, unless the labels are given."""
+    old = population(infusion_times, sexes="MFMF").labels
+    assert old["SEX"] == ("F", "M")
+    one = hx.Subject(1, times=[1.0], covariates={"SEX": "M", "WT": 70.0})
+    alone = hx.Population.from_subjects([one])
+    assert (alone.labels["SEX"], alone.covariates["SEX"].item()) == (("M",), 0.0)
+    like = hx.Population.from_subjects([one], categorical=old)
+    assert (like.labels["SEX"], like.covariates["SEX"].item()) == (("F", "M"), 1.0)
+    grid = hx.Population.from_grid(hx.Regimen(1.0), [1.0], {"SEX": ["M"]}, categorical={"SEX": ["F", "M"]})
+    assert grid.covariates["SEX"].item() == 1.0
+    with pytest.raises(ValueError, match=r"categorical= names \['RACE'\], which the subjects do not have"):
+        hx.Population.from_subjects([one], categorical=["RACE"])
+    full = population(infusion_times)
+    with pytest.warns(
+        hx.HieraxWarning, match=r"'SEX' has the labels \['F', 'M'\].*\['M'\].*categorical={'SEX': \['F', 'M'\]}"
+    ):
+        warn_of_other_labels(full, alone)
+    warn_of_other_labels(full, like)
+    warn_of_other_labels(full, hx.Population.from_subjects([hx.Subject(1, times=[1.0])]))
 
 
 def population(infusion_times, ids=(1, 2, 3, 4), sexes="FMFM"):

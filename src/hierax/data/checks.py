@@ -229,6 +229,13 @@ def _check_observations(frame: pd.DataFrame, check: Check) -> None:
     observed = frame["_observed"]
     check(
         "dv_missing",
+        observed & frame["DV"].isna() & (frame["CENS"] != 0),
+        "DV",
+        "a censored observation without its limit.",
+        "give in DV the limit that it is below (CENS=1) or above (CENS=-1).",
+    )
+    check(
+        "dv_missing",
         observed & frame["DV"].isna(),
         "DV",
         "an observation without a value.",

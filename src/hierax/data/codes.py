@@ -52,9 +52,9 @@ def note_codes(
 ) -> None:
     """Note values that look like codes of missing ones: -99, 999 and the like, far from all others of the column."""
     observed = frame["_observed"].astype(bool)
-    places = {"DV": observed, "LIMIT": observed & (frame["CENS"] != 0), "CMT": frame["CMT"].notna()}
+    places = {"DV": observed, "LIMIT": observed & (frame["CENS"] != 0), "AMT": frame["EVID"].isin([1, 4])}
     everywhere = pd.Series(True, index=frame.index)
-    places |= {name: everywhere for name in ("OCC", *covariates)}
+    places |= {name: everywhere for name in ("TIME", "CMT", "OCC", *covariates)}
     for name, here in places.items():
         if name not in frame.columns:
             continue
@@ -65,7 +65,8 @@ def note_codes(
         numbers = numbers.where(here)
         there = values[here].notna() & (values[here].astype(object).map(str) != "")
         text = bool((there & numbers[here].isna()).any())
-        for code in suspects(numbers.dropna().to_numpy(), text):
+        # Times may be negative, and times and amounts lie far apart.
+        for code in suspects(numbers.dropna().to_numpy(), text, strict=name in ("TIME", "AMT")):
             notes.add_rows(
                 "missing_code",
                 frame,
@@ -79,10 +80,11 @@ def note_codes(
             )
 
 
-def suspects(values: np.ndarray, text: bool = False) -> list[float]:
+def suspects(values: np.ndarray, text: bool = False, strict: bool = False) -> list[float]:
     """Return the codes among ``values`` that are far from all other values: by more than the range of these.
 
-    ``text`` says whether the column has text beside its numbers, among which any code is odd.
+    ``text`` says whether the column has text beside its numbers, among which any code is odd; ``strict``, whether
+    values below zero among others that are not may be in order.
     """
     rest = values[~np.isin(values, MISSING_CODES)]
     out = []
@@ -91,9 +93,9 @@ def suspects(values: np.ndarray, text: bool = False) -> list[float]:
             continue
         if not rest.size:
             # Nothing else is known of the column: only numbers below zero are odd by themselves.
-            far = text or code < 0
+            far = text or (code < 0 and not strict)
         elif code < 0:
-            far = rest.min() >= 0 or rest.min() - code > np.ptp(rest)
+            far = (rest.min() >= 0 and not strict) or rest.min() - code > max(np.ptp(rest), 10.0 * strict)
         else:
             far = code - rest.max() > max(np.ptp(rest), abs(rest.max()))
         if far:

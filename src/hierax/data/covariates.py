@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.columns import is_number, refuse_underscores, to_numbers
+from hierax.data.named import ENDPOINT_CODES, OCCASION_LEVELS
 from hierax.data.problems import Problems
 from hierax.data.remedies import MISSING_CODES
 
@@ -64,6 +65,10 @@ def covariate_spec(
     ValueError
         An unknown interpolation or policy, or a name that is no covariate.
     """
+    if isinstance(categorical, Mapping):
+        # The labels of a population hold more than those of covariates.
+        ours = (ENDPOINT_CODES, OCCASION_LEVELS)
+        categorical = {name: labels for name, labels in categorical.items() if name not in ours}
     names = (covariates,) if isinstance(covariates, str) else tuple(covariates)
     codes = (categorical,) if isinstance(categorical, str) else tuple(categorical)
     # A category is a covariate: naming it once is enough.

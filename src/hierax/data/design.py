@@ -23,7 +23,7 @@ RECORD_COLUMNS = {**DOSE_COLUMNS, "MDV": 1, "DV": np.nan}
 
 
 def from_subjects(
-    subjects: Sequence[Subject], interpolation: str | None, compartments: Any, copies: int = 1
+    subjects: Sequence[Subject], interpolation: str | None, compartments: Any, copies: int = 1, categorical: Any = ()
 ) -> Population:
     """Build a population, ``copies`` of each subject; see :meth:`hierax.Population.from_subjects`."""
     if not subjects:
@@ -33,13 +33,20 @@ def from_subjects(
         _check_covariates(subject, subjects[0])
     endpoints = list(dict.fromkeys(name for subject in subjects for name in subject.observations or {})) or ["dv"]
     vectors = _vector_columns(subjects[0])
-    spec = covariate_spec([name for name in names if name not in vectors], (), vectors, interpolation, "error")
+    spec = covariate_spec([name for name in names if name not in vectors], categorical, vectors, interpolation, "error")
+    unknown = sorted(set(spec.names) - set(names))
+    if unknown:
+        raise ValueError(
+            f"categorical= names {unknown}, which the subjects do not have; they have {names}. Name those."
+        )
     tables = [_subject_table(subject, endpoints, vectors, interpolation) for subject in subjects]
     table = pd.concat(_copies(tables, copies) if copies > 1 else tables)
     return build(table, spec, {name: number + 1 for number, name in enumerate(endpoints)}, compartments)
 
 
-def from_grid(regimens: Any, times: Any, covariates: dict[str, Any], n: int, compartments: Any = None) -> Population:
+def from_grid(
+    regimens: Any, times: Any, covariates: dict[str, Any], n: int, compartments: Any = None, categorical: Any = ()
+) -> Population:
     """Build all combinations; see :meth:`hierax.Population.from_grid`."""
     if isinstance(regimens, Regimen):
         named: dict[Any, Regimen] = {"1": regimens}
@@ -55,7 +62,7 @@ def from_grid(regimens: Any, times: Any, covariates: dict[str, Any], n: int, com
     for (label, regimen), *values in itertools.product(named.items(), *levels.values()):
         own = dict(zip(levels, values, strict=True)) | ({"REGIMEN": label} if len(named) > 1 else {})
         cells.append(Subject(len(cells) + 1, regimen, times, covariates=own))
-    return from_subjects(cells, None, compartments, copies=n)
+    return from_subjects(cells, None, compartments, n, categorical)
 
 
 def _copies(tables: list[pd.DataFrame], n: int) -> list[pd.DataFrame]:

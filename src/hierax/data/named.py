@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import warnings
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
+
+from hierax.errors import HieraxWarning
+
+if TYPE_CHECKING:
+    from hierax.data.population import Population
+
+
+# Keys of ``Population.labels`` beside the categories of covariates: the codes of endpoints in the table, and the levels
+# of OCC.
+ENDPOINT_CODES, OCCASION_LEVELS = "endpoint codes", "occasion levels"
 
 
 class Named(dict[str, Any]):
@@ -28,11 +39,31 @@ class Labels(dict[str, tuple[Any, ...]]):
     """Labels of categories by covariate; a name that has none says which have."""
 
     def __missing__(self, name: str) -> Any:
-        # Keys with a blank are ours, and no covariates.
+        categories = [key for key in self if key not in (ENDPOINT_CODES, OCCASION_LEVELS)]
         raise KeyError(
-            f"'{name}' has no labels, because it is no category of this population; those are "
-            f"{[key for key in self if ' ' not in key]}. A covariate is a category where its column is text, or where "
-            f"read_nonmem(categorical=...) names it."
+            f"'{name}' has no labels, because it is no category of this population; those are {categories}. A covariate "
+            f"is a category where its column is text, or where read_nonmem(categorical=...) names it."
+        )
+
+
+def warn_of_other_labels(fitted: Population, design: Population) -> None:
+    """Warn where a code of a category means another label in a new population than in the one of a fit.
+
+    Warns
+    -----
+    HieraxWarning
+        Which category, the labels of both, and how to read the new population with the codes of the old one.
+    """
+    for name, old in fitted.labels.items():
+        new = design.labels.get(name, ())
+        if name not in design.covariates or (new and new[: len(old)] == old[: len(new)]):
+            continue
+        warnings.warn(
+            f"The category '{name}' has the labels {list(old)} in the data of the fit, and {list(new)} in the new "
+            f"population, so that its codes mean something else. Read or build the new population with "
+            f"categorical={{{name!r}: {list(old)}}}.",
+            HieraxWarning,
+            stacklevel=4,
         )
 
 

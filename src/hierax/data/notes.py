@@ -83,6 +83,14 @@ def note_oddities(
             "a duration on a record that is no dose does nothing; on doses it is the duration of an infusion.",
             "set it to 0 there; if the column is no duration of infusions, name it in covariates= or leave it out.",
         )
+    quantified = frame["DV"][frame["_observed"] & (frame["CENS"] == 0)]
+    note(
+        "cens_zero",
+        frame["_observed"] & (frame["CENS"] == 1) & (frame["DV"] == 0) & bool(len(quantified) and quantified.min() > 0),
+        "DV",
+        "the observation is censored below a limit of 0, and all quantified ones are above 0.",
+        "give in DV the limit of quantification.",
+    )
     _note_subjects(frame, note)
     note_ids(frame, notes)
     note_codes(frame, covariates, labels, notes)

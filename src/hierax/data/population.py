@@ -13,14 +13,13 @@ import pandas as pd
 from jax.core import Tracer
 
 from hierax.data.events import Events
+from hierax.data.named import ENDPOINT_CODES as ENDPOINT_CODES
 from hierax.data.named import LOST_IDS, Labels, Named
+from hierax.data.named import OCCASION_LEVELS as OCCASION_LEVELS
 from hierax.data.padding import bucket_size, pad_axis
 
 if TYPE_CHECKING:
     from hierax.data.regimen import Subject
-
-# Keys of ``labels`` beside the categories of covariates: how endpoints are coded in the table, and OCC's levels.
-ENDPOINT_CODES, OCCASION_LEVELS = "endpoint codes", "occasion levels"
 
 ARRAYS = (
     "times",
@@ -228,7 +227,12 @@ class Population:
 
     @classmethod
     def from_subjects(
-        cls, subjects: Iterable[Subject], *, interpolation: str | None = None, compartments: Any = None
+        cls,
+        subjects: Iterable[Subject],
+        *,
+        interpolation: str | None = None,
+        compartments: Any = None,
+        categorical: Any = (),
     ) -> Population:
         """Build a population by hand.
 
@@ -240,6 +244,8 @@ class Population:
             What holds between two values of a covariate that varies.
         compartments : mapping, optional
             Name → number, for regimens whose route is a name.
+        categorical : iterable of str, or mapping of str to labels
+            As in :func:`hierax.read_nonmem`; ``fit.pop.labels`` holds those that a model was fitted to.
 
         Returns
         -------
@@ -249,7 +255,7 @@ class Population:
         """
         from hierax.data.design import from_subjects
 
-        return from_subjects(list(subjects), interpolation, compartments)
+        return from_subjects(list(subjects), interpolation, compartments, categorical=categorical)
 
     @classmethod
     def from_grid(
@@ -260,6 +266,7 @@ class Population:
         *,
         n: int = 1,
         compartments: Any = None,
+        categorical: Any = (),
     ) -> Population:
         """Build all combinations of regimens and covariate values, ``n`` subjects each.
 
@@ -273,6 +280,8 @@ class Population:
             Name → value, or sequence of values to combine.
         n : int
             Subjects in each cell of the grid.
+        categorical : iterable of str, or mapping of str to labels
+            As in :func:`hierax.read_nonmem`.
 
         Returns
         -------
@@ -281,7 +290,7 @@ class Population:
         """
         from hierax.data.design import from_grid
 
-        return from_grid(regimens, times, dict(covariates or {}), n, compartments)
+        return from_grid(regimens, times, dict(covariates or {}), n, compartments, categorical)
 
     def with_regimen(self, regimen: Any, *, keep_data: bool = False, compartments: Any = None) -> Population:
         """Return the population with other doses in place of its own.

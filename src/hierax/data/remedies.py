@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 # Numbers that tables write where a value is missing.
-MISSING_CODES = (-9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0)
+_NINES = (99.0, 999.0, 9999.0, 99999.0, 999999.0)
+MISSING_CODES = (-9.0, *(-code for code in _NINES), -77.0, -777.0, -88.0, -888.0, -98.0, -998.0, *_NINES, 777.0, 888.0)
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d*,\d+(?:[eE][+-]?\d+)?$")
 _BELOW = re.compile(r"^(?:[<>].*|[AB]?B?[LQ]?LO?Q|BLOQ|BQL|BLQ|ALQ|LOQ|LLOQ|ULOQ|BLD|BDL|LOD|ND)$", re.IGNORECASE)
 _NOTHING = re.compile(r"^(?:#?N/?A!?|NULL|NONE|NIL|NAN|MISSING|MISS|UNKNOWN|UNK|NR|NS|NQ|[-–—?*]+)$", re.IGNORECASE)
