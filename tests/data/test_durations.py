@@ -52,6 +52,7 @@ def test_durations_in_other_units_and_beside_rates(infusion_times, columns, opti
             "dur_without_amt",
             "an infusion over this time has no amount",
         ),
+        ({"DUR": [1e-308, 0, 0, 0]}, "dur_short", "AMT/DUR is too large"),
         ({"DUR": ["five", 0, 0, 0]}, "not_a_number", "value 'five': DUR must be a finite number"),
     ],
 )

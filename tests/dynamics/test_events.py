@@ -319,6 +319,9 @@ def test_a_part_without_modelled_doses_does_not_ask_for_them():
     with pytest.raises(ValueError, match=r"Some doses have RATE -2"):
         central(pop)
     check(central(pop[[1]]), [bolus(1)])
+    # A resampled population has the structure of the whole, whoever is drawn: its compiled functions serve.
+    kept = pop[[1, 1]].events.structured_as(pop.events)
+    assert jax.tree.structure(kept) == jax.tree.structure(pop.events) != jax.tree.structure(pop[[1, 1]].events)
     check(central(pop[[1]], duration=4.0), [bolus(1)])
     check(central(pop[[0]], duration=4.0), [infused(1, 25, 4)])
     with pytest.raises(ValueError, match=r"Some doses have RATE -2"):

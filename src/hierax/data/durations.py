@@ -56,5 +56,11 @@ def rates_from_durations(frame: pd.DataFrame, problems: Problems) -> None:
         "give one of RATE and DUR, or correct them: DUR = AMT/RATE.",
     )
     here = dose & long & (rate == 0) & (amount > 0)
-    frame["RATE"] = rate.where(~here, amount / duration.where(here, 1.0))
+    # Doubles end at 1.8e308, and an amount over next to no time is beyond; it is told of here.
+    with np.errstate(over="ignore"):
+        found = rate.where(~here, amount / duration.where(here, 1.0))
+    problems.add_rows(
+        "dur_short", frame, ~np.isfinite(found), "DUR", "AMT/DUR is too large for a number.", "set DUR=0 for a bolus."
+    )
+    frame["RATE"] = found
     frame["_dur_idle"] = np.asarray(~dose & long)
