@@ -81,6 +81,8 @@ def test_steady_states_coded_as_missing(infusion_times):
         ({"YTYPE": [0, 1, 2, 1]}, r"column YTYPE.*one endpoint.*columns={'DVID': 'YTYPE'}"),
         ({"PERIOD": [1, 1, 2, 2]}, r"column PERIOD.*columns={'OCC': 'PERIOD'}"),
         ({"EXCLUDE": [0, 0, 0, 1]}, r"column EXCLUDE.*count like all others"),
+        ({"Infusion Duration": [5.0, 0, 0, 0]}, r"column Infusion Duration.*columns={'DUR': 'Infusion Duration'}"),
+        ({"BLQ_flag": [0, 0, 0, 1]}, r"row 5, ID 1, column BLQ_flag"),
         ({"TLAG": 0.5}, r"column TLAG.*lag=pop.covariates\['TLAG'\]"),
     ],
 )

@@ -60,19 +60,19 @@ _MEANINGS = (
         "in covariates=.",
     ),
     _Meaning(
-        ("TAU", "INTERVAL", "DOSINT"),
+        ("TAU", "INTERVAL", "DOSINT", "DOSINGINTERVAL"),
         "II",
         "the column is not read, so that doses have no interval.",
         "say columns={{'II': '{name}'}} if it is the time between doses.",
     ),
     _Meaning(
-        ("INFRATE", "INFUSIONRATE", "RATE_INF", "RINF"),
+        ("INFRATE", "INFUSIONRATE", "RATEINF", "RINF", "DOSERATE"),
         "RATE",
         "the column is not read, so that every dose without a duration is a bolus.",
         "say columns={{'RATE': '{name}'}} if these are rates of infusions.",
     ),
     _Meaning(
-        ("INFDUR", "INFUSIONDURATION", "DUR_INF", "DINF", "TINFUSION"),
+        ("INFDUR", "INFUSIONDURATION", "DURINF", "DINF", "TINFUSION", "INFTIME", "INFUSIONTIME"),
         "DUR",
         "the column is not read, so that every dose without a rate is a bolus.",
         "say columns={{'DUR': '{name}'}} if these are durations of infusions.",
@@ -111,8 +111,10 @@ _MEANINGS = (
     ),
 )
 _ROUTES = ("ADM", "ADMIN", "ROUTE", "ADMINISTRATION")
-_FLAGS = ("BLQ", "BQL", "BLOQ", "BLQFL", "BLOQFL", "BQLFL", "BLQFLAG", "CENSORED", "CENSORING", "CENSOR", "CENSFL")
-_LOWER, _UPPER = ("LLOQ", "LOQ", "LLQ", "LOD", "LLOD"), ("ULOQ", "ULQ")
+_FLAGS = ("CENSORED", "CENSORING", "CENSOR", "CENSFL", "CENSFLAG", "ALQ")
+_LOWER, _UPPER = ("LLQ", "LOD", "LLOD"), ("ULQ",)
+# What longer names of flags and limits begin with: BLQFL, LLOQ_CP.
+_FLAGS_FROM, _LOWER_FROM, _UPPER_FROM = ("BLQ", "BQL", "BLOQ"), ("LLOQ", "LOQ"), ("ULOQ",)
 
 
 def note_unused(frame: pd.DataFrame, items: Iterable[str], covariates: Iterable[str], notes: Problems) -> None:
@@ -126,21 +128,21 @@ def note_unused(frame: pd.DataFrame, items: Iterable[str], covariates: Iterable[
     items = set(items)
     read = {str(name).upper() for name in (*items, *covariates)}
     for name in frame.columns:
-        upper = str(name).upper()
-        if upper in read or upper.startswith("_"):
+        if str(name).upper() in read or str(name).startswith("_"):
             continue
-        if upper in _FLAGS:
+        plain = _plain(name)
+        if plain in _FLAGS or plain.startswith(_FLAGS_FROM):
             _note_flag(frame, name, items, notes)
-        elif upper in _LOWER + _UPPER:
-            _note_limit(frame, name, items, upper in _UPPER, notes)
-        elif upper in _ROUTES:
+        elif plain in _LOWER + _UPPER or plain.startswith(_LOWER_FROM + _UPPER_FROM):
+            _note_limit(frame, name, items, plain in _UPPER or plain.startswith(_UPPER_FROM), notes)
+        elif plain in _ROUTES:
             _note_route(frame, name, items, notes)
         else:
             _note_meaning(frame, name, items, notes)
 
 
 def _note_meaning(frame: pd.DataFrame, name: str, items: set[str], notes: Problems) -> None:
-    meaning = next((one for one in _MEANINGS if str(name).upper() in one.names), None)
+    meaning = next((one for one in _MEANINGS if _plain(name) in one.names), None)
     if meaning is None or meaning.role in items:
         return
     if len(set(_said(frame[name]))) > 1 if meaning.varies else _marked(frame[name]).any():
@@ -202,6 +204,11 @@ def _note_limit(frame: pd.DataFrame, name: str, items: set[str], upper: bool, no
             f"column out of the table if everything was quantified.",
             column=name,
         )
+
+
+def _plain(name: object) -> str:
+    """Return a name in capital letters and digits: STEADY_STATE, Steady State and steady.state are one."""
+    return "".join(sign for sign in str(name).upper() if sign.isalnum())
 
 
 def _marked(column: pd.Series) -> pd.Series:
