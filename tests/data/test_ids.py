@@ -43,6 +43,8 @@ def test_ids_that_may_or_may_not_be_one_subject(infusion_times):
         assert hx.read_nonmem(pd.concat([infusion_times(ID="s1"), infusion_times(ID="S1")])).ids == ("s1", "S1")
     with pytest.raises(hx.DataError, match="more digits than a floating-point number holds"):
         hx.read_nonmem(infusion_times(ID=2.0**53))
+    with pytest.raises(hx.DataError, match="ID inf, column ID, value inf"):
+        hx.read_nonmem(infusion_times(ID=pd.Series([np.inf, "a", "a", "a"], dtype=object)))
 
 
 @pytest.mark.parametrize(

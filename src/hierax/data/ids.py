@@ -25,17 +25,17 @@ def clean_ids(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
     """
     column = frame["ID"]
     frame = frame.assign(_spelt=False, _blanks=False, _id=column)
-    if column.dtype.kind not in "iuf":
-        frame = _from_text(frame, problems)
-    elif column.dtype.kind == "f":
+    if column.dtype.kind not in "iu":
         problems.add_rows(
             "id_digits",
             frame,
-            column.abs() >= _EXACT,
+            column.map(lambda value: isinstance(value, float) and abs(value) >= _EXACT).astype(bool),
             "ID",
             "the ID has more digits than a floating-point number holds, so that different subjects may look the same.",
             "give IDs as text or as whole numbers, e.g. pd.read_csv(path, dtype={'ID': str}).",
         )
+    if column.dtype.kind not in "iuf":
+        frame = _from_text(frame, problems)
     problems.add_rows(
         "missing_id", frame, frame["ID"].isna(), "ID", "a record without a subject.", "give every row its ID."
     )
