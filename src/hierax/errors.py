@@ -5,6 +5,8 @@ Every message says what is wrong, why, and what to do about it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 
@@ -52,17 +54,41 @@ class DataError(ValueError):
         super().__init__(_format(problems, "problem", "problems"))
 
 
-def _format(problems: pd.DataFrame, one: str, many: str, shown: int = 40, alike: int = 5) -> str:
-    """Write a table of problems as text: in the order of rows, ``alike`` of each kind and ``shown`` in all."""
+def _format(problems: pd.DataFrame, one: str, many: str, shown: int = 40, listed: int = 5) -> str:
+    """Write a table of problems as text: equal ones in one line, in the order of the first of each."""
     count = len(problems)
     lines = [f"{count} {many if count > 1 else one} in the data:"]
-    number = problems.groupby(["code", "column"]).cumcount()
-    for problem in problems[number < alike].head(shown).itertuples():
-        place = [f"{name} {value}" for name, value in (("row", problem.row), ("ID", problem.id)) if value != ""]
-        place += [f"column {problem.column}"] if problem.column != "" else []
-        place += [f"value {problem.value!r}"] if problem.value != "" else []
-        lines.append(f"  - {', '.join(place)}: {problem.problem} Fix: {problem.fix}")
-    left = count - len(lines) + 1
+    # By text: values of several kinds may stand in one column.
+    alike = problems[["code", "column", "problem", "fix"]].astype(str)
+    groups = [problems.loc[rows] for rows in alike.groupby(list(alike.columns), sort=False).groups.values()]
+    for group in groups[:shown]:
+        lines.append(f"  - {_place(group, listed)}: {group['problem'].iloc[0]} Fix: {group['fix'].iloc[0]}")
+    left = sum(len(group) for group in groups[shown:])
     if left:
-        lines.append(f"  ... and {left} more; all of them are in the table `.problems`.")
+        lines.append(f"  ... and {left} more.")
+    if len(groups) < count:
+        lines.append("Every row is in the table `.problems`.")
     return "\n".join(lines)
+
+
+def _place(group: pd.DataFrame, listed: int) -> str:
+    """Return where equal problems are: the first in full, and further rows and values of the others."""
+    first = group.iloc[0]
+    place = [f"{name} {value}" for name, value in (("row", first["row"]), ("ID", first["id"])) if value != ""]
+    place += [f"column {first['column']}"] if first["column"] != "" else []
+    place += [f"value {first['value']!r}"] if first["value"] != "" else []
+    if len(group) == 1:
+        return ", ".join(place)
+    rows, ids = group["row"].tolist()[1:], group["id"].astype(str).nunique()
+    values = list(dict.fromkeys(repr(value) for value in group["value"]))[1:]
+    more = f"; then row{'s' * (len(rows) > 1)} {_some(rows, listed)}" + (
+        f"; other values {_some(values, listed)}" if values else ""
+    )
+    subjects = f" of {ids} subjects" if ids > 1 else ""
+    return f"{len(group)} rows{subjects} (first: {', '.join(place)}{more})"
+
+
+def _some(items: Sequence[object], listed: int) -> str:
+    """Return the first items, and how many there are beyond."""
+    beyond = f", ... ({len(items) - listed} more)" if len(items) > listed else ""
+    return ", ".join(str(item) for item in items[:listed]) + beyond

@@ -23,6 +23,7 @@ COLUMNS = {
     "EVID": st.one_of(st.sampled_from([0, 0, 0, 1, 1, 2, 3, 4]), NUMBERS),
     "CMT": st.one_of(st.sampled_from([0, 1, 2]), NUMBERS, st.just("depot")),
     "RATE": st.one_of(st.sampled_from([0, 0, 5.0, -1, -2]), NUMBERS),
+    "DUR": st.one_of(st.sampled_from([0, 0, 2.0, "0:30"]), NUMBERS),
     "II": st.one_of(st.sampled_from([0, 0, 12.0, "6:00"]), NUMBERS),
     "ADDL": st.one_of(st.sampled_from([0, 0, 1, 3]), NUMBERS),
     "SS": st.one_of(st.sampled_from([0, 0, 1, 2, 3]), NUMBERS),
@@ -66,6 +67,9 @@ def tame(draw):
     frame["DV"] = [np.nan if code else draw(st.sampled_from([1.0, 2.5, 7.0])) for code in evid]
     frame["AMT"] = item(st.sampled_from([10.0, 100.0]))
     frame["RATE"] = item(st.sampled_from([0, 0, 5.0, -1, -2]))
+    if draw(st.booleans()):
+        frame["DUR"] = item(st.sampled_from([0, 0, 2.0, 2.5]))
+        frame["RATE"] = frame["RATE"].where(frame["DUR"] == 0, 0)
     frame["II"] = item(st.sampled_from([6.0, 12.0]))
     frame["ADDL"] = item(st.sampled_from([0, 0, 2]))
     frame["SS"] = item(st.sampled_from([0, 0, 1, 2, 3]))

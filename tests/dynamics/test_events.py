@@ -274,15 +274,58 @@ def test_dose_parameters_by_compartment_by_number_and_by_name():
         central(pop, ka=KA, F={"liver": 0.4})
 
 
-def test_modelled_rates_and_durations_must_be_given_and_needed():
+def test_modelled_rates_and_durations_must_be_given():
     with pytest.raises(ValueError, match=r"Some doses have RATE -2, so their duration is a parameter"):
         central(records(dose(0, RATE=-2), *at(1.0)))
-    with pytest.raises(ValueError, match=r"rate= is given, but no dose has RATE -1"):
-        central(records(dose(0), *at(1.0)), rate=3.0)
+    # One program serves several regimens: a rate that no dose asks for does nothing.
+    check(central(records(dose(0), *at(1.0)), rate=3.0), [bolus(1)])
     pop = records(dose(0, CMT=2, RATE=-2), *at(1.0))
     with pytest.raises(ValueError, match=r"Doses into CMT \[2\] have RATE -2, and duration= gives none"):
         central(pop, ka=KA, duration={1: 4.0})
     check(central(pop, ka=KA, duration={np.int64(2): 4.0}), [infused(1, 25, 4)])
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [({}, "F"), ({}, "lag"), ({"RATE": -2}, "duration"), ({"RATE": -1}, "rate"), ({}, "Tk0"), ({"RATE": 25}, "F")],
+)
+@pytest.mark.parametrize("model", ["closed form", "ode"])
+def test_dose_parameters_below_zero_are_no_doses(record, name, model):
+    """Known values are refused by name; computed ones make every later prediction NaN (an ODE's every one)."""
+    if name == "Tk0" and model == "ode":
+        pytest.skip("solve_ode has no Tk0")
+    pop = records(*at(0.0), dose(1, **record), *at(2.0, 3.0))
+
+    def predict(value):
+        if model == "closed form":
+            return hx.pk.one_compartment(pop, k=K, V=1.0, **{name: value})[0]
+        field = lambda t, y, p: {"central": -K * y["central"]}  # noqa: E731
+        long = "bioavailability" if name == "F" else name
+        return hx.solve_ode(pop, field, {"central": 0.0}, {}, doses={1: "central"}, **{long: value})["central"][0]
+
+    with pytest.raises(ValueError, match=rf"{name} is -0.5 at a dose \(row 0, dose 0 of the population\)"):
+        predict(-0.5)
+    found = np.asarray(jax.jit(predict)(-0.5))
+    assert found[0] == 0.0 or model == "ode"
+    assert np.isnan(found[2:]).all()
+    assert np.isfinite(np.asarray(jax.jit(predict)(0.5))).all()
+
+
+def test_a_part_without_modelled_doses_does_not_ask_for_them():
+    whole = pd.concat(
+        [records(dose(0, RATE=-2), *at(1.0)).to_frame(), records(dose(0), *at(1.0)).to_frame().assign(ID=2)]
+    )
+    pop = hx.read_nonmem(whole)
+    with pytest.raises(ValueError, match=r"Some doses have RATE -2"):
+        central(pop)
+    check(central(pop[[1]]), [bolus(1)])
+    # A resampled population has the structure of the whole, whoever is drawn: its compiled functions serve.
+    kept = pop[[1, 1]].events.structured_as(pop.events)
+    assert jax.tree.structure(kept) == jax.tree.structure(pop.events) != jax.tree.structure(pop[[1, 1]].events)
+    check(central(pop[[1]], duration=4.0), [bolus(1)])
+    check(central(pop[[0]], duration=4.0), [infused(1, 25, 4)])
+    with pytest.raises(ValueError, match=r"Some doses have RATE -2"):
+        central(pop[[0]])
 
 
 def test_no_bioavailability_and_no_duration():

@@ -184,7 +184,9 @@ def _resample(fit: Fit, groups: list[np.ndarray], seed: int) -> Callable[[int], 
         rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
         picked = fit.pop[rows]
         # As many rows as the original has, padding included: the same compiled functions serve.
-        return dataclasses.replace(picked.pad(fit.pop.n_subjects), ids=tuple(range(1, len(rows) + 1)), grids={})
+        events = picked.events.structured_as(fit.pop.events)
+        picked = dataclasses.replace(picked, events=events).pad(fit.pop.n_subjects)
+        return dataclasses.replace(picked, ids=tuple(range(1, len(rows) + 1)), grids={})
 
     return draw
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from hierax.data.named import warn_of_other_labels
 from hierax.data.population import Population
 from hierax.infer.objective import read_program
 from hierax.infer.simulation import draw
@@ -124,6 +125,7 @@ def _resolve(
     if isinstance(model, Evaluation):
         design = model.pop if pop is None else pop
         if pop is not None:
+            warn_of_other_labels(model.pop, design)
             program = read_program(model.program.model, design, model.program.plate, checked=False)
         else:
             program = model.program

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.problems import Problems
+from hierax.data.restarts import period_column
+from hierax.data.rxode import FIRST
 
 DOSE_ITEMS = ("AMT", "RATE", "II", "ADDL", "SS")
 # More additional doses than anybody takes: a typing error, and one that would fill the memory.
@@ -35,12 +37,22 @@ def check_records(frame: pd.DataFrame, problems: Problems) -> None:
 def _check_times(frame: pd.DataFrame, check: Check) -> None:
     check("missing_time", frame["_time_missing"], "TIME", "a record without a time.", "give its TIME.")
     earlier = (frame["TIME"] < frame["TIME"].shift()) & frame["_code"].eq(frame["_code"].shift())
+    earlier &= ~frame["EVID"].isin([3, 4])
+    period = period_column(frame, earlier) if earlier.any() else None
+    fix = "sort the subject's rows by TIME, or set EVID=3 or 4 on the row if the system was reset there"
+    if period is None:
+        fix += "; for periods with clocks of their own, add a column that counts them and name it in restarts="
+    else:
+        fix += (
+            f"; if {period} counts periods with clocks of their own, and nothing is left of the one before, "
+            f"read_nonmem(restarts={period!r}) puts the resets in"
+        )
     check(
         "time_decreases",
-        earlier & ~frame["EVID"].isin([3, 4]),
+        earlier,
         "TIME",
         "TIME is less than on the row before, in the same subject, and no reset (EVID 3 or 4) starts the clock anew.",
-        "sort the subject's rows by TIME, or set EVID=3 or 4 on the row if the system was reset there.",
+        f"{fix}.",
     )
 
 
@@ -54,9 +66,18 @@ def _check_codes(frame: pd.DataFrame, check: Check) -> None:
         "EVID 5 (replace), 6 (multiply) and 7 (phantom dose) are rxode2's and are not read.",
         "write the event as doses and resets (EVID 1, 3, 4).",
     )
+    classic = (evid > FIRST) & (evid % 1 == 0)
+    check(
+        "evid_rxode_classic",
+        classic,
+        "EVID",
+        "this is a code of classic RxODE, as in the data sets of nlmixr (101: a bolus into compartment 1; 201: into "
+        "compartment 2; 10101: an infusion into compartment 1 with its rate in AMT).",
+        "read it with read_nonmem(evid='rxode'), or write EVID=1 with CMT, and RATE for infusions.",
+    )
     check(
         "evid_code",
-        ~evid.isin([0, 1, 2, 3, 4]) & ~others,
+        ~evid.isin([0, 1, 2, 3, 4]) & ~others & ~classic,
         "EVID",
         "EVID must be 0, 1, 2, 3 or 4.",
         "use 0 (observation), 1 (dose), 2 (other), 3 (reset) or 4 (reset and dose).",
@@ -206,6 +227,13 @@ def _check_steady_states(frame: pd.DataFrame, check: Check) -> None:
 
 def _check_observations(frame: pd.DataFrame, check: Check) -> None:
     observed = frame["_observed"]
+    check(
+        "dv_missing",
+        observed & frame["DV"].isna() & (frame["CENS"] != 0),
+        "DV",
+        "a censored observation without its limit.",
+        "give in DV the limit that it is below (CENS=1) or above (CENS=-1).",
+    )
     check(
         "dv_missing",
         observed & frame["DV"].isna(),

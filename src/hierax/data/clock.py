@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,8 @@ import pandas as pd
 from hierax.data.columns import DATES, clean_numbers, is_missing, to_numbers
 from hierax.data.problems import Problems
 
+# Columns of spans of time.
+SPANS = ("II", "DUR")
 # Hours in each unit.
 UNITS = {"s": 1 / 3600, "min": 1 / 60, "h": 1.0, "d": 24.0, "wk": 168.0}
 # The order of day, month and year in each of NONMEM's date columns, where a date does not start with the year.
@@ -21,21 +23,28 @@ _STAMP = re.compile(r"^(\d{4}-\d{1,2}-\d{1,2})[T ](.+)$")
 # Hours; a longer time is none that a clock shows.
 _LONGEST = 1e8
 _SPLIT = re.compile(r"[/.\-: ]+")
+# A number whose fraction says nothing, as pandas reads a column of whole numbers with a gap; and a time of midnight.
+_FRACTION, _MIDNIGHT = re.compile(r"^(\d+)\.0*$"), re.compile(r"[T ]0{1,2}:00(:00(\.0*)?)?$")
 
 
 def check_units(units: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the units of TIME and II; refuse other columns, other units, and a unit of II alone."""
+    """Return the units of TIME, II and DUR; refuse other columns, other units, and units without that of TIME."""
     given = dict(units or {})
-    bad = {column: unit for column, unit in given.items() if column not in ("TIME", "II") or unit not in UNITS}
+    bad = {column: unit for column, unit in given.items() if column not in ("TIME", *SPANS) or unit not in UNITS}
     if bad:
-        raise ValueError(f"units={bad} cannot be used. Give TIME and II units among {sorted(UNITS)}.")
-    if "II" in given and "TIME" not in given:
-        raise ValueError(f"units={given} converts II into the unit of TIME, which is not given. Add 'TIME': 'h', say.")
+        raise ValueError(f"units={bad} cannot be used. Give TIME, II and DUR units among {sorted(UNITS)}.")
+    spans = " and ".join(name for name in SPANS if name in given)
+    if spans and "TIME" not in given:
+        raise ValueError(
+            f"units={given} converts {spans} into the unit of TIME, which is not given. Add 'TIME': 'h', say."
+        )
     return given
 
 
-def clean_times(frame: pd.DataFrame, units: Mapping[str, str], problems: Problems) -> None:
-    """Turn TIME (with a date column or clock times) and II into numbers in TIME's unit, in place.
+def clean_times(
+    frame: pd.DataFrame, units: Mapping[str, str], problems: Problems, spans: Iterable[str] = SPANS
+) -> None:
+    """Turn TIME (with a date column or clock times) and spans of time into numbers in TIME's unit, in place.
 
     As in NM-TRAN, dates and clock times become times since the subject's first record, in hours or TIME's unit.
     """
@@ -45,6 +54,8 @@ def clean_times(frame: pd.DataFrame, units: Mapping[str, str], problems: Problem
     dates = [name for name in DATES if name in frame.columns]
     if len(dates) > 1:
         raise ValueError(f"The table has several date columns {dates}. Keep one of them.")
+    if frame["TIME"].dtype.kind == "m":
+        frame["TIME"] = _span(frame["TIME"]) * hours
     if dates or _has_clock(frame["TIME"]):
         absolute = _hours(frame, "TIME", problems, stamps=True)
         if dates:
@@ -55,14 +66,22 @@ def clean_times(frame: pd.DataFrame, units: Mapping[str, str], problems: Problem
         frame["TIME"] = np.round((absolute - first) * 3600, 6) / 3600 * hours
     else:
         clean_numbers(frame, ["TIME"], problems)
-    if "II" not in frame.columns:
-        return
-    if _has_clock(frame["II"]):
-        frame["II"] = _hours(frame, "II", problems, stamps=False) * hours
-    else:
-        clean_numbers(frame, ["II"], problems)
-        if "II" in units:
-            frame["II"] = frame["II"] * (UNITS[units["II"]] / UNITS[units["TIME"]])
+    for name in spans:
+        if name not in frame.columns:
+            continue
+        if frame[name].dtype.kind == "m":
+            frame[name] = _span(frame[name]) * hours
+        elif _has_clock(frame[name]):
+            frame[name] = _hours(frame, name, problems, stamps=False) * hours
+        else:
+            clean_numbers(frame, [name], problems)
+            if name in units:
+                frame[name] = frame[name] * (UNITS[units[name]] / UNITS[units["TIME"]])
+
+
+def _span(column: pd.Series) -> pd.Series:
+    """Return spans of time, as pandas has them, in hours."""
+    return column / pd.Timedelta(hours=1)
 
 
 def _has_clock(column: pd.Series) -> bool:
@@ -119,19 +138,37 @@ def _dates(frame: pd.DataFrame, name: str, problems: Problems) -> pd.Series:
         return _since_epoch(column)
     missing = is_missing(column)
     text = column.astype(object).astype(str).str.strip()
+    text = text.str.replace(_FRACTION, r"\1", regex=True).str.replace(_MIDNIGHT, "", regex=True)
     parsed = {value: _ordinal(value, name) for value in text[~missing].unique()}
     days = text.map(parsed).astype(float)
     days = days.where(24 * days.abs() < _LONGEST)
+    frame["_six_digits"] = _six_digits(text[~missing]) & ~missing
     order = "-".join(_ORDER[name])
     problems.add_rows(
         "date",
         frame,
-        days.isna(),
+        days.isna() & ~missing,
         name,
         f"{name} must be a date in the order {order}, YYYY-MM-DD, YYYYMMDD, or a day number.",
         "write the date so, or use the column that has its order (DATE, DAT1, DAT2, DAT3).",
+        shown=text,
+    )
+    problems.add_rows(
+        "missing_date",
+        frame,
+        missing,
+        name,
+        f"the row has no {name}, and other rows have one, so that its time is not known.",
+        "give every row its date, or drop the column if TIME is the time since the first record.",
     )
     return days * 24.0
+
+
+def _six_digits(text: pd.Series) -> bool:
+    """Return whether all dates are six digits that could be YYMMDD, which are read as numbers of days."""
+    there = pd.Series(text.unique())
+    short = there.str.match(r"^\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$")
+    return bool(len(there) and short.all())
 
 
 def _since_epoch(column: pd.Series) -> pd.Series:

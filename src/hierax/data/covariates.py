@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierax.data.columns import to_numbers
+from hierax.data.columns import is_number, refuse_underscores, to_numbers
+from hierax.data.named import ENDPOINT_CODES, OCCASION_LEVELS
 from hierax.data.problems import Problems
+from hierax.data.remedies import MISSING_CODES
 
 INTERPOLATIONS = ("locf", "nocb", "linear", "midpoint")
 POLICIES = ("error", "carry", "median")
@@ -32,6 +34,8 @@ class CovariateSpec:
         What holds between records where a covariate varies.
     missing : dict
         Name → policy for missing values: ``"error"``, ``"carry"``, ``"median"``, or the value to put.
+    levels : dict
+        Category → its labels in the order of their codes, where they were given.
     """
 
     names: tuple[str, ...] = ()
@@ -39,6 +43,7 @@ class CovariateSpec:
     vectors: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     interpolation: str | None = None
     missing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    levels: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -48,7 +53,7 @@ class CovariateSpec:
 
 def covariate_spec(
     covariates: str | Iterable[str],
-    categorical: str | Iterable[str],
+    categorical: str | Iterable[str] | Mapping[str, Iterable[Any]],
     vectors: Mapping[str, Iterable[str]] | None,
     interpolation: str | None,
     missing: Any,
@@ -60,11 +65,17 @@ def covariate_spec(
     ValueError
         An unknown interpolation or policy, or a name that is no covariate.
     """
+    if isinstance(categorical, Mapping):
+        # The labels of a population hold more than those of covariates.
+        ours = (ENDPOINT_CODES, OCCASION_LEVELS)
+        categorical = {name: labels for name, labels in categorical.items() if name not in ours}
     names = (covariates,) if isinstance(covariates, str) else tuple(covariates)
     codes = (categorical,) if isinstance(categorical, str) else tuple(categorical)
     # A category is a covariate: naming it once is enough.
-    names = names + tuple(name for name in codes if name not in names)
+    names = tuple(dict.fromkeys(names + codes))
     groups = {name: tuple(columns) for name, columns in (vectors or {}).items()}
+    refuse_underscores((*names, *groups))
+    _check_groups(names, groups)
     if interpolation is not None and interpolation not in INTERPOLATIONS:
         raise ValueError(
             f"interpolation={interpolation!r} is none of {list(INTERPOLATIONS)}. NONMEM's rule is 'nocb' (the value "
@@ -81,7 +92,24 @@ def covariate_spec(
                 f"missing={policy!r} for {name} is none of {list(POLICIES)} and no number. Use one of them, "
                 f"or the value to put in."
             )
-    return dataclasses.replace(spec, missing=policies)
+    levels = {}
+    if isinstance(categorical, Mapping):
+        levels = {name: tuple(_plain(label) for label in given) for name, given in categorical.items()}
+    twice = {name: given for name, given in levels.items() if len(set(given)) < len(given)}
+    if twice:
+        raise ValueError(f"categorical={twice} has a label twice. Give each label once, in the order of their codes.")
+    return dataclasses.replace(spec, missing=policies, levels=levels)
+
+
+def _check_groups(names: tuple[str, ...], groups: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse vectors that would take the place of other covariates, here or in the table that is written back."""
+    written = {f"{name}_{index + 1}" for name, columns in groups.items() for index in range(len(columns))}
+    both = sorted(set(names) & (set(groups) | written))
+    if both:
+        raise ValueError(
+            f"vectors={list(groups)} and the covariates {both} have one name, because the columns of a vector e are "
+            f"e_1, e_2, ... where it is written back. Give the vector another name."
+        )
 
 
 def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problems) -> dict[str, tuple[Any, ...]]:
@@ -89,7 +117,11 @@ def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
     labels: dict[str, tuple[Any, ...]] = {}
     for name in spec.columns:
         numbers, missing = to_numbers(frame[name])
-        numeric = frame[name].dtype.kind in "fiu" or numbers.notna().any() or missing.all()
+        # Complex numbers are numbers too, and are refused as such below.
+        said = is_number(frame[name])[~missing]
+        # Text among which the only numbers are codes of missing values is text.
+        coded = not said.all() and numbers[~missing][said].isin(MISSING_CODES).all()
+        numeric = frame[name].dtype.kind in "fiucm" or (said.any() and not coded) or missing.all()
         category = name in spec.categorical or not numeric
         if not category:
             _refuse_text(frame, name, numbers.isna() & ~missing, problems)
@@ -105,12 +137,21 @@ def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
             "records), 'median' or a value.",
         )
         if category:
-            categories = sorted({_plain(value) for value in values.dropna()}, key=_order)
-            labels[name] = tuple(categories)
-            codes = {value: code for code, value in enumerate(categories)}
-            values = values.map(lambda value, codes=codes: codes.get(_plain(value)), na_action="ignore").astype(float)
+            found = sorted({_plain(value) for value in values.dropna()}, key=_order)
+            labels[name] = spec.levels.get(name, tuple(found))
+            codes = {value: code for code, value in enumerate(labels[name])}
+            coded = values.map(lambda value, codes=codes: codes.get(_plain(value)), na_action="ignore").astype(float)
+            problems.add_rows(
+                "unknown_category",
+                frame,
+                coded.isna() & values.notna(),
+                name,
+                f"this is none of the labels that were given: {list(labels[name])}.",
+                "add it to categorical=, at the end so that the other codes stay.",
+            )
+            values = coded
         frame[name] = values
-    _check_variation(frame, spec, problems)
+    _check_variation(frame, spec, problems, labels)
     return labels
 
 
@@ -154,7 +195,9 @@ def _fill(values: pd.Series, ids: pd.Series, policy: Any, category: bool) -> pd.
     return values.fillna(policy)
 
 
-def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problems) -> None:
+def _check_variation(
+    frame: pd.DataFrame, spec: CovariateSpec, problems: Problems, labels: Mapping[str, tuple[Any, ...]]
+) -> None:
     """Refuse covariates that vary in a subject where nothing says what holds between records."""
     vector_columns = {column for columns in spec.vectors.values() for column in columns}
     same = frame["_code"].eq(frame["_code"].shift())
@@ -164,6 +207,7 @@ def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
             continue
         first = np.zeros(len(frame), bool)
         first[int(np.argmax(change.to_numpy()))] = True
+        shown = frame[name].map(dict(enumerate(labels[name]))) if name in labels else frame[name]
         if name in vector_columns:
             problems.add_rows(
                 "vector_varies",
@@ -173,6 +217,7 @@ def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
                 f"the vector covariate changes within a subject ({int(change.sum())} times in all), and it is "
                 f"(subject, 1, k).",
                 "give one vector a subject.",
+                shown=shown,
             )
         elif spec.interpolation is None:
             problems.add_rows(
@@ -181,6 +226,13 @@ def _check_variation(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
                 first,
                 name,
                 f"the covariate changes within a subject ({int(change.sum())} times in all), and nothing says what "
-                f"holds between records.",
+                f"holds between records{_spelt_alike(shown[change].iloc[0], shown.shift()[change].iloc[0])}.",
                 "name interpolation='nocb' (NONMEM), 'locf' (Monolix, nlmixr2), 'midpoint' or 'linear'.",
+                shown=shown,
             )
+
+
+def _spelt_alike(now: Any, before: Any) -> str:
+    """Return a hint where two categories that follow each other look like one."""
+    alike = isinstance(now, str) and isinstance(before, str) and now.casefold() == before.casefold()
+    return f" (before, it is {before!r}: if {before!r} and {now!r} are one category, write them alike)" if alike else ""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierax.data.columns import RESERVED
+from hierax.data.columns import RESERVED, refuse_underscores
 from hierax.data.covariates import CovariateSpec, covariate_spec
 from hierax.data.population import Population
 from hierax.data.problems import Problems
@@ -23,7 +23,7 @@ RECORD_COLUMNS = {**DOSE_COLUMNS, "MDV": 1, "DV": np.nan}
 
 
 def from_subjects(
-    subjects: Sequence[Subject], interpolation: str | None, compartments: Any, copies: int = 1
+    subjects: Sequence[Subject], interpolation: str | None, compartments: Any, copies: int = 1, categorical: Any = ()
 ) -> Population:
     """Build a population, ``copies`` of each subject; see :meth:`hierax.Population.from_subjects`."""
     if not subjects:
@@ -33,24 +33,36 @@ def from_subjects(
         _check_covariates(subject, subjects[0])
     endpoints = list(dict.fromkeys(name for subject in subjects for name in subject.observations or {})) or ["dv"]
     vectors = _vector_columns(subjects[0])
-    spec = covariate_spec([name for name in names if name not in vectors], (), vectors, interpolation, "error")
+    spec = covariate_spec([name for name in names if name not in vectors], categorical, vectors, interpolation, "error")
+    unknown = sorted(set(spec.names) - set(names))
+    if unknown:
+        raise ValueError(
+            f"categorical= names {unknown}, which the subjects do not have; they have {names}. Name those."
+        )
     tables = [_subject_table(subject, endpoints, vectors, interpolation) for subject in subjects]
     table = pd.concat(_copies(tables, copies) if copies > 1 else tables)
     return build(table, spec, {name: number + 1 for number, name in enumerate(endpoints)}, compartments)
 
 
-def from_grid(regimens: Any, times: Any, covariates: dict[str, Any], n: int, compartments: Any = None) -> Population:
+def from_grid(
+    regimens: Any, times: Any, covariates: dict[str, Any], n: int, compartments: Any = None, categorical: Any = ()
+) -> Population:
     """Build all combinations; see :meth:`hierax.Population.from_grid`."""
     if isinstance(regimens, Regimen):
         named: dict[Any, Regimen] = {"1": regimens}
     else:
         named = dict(regimens) if isinstance(regimens, Mapping) else {str(i + 1): r for i, r in enumerate(regimens)}
+    if len(named) > 1 and "REGIMEN" in covariates:
+        raise ValueError(
+            "from_grid cannot have a covariate 'REGIMEN' beside several regimens, because it says there which one a "
+            "subject has. Name the covariate otherwise."
+        )
     levels = {name: [value] if np.ndim(value) == 0 else list(value) for name, value in covariates.items()}
     cells = []
     for (label, regimen), *values in itertools.product(named.items(), *levels.values()):
         own = dict(zip(levels, values, strict=True)) | ({"REGIMEN": label} if len(named) > 1 else {})
         cells.append(Subject(len(cells) + 1, regimen, times, covariates=own))
-    return from_subjects(cells, None, compartments, copies=n)
+    return from_subjects(cells, None, compartments, n, categorical)
 
 
 def _copies(tables: list[pd.DataFrame], n: int) -> list[pd.DataFrame]:
@@ -117,7 +129,8 @@ def _check_covariates(subject: Subject, first: Subject) -> None:
             f"Subject {subject.id!r} has covariates {sorted(own)}, but subject {first.id!r} has {sorted(names)}. "
             f"Give every subject the same ones."
         )
-    taken = sorted(set(own) & set(RESERVED))
+    refuse_underscores(own)
+    taken = sorted(set(own) & set(RESERVED) - {"DUR"})
     if taken:
         raise ValueError(
             f"{taken} cannot be covariates, because records have items of these names. Name them otherwise."

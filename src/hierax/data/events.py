@@ -81,6 +81,21 @@ class Events:
         infused = self.rate > 0
         return self.amount * infused / (self.rate + ~infused)
 
+    def without_absent_kinds(self) -> Events:
+        """Return the same doses without the modelled rates and durations that none of them has.
+
+        A model of these doses need not give what no dose asks for; all other structure stays, so that parts of a
+        population share compiled functions.
+        """
+        here = np.asarray(self.mask)
+        modelled, compartment = np.asarray(self.modelled)[here], np.asarray(self.compartment)[here]
+        there = set(zip(modelled.tolist(), compartment.tolist(), strict=True))
+        return dataclasses.replace(self, modelled_kinds=tuple(kind for kind in self.modelled_kinds if kind in there))
+
+    def structured_as(self, whole: Events) -> Events:
+        """Return these doses with the structure of others that they were taken from: the same compiled functions."""
+        return dataclasses.replace(self, **{name: getattr(whole, name) for name in _STRUCTURE})
+
 
 _ARRAYS = ["time", "amount", "rate", "modelled", "interval", "steady", "compartment", "record", "segment", "mask"]
 _STRUCTURE = [field.name for field in dataclasses.fields(Events) if field.name not in _ARRAYS]

@@ -17,7 +17,7 @@ def to_frame(pop: Population) -> pd.DataFrame:
     """Return one row a real record, in file order; see :meth:`hierax.Population.to_frame`."""
     subject, record = np.nonzero(np.asarray(pop.record_mask) & np.asarray(pop.subject_mask)[:, None])
     at = (subject, record)
-    ids = np.array(_unique(pop.ids if pop.ids is not None else range(1, len(pop) + 1)), dtype=object)
+    ids = np.array(_unique(pop.ids if isinstance(pop.ids, tuple) else range(1, len(pop) + 1)), dtype=object)
     by, *codes = pop.labels.get(ENDPOINT_CODES, ("DVID", *range(1, len(pop.mask) + 1)))
     value = np.full(len(subject), np.nan)
     endpoint = np.full(len(subject), codes[0], dtype=object)

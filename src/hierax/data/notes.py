@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 
+from hierax.data.codes import note_codes
+from hierax.data.columns import DATES, code_key
+from hierax.data.ids import note_ids
 from hierax.data.problems import Problems
+from hierax.data.unused import note_unused
 from hierax.errors import DataWarning
 
 # Ratios between time units (h/d, min/h, min/d, s/h), and how near to one of them a subject in another unit is.
@@ -16,8 +20,10 @@ _UNIT_RATIOS = (24.0, 60.0, 1440.0, 3600.0)
 _NEAR = 1.5
 
 
-def note_oddities(frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict[str, tuple[object, ...]]) -> None:
-    """Warn of everything that is odd in a clean table."""
+def note_oddities(
+    frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict[str, tuple[object, ...]], items: Iterable[str]
+) -> None:
+    """Warn of everything that is odd in a clean table; ``items`` are the items of records that it came with."""
     notes = Problems()
 
     def note(code: str, where: pd.Series, column: str, problem: str, fix: str) -> None:
@@ -61,7 +67,34 @@ def note_oddities(frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict
             "TIME is a time of the day, since there is a date column, and passes 24 hours.",
             "drop the date column if TIME is already the time since the first record.",
         )
+    if "_six_digits" in frame.columns:
+        note(
+            "date_number",
+            frame["_six_digits"],
+            next(name for name in DATES if name in frame.columns),
+            "a date of six digits is read as a number of days, and all dates of the table could be YYMMDD.",
+            "write dates as YYYYMMDD or with separators; leave them if they are numbers of days.",
+        )
+    if "_dur_idle" in frame.columns:
+        note(
+            "dur_idle",
+            frame["_dur_idle"],
+            "DUR",
+            "a duration on a record that is no dose does nothing; on doses it is the duration of an infusion.",
+            "set it to 0 there; if the column is no duration of infusions, name it in covariates= or leave it out.",
+        )
+    quantified = frame["DV"][frame["_observed"] & (frame["CENS"] == 0)]
+    note(
+        "cens_zero",
+        frame["_observed"] & (frame["CENS"] == 1) & (frame["DV"] == 0) & bool(len(quantified) and quantified.min() > 0),
+        "DV",
+        "the observation is censored below a limit of 0, and all quantified ones are above 0.",
+        "give in DV the limit of quantification.",
+    )
     _note_subjects(frame, note)
+    note_ids(frame, notes)
+    note_codes(frame, covariates, labels, notes)
+    note_unused(frame, items, covariates, notes)
     _note_covariates(frame, covariates, labels, notes)
     table = notes.table()
     if len(table):
@@ -111,9 +144,28 @@ def _note_subjects(frame: pd.DataFrame, note: Callable[[str, pd.Series, str, str
     )
 
 
+def _alike(labels: Iterable[object]) -> list[object]:
+    """Return the labels that look like another one: by capital letters, blanks, or as a number and its text."""
+    groups: dict[object, list[object]] = {}
+    for label in labels:
+        key = code_key(" ".join(label.split()).casefold() if isinstance(label, str) else label)
+        groups.setdefault(key, []).append(label)
+    return [label for group in groups.values() if len(group) > 1 for label in group]
+
+
 def _note_covariates(
     frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict[str, tuple[object, ...]], notes: Problems
 ) -> None:
+    for name in covariates:
+        alike = _alike(labels.get(name, ()))
+        if alike:
+            notes.add(
+                "category_spelling",
+                f"these categories differ only in capital letters or blanks, and are read as {len(alike)} categories.",
+                "write them alike if they are one.",
+                column=name,
+                value=alike,
+            )
     if frame["_id"].nunique() < 2:
         return
     for name in covariates:

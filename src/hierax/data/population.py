@@ -13,13 +13,13 @@ import pandas as pd
 from jax.core import Tracer
 
 from hierax.data.events import Events
+from hierax.data.named import ENDPOINT_CODES as ENDPOINT_CODES
+from hierax.data.named import LOST_IDS, Labels, Named
+from hierax.data.named import OCCASION_LEVELS as OCCASION_LEVELS
 from hierax.data.padding import bucket_size, pad_axis
 
 if TYPE_CHECKING:
     from hierax.data.regimen import Subject
-
-# Keys of ``labels`` beside the categories of covariates: how endpoints are coded in the table, and OCC's levels.
-ENDPOINT_CODES, OCCASION_LEVELS = "endpoint codes", "occasion levels"
 
 ARRAYS = (
     "times",
@@ -38,33 +38,17 @@ ARRAYS = (
     "data",
     "grids",
 )
-# What a compiled function is compiled for, beside shapes.
+# What a compiled function is compiled for, beside shapes and the labels of categories.
 STRUCTURE = ("censoring", "interpolation", "compartment_names")
-
-
-class Named(dict[str, Any]):
-    """Arrays by name; a name that is not there says which are."""
-
-    def __missing__(self, name: str) -> Any:
-        raise KeyError(
-            f"'{name}' is not in the population, which has {list(self)}. "
-            f"Name covariates with read_nonmem(covariates=...)."
-        )
-
-
-jax.tree_util.register_pytree_with_keys(
-    Named,
-    lambda named: ([(jax.tree_util.DictKey(name), named[name]) for name in sorted(named)], tuple(sorted(named))),
-    lambda names, arrays: Named(zip(names, arrays, strict=True)),
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:
     """Records of all subjects, padded to common lengths: a pytree of arrays.
 
-    The time axis is the record axis: every record in file order, dose records included. Ids and category
-    labels are not part of the pytree, so that other ids and other values do not retrace a compiled function.
+    The time axis is the record axis: every record in file order, dose records included. Ids are not part of the
+    pytree, so that other ids and other values do not retrace a compiled function; labels of categories are names, which
+    a model may read, so that other labels do.
 
     Attributes
     ----------
@@ -101,7 +85,9 @@ class Population:
     compartment_names : tuple of (name, number)
         Names of compartments, where CMT had names.
     labels : dict
-        Labels of categories by covariate, in the order of their codes. Not part of the pytree.
+        Labels of categories by covariate, in the order of their codes; also inside a model.
+    ids : tuple
+        Ids of the real subjects. Not known inside a model, nor of a population that came out of a compiled function.
     """
 
     times: Any
@@ -123,10 +109,11 @@ class Population:
     interpolation: str | None = None
     compartment_names: tuple[tuple[str, int], ...] = ()
     labels: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
-    ids: tuple[Any, ...] | None = None
+    ids: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "covariates", Named(self.covariates))
+        object.__setattr__(self, "labels", Labels(self.labels))
 
     # -- sizes ---------------------------------------------------------------------------------------------------
 
@@ -149,11 +136,11 @@ class Population:
     def subject_ids(self) -> list[Any]:
         """Ids of the real subjects; row numbers where the population has lost its own."""
         rows = np.flatnonzero(np.asarray(self.subject_mask))
-        return list(self.ids) if self.ids is not None else [int(row) for row in rows]
+        return list(self.ids) if isinstance(self.ids, tuple) else [int(row) for row in rows]
 
     def __len__(self) -> int:
         """Return the number of real subjects; inside a compiled function, where that is a value, ``n_subjects``."""
-        if self.ids is not None:
+        if isinstance(self.ids, tuple):
             return len(self.ids)
         if isinstance(self.subject_mask, Tracer):
             return self.n_subjects
@@ -165,11 +152,21 @@ class Population:
         return int(sum(np.sum(mask & self.subject_mask[:, None]) for mask in self.mask.values()))
 
     def __repr__(self) -> str:
-        observed = ", ".join(f"{name}: {int(np.sum(mask))}" for name, mask in self.mask.items())
+        if isinstance(self.times, Tracer):
+            return (
+                f"Population inside a compiled function ({self.n_subjects} subjects, {self.n_records} records each, "
+                f"padding included; endpoints {list(self.mask)}, covariates {list(self.covariates)})"
+            )
+        observed = ", ".join(f"{name}: {self._observed(name)}" for name in self.mask)
         return (
             f"Population({len(self)} subjects, {int(np.sum(self.record_mask))} records, "
             f"{int(np.sum(self.events.mask))} doses, observations {{{observed}}}, covariates {list(self.covariates)})"
         )
+
+    def _observed(self, endpoint: str) -> str:
+        mask = np.asarray(self.mask[endpoint])
+        censored = int(np.sum(mask & (np.asarray(self.cens.get(endpoint, 0)) != 0)))
+        return f"{int(np.sum(mask))}" + (f" ({censored} censored)" if censored else "")
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -177,22 +174,23 @@ class Population:
         """Return the subjects at these positions (an int, slice, array, mask) or with these text ids.
 
         Concrete rows are padded up to the bucket of their count, never beyond the parent's size, so that subsets
-        of about the same size share compiled functions. Traced rows give as many subjects as there are rows.
+        of about the same size share compiled functions; a part without any dose of RATE -1 or -2 does not ask for these
+        parameters. Traced rows give as many subjects as there are rows.
         Integer ids: use ``pop.loc[ids]``.
         """
         traced = any(isinstance(leaf, Tracer) for leaf in (rows, self.times))
         if traced:
             index = jnp.arange(self.n_subjects)[rows] if isinstance(rows, slice) else jnp.atleast_1d(jnp.asarray(rows))
-            bare = dataclasses.replace(self, ids=None, labels={})
-            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], bare)
+            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], self)
         if isinstance(rows, str) or (isinstance(rows, list | tuple) and rows and isinstance(rows[0], str)):
             return self.loc[rows]
         if np.ndim(rows) == 1 and np.asarray(rows).dtype == bool and len(np.asarray(rows)) == self.n_subjects:
             rows = np.asarray(rows)[: len(self)]
         picked = np.atleast_1d(np.arange(len(self))[rows])
         taken = jax.tree.map(lambda leaf: np.asarray(leaf)[picked], self)
-        ids = None if self.ids is None else tuple(self.ids[row] for row in picked)
-        part = dataclasses.replace(taken, ids=ids, labels=self.labels)
+        ids = tuple(self.ids[row] for row in picked) if isinstance(self.ids, tuple) else None
+        events = taken.events.without_absent_kinds()
+        part = dataclasses.replace(taken, ids=ids, labels=self.labels, events=events)
         return part.pad(min(bucket_size(len(picked)), max(self.n_subjects, len(picked))))
 
     @property
@@ -229,7 +227,12 @@ class Population:
 
     @classmethod
     def from_subjects(
-        cls, subjects: Iterable[Subject], *, interpolation: str | None = None, compartments: Any = None
+        cls,
+        subjects: Iterable[Subject],
+        *,
+        interpolation: str | None = None,
+        compartments: Any = None,
+        categorical: Any = (),
     ) -> Population:
         """Build a population by hand.
 
@@ -241,6 +244,8 @@ class Population:
             What holds between two values of a covariate that varies.
         compartments : mapping, optional
             Name → number, for regimens whose route is a name.
+        categorical : iterable of str, or mapping of str to labels
+            As in :func:`hierax.read_nonmem`; ``fit.pop.labels`` holds those that a model was fitted to.
 
         Returns
         -------
@@ -250,7 +255,7 @@ class Population:
         """
         from hierax.data.design import from_subjects
 
-        return from_subjects(list(subjects), interpolation, compartments)
+        return from_subjects(list(subjects), interpolation, compartments, categorical=categorical)
 
     @classmethod
     def from_grid(
@@ -261,6 +266,7 @@ class Population:
         *,
         n: int = 1,
         compartments: Any = None,
+        categorical: Any = (),
     ) -> Population:
         """Build all combinations of regimens and covariate values, ``n`` subjects each.
 
@@ -274,6 +280,8 @@ class Population:
             Name → value, or sequence of values to combine.
         n : int
             Subjects in each cell of the grid.
+        categorical : iterable of str, or mapping of str to labels
+            As in :func:`hierax.read_nonmem`.
 
         Returns
         -------
@@ -282,7 +290,7 @@ class Population:
         """
         from hierax.data.design import from_grid
 
-        return from_grid(regimens, times, dict(covariates or {}), n, compartments)
+        return from_grid(regimens, times, dict(covariates or {}), n, compartments, categorical)
 
     def with_regimen(self, regimen: Any, *, keep_data: bool = False, compartments: Any = None) -> Population:
         """Return the population with other doses in place of its own.
@@ -357,11 +365,19 @@ class Population:
 
 
 def _flatten(pop: Population) -> tuple[tuple[Any, ...], Any]:
-    return tuple(getattr(pop, name) for name in ARRAYS), tuple(getattr(pop, name) for name in STRUCTURE)
+    # The levels of OCC and the codes of endpoints are values of the table, and nothing that a model reads.
+    labels = tuple((name, pop.labels[name]) for name in sorted(pop.labels) if name in pop.covariates)
+    return tuple(getattr(pop, name) for name in ARRAYS), (labels, *(getattr(pop, name) for name in STRUCTURE))
 
 
 def _unflatten(structure: Any, arrays: tuple[Any, ...]) -> Population:
-    return Population(**dict(zip(ARRAYS, arrays, strict=True)), **dict(zip(STRUCTURE, structure, strict=True)))
+    labels, *rest = structure
+    return Population(
+        **dict(zip(ARRAYS, arrays, strict=True)),
+        **dict(zip(STRUCTURE, rest, strict=True)),
+        labels=dict(labels),
+        ids=LOST_IDS if isinstance(arrays[0], Tracer) else None,
+    )
 
 
 jax.tree_util.register_pytree_node(Population, _flatten, _unflatten)
@@ -379,7 +395,7 @@ class _ById:
     pop: Population
 
     def __getitem__(self, ids: Any) -> Population:
-        if self.pop.ids is None:
+        if not isinstance(self.pop.ids, tuple):
             raise ValueError("This population has lost its ids, because it came out of a compiled function. Use rows.")
         if isinstance(ids, slice):
             raise ValueError("pop.loc takes ids, not a slice of them. Use pop[1:4] for positions, or a list of ids.")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierax.data.remedies import remedy
 from hierax.errors import DataError
 
 FIELDS = ("code", "row", "id", "column", "value", "problem", "fix")
@@ -26,11 +27,19 @@ class Problems:
         self._found.append(pd.DataFrame([row], columns=list(FIELDS), dtype=object))
 
     def add_rows(
-        self, code: str, frame: pd.DataFrame, bad: Iterable[bool], column: str, problem: str, fix: str
+        self,
+        code: str,
+        frame: pd.DataFrame,
+        bad: Iterable[bool],
+        column: str,
+        problem: str,
+        fix: str,
+        shown: pd.Series | None = None,
     ) -> None:
         """Add the same problem for every row of ``frame`` where ``bad`` holds; ``_row`` is the row of the file.
 
-        A cell is told of once: what is wrong with it first is often the reason of what is wrong with it next.
+        A cell is told of once: what is wrong with it first is often the reason of what is wrong with it next. ``shown``
+        are the values to show, where the column holds codes in their place.
         """
         hits = frame.loc[np.asarray(bad, dtype=bool)]
         told = self._told.setdefault(column, set())
@@ -42,8 +51,11 @@ class Problems:
         found = pd.DataFrame({"code": code, "row": hits["_row"].astype(object)})
         found["id"] = [_plain(value) for value in hits["_id"]]
         found["column"] = column
-        found["value"] = pd.Series([_plain(value) for value in hits[column]], index=hits.index, dtype=object)
-        self._found.append(found.assign(problem=problem, fix=fix).astype(object))
+        values = hits[column] if shown is None else shown.loc[hits.index]
+        found["value"] = pd.Series([_plain(value) for value in values], index=hits.index, dtype=object)
+        found = found.assign(problem=problem)
+        found["fix"] = [" ".join((fix, *remedy(column, value))) for value in found["value"]]
+        self._found.append(found.astype(object))
 
     def table(self) -> pd.DataFrame:
         """Return all problems in the order of their rows."""

@@ -9,13 +9,27 @@ from typing import Any
 import pandas as pd
 
 from hierax.data.checks import DOSE_ITEMS, check_records
-from hierax.data.clock import check_units, clean_times
-from hierax.data.columns import NUMERIC, clean_numbers, code_key, is_missing, rename_columns, require
+from hierax.data.clock import SPANS, check_units, clean_times
+from hierax.data.codes import blank_codes
+from hierax.data.columns import (
+    NUMERIC,
+    RESERVED,
+    clean_numbers,
+    code_key,
+    find_column,
+    is_missing,
+    rename_columns,
+    require,
+)
 from hierax.data.covariates import CovariateSpec, clean_covariates, covariate_spec
+from hierax.data.durations import rates_from_durations
+from hierax.data.ids import clean_ids
 from hierax.data.notes import note_oddities
 from hierax.data.population import ENDPOINT_CODES, Population
 from hierax.data.problems import Problems
 from hierax.data.records import build_population
+from hierax.data.restarts import reset_at_restarts
+from hierax.data.rxode import translate_rxode
 from hierax.data.table import load_table
 
 
@@ -25,30 +39,37 @@ def read_nonmem(
     columns: Mapping[str, str] | None = None,
     endpoints: Mapping[str, Any] | None = None,
     covariates: Iterable[str] = (),
-    categorical: Iterable[str] = (),
+    categorical: Iterable[str] | Mapping[str, Iterable[Any]] = (),
     vectors: Mapping[str, Iterable[str]] | None = None,
     interpolation: str | None = None,
     missing: Any = "error",
     compartments: Mapping[str, int] | None = None,
     units: Mapping[str, str] | None = None,
+    na: Any = None,
+    decimal: str = ".",
+    evid: str = "nonmem",
+    restarts: str | None = None,
 ) -> Population:
     """Read dosing and observation records.
 
     Parameters
     ----------
     source : path, pandas.DataFrame, or a frame that narwhals knows (polars, pyarrow, ...)
-        One row a record, with ID, TIME and DV and, as far as there are any, AMT, EVID, CMT, RATE, II, ADDL, SS,
-        MDV, DVID, OCC, CENS, LIMIT and DATE (or DAT1, DAT2, DAT3). Names match in any case. Missing cells are
-        ``.``, empty or NA. A path to delimited text or Parquet.
+        One row a record, with ID, TIME and DV and, as far as there are any, AMT, EVID, CMT, RATE, DUR (or DURATION,
+        TINF), II, ADDL, SS, MDV, DVID, OCC, CENS, LIMIT and DATE (or DAT1, DAT2, DAT3). Names match in any case.
+        Missing cells are ``.``, empty or NA. A path to Parquet or to delimited text: UTF-8, UTF-16 or Latin-1, as it is
+        or packed by gzip, bzip2 or xz.
     columns : mapping, optional
-        Reserved name → the table's own name, e.g. ``{"DV": "conc"}``.
+        Reserved name or name of a covariate → the table's own name, e.g. ``{"DV": "conc", "WEIGHT": "WT"}``.
     endpoints : mapping, optional
         Name of an endpoint → its DVID (its CMT when there is no DVID). Without it, one endpoint ``dv``.
     covariates : iterable of str
         Columns to keep as covariates: ``(subject, 1)`` where constant in every subject, else ``(subject, time)``.
-        Columns of text are categories: codes in sorted order, the labels in ``pop.labels``.
-    categorical : iterable of str
-        Covariates that are categories although they are numbers.
+        Columns of text are categories: codes in sorted order, the labels in ``pop.labels``. They match in any case, and
+        have the name given here.
+    categorical : iterable of str, or mapping of str to labels
+        Covariates that are categories although they are numbers. With labels, these are the codes 0, 1, ... in their
+        order, also where a table lacks some: new subjects then have the codes of those that a model was fitted to.
     vectors : mapping, optional
         Name → columns that make one vector a subject, ``(subject, 1, k)``.
     interpolation : {"locf", "nocb", "midpoint", "linear"}, optional
@@ -61,8 +82,19 @@ def read_nonmem(
     compartments : mapping, optional
         Name → number, for a CMT column that holds names.
     units : mapping, optional
-        Units of ``TIME`` and ``II`` (s, min, h, d, wk): II is converted to the unit of TIME, and clock times and
-        dates become times in TIME's unit (hours without it).
+        Units of ``TIME``, ``II`` and ``DUR`` (s, min, h, d, wk): II and DUR are converted to the unit of TIME, and
+        clock times and dates become times in TIME's unit (hours without it).
+    na : a value, several, or a mapping of column to these, optional
+        Codes of missing values, e.g. ``-99`` (in all columns but ID) or ``{"DV": [-99, "NS"], "SS": 99}``.
+    decimal : {".", ","}
+        The decimal mark in cells of text.
+    evid : {"nonmem", "rxode"}
+        What EVID means. ``"rxode"`` also translates the codes of classic RxODE, as in the data sets of nlmixr: 101 is a
+        bolus into compartment 1, 10101 an infusion whose AMT is its rate until a record with minus that rate.
+    restarts : str, optional
+        A column of periods, such as OCC: where it changes within a subject, the clock starts anew and the system is
+        reset, so that nothing is left of the period before. A dose there becomes EVID 4; an observation there gets a
+        record with EVID 3 in front.
 
     Returns
     -------
@@ -78,23 +110,34 @@ def read_nonmem(
     Warns
     -----
     DataWarning
-        What is odd but can be read, in one warning; ``.problems`` is a table of it.
+        What is odd but can be read, in one warning; ``.problems`` is a table of it. A column whose name means something
+        in such tables (ADM, BLQ, LLOQ, YTYPE, ...) and that is not read is odd, and so is a value that looks like a
+        code of missing ones (-99, 999, ...).
 
     Notes
     -----
     EVID is inferred where absent (a record with a non-zero dose item is a dose) and so is MDV (1 on records
     that are no observation). Rows are processed in file order, also at equal TIME. MDV 100 and 101 keep a record
     out of estimation; it is still predicted. TIME need not start at 0, and may be negative. With clock times or a
-    date column, times are those since the subject's first record.
+    date column, times are those since the subject's first record. A dose with a DUR and no RATE (or 0) is an infusion
+    over DUR.
     """
+    if evid not in ("nonmem", "rxode"):
+        raise ValueError(f"evid={evid!r} names no codes of EVID. Give 'nonmem' or 'rxode'.")
     spec = covariate_spec(covariates, categorical, vectors, interpolation, missing)
     given = check_units(units)
-    frame = rename_columns(load_table(source), columns, spec.columns)
-    require(frame, ["ID", "TIME", "DV", *spec.columns])
+    table, rows = load_table(source, (columns or {}).get("ID"), decimal)
+    frame = rename_columns(table, columns, spec.columns).assign(_row=rows)
+    require(frame, ["ID", "TIME", "DV", *spec.columns], table.columns)
     if not len(frame):
         raise ValueError("The table has no rows, so there is no subject to read. Check the file and its separator.")
+    items = [name for name in RESERVED if name in frame.columns]
+    frame = blank_codes(frame, na)
+    period = None if restarts is None else find_column(frame, "restarts", restarts)
     problems = Problems()
-    clean, names, labels = clean_table(frame, spec, problems, endpoints, compartments, given)
+    clean, names, labels = clean_table(
+        frame, spec, problems, endpoints, compartments, given, rxode=evid == "rxode", period=period
+    )
     if not clean["_observed"].any():
         problems.add(
             "no_observation",
@@ -102,7 +145,7 @@ def read_nonmem(
             "check EVID and MDV: an observation has EVID=0 and MDV=0.",
         )
     problems.raise_if_any()
-    note_oddities(clean, spec.columns, labels)
+    note_oddities(clean, spec.columns, labels, items)
     return build_population(clean, names, spec, labels, compartments)
 
 
@@ -113,14 +156,32 @@ def clean_table(
     endpoints: Mapping[str, Any] | None = None,
     compartments: Mapping[str, int] | None = None,
     units: Mapping[str, str] | None = None,
+    *,
+    rxode: bool = False,
+    period: str | None = None,
 ) -> tuple[pd.DataFrame, tuple[str, ...], dict[str, tuple[Any, ...]]]:
-    """Return a checked copy of a table with every column filled in, its endpoints, and its labels."""
-    frame = frame.assign(_id=frame["ID"])
-    _check_ids(frame, problems)
+    """Return a checked copy of a table with every column filled in, its endpoints, and its labels.
+
+    Parameters
+    ----------
+    rxode : bool
+        Whether to translate EVID codes of classic RxODE.
+    period : str, optional
+        A column at whose changes the clock starts anew.
+    """
+    frame = clean_ids(frame, problems)
     clean_numbers(frame, [name for name in NUMERIC if name in frame.columns], problems)
-    clean_times(frame, units or {}, problems)
+    # A DUR that was named as a covariate is no duration of infusions.
+    spans = [name for name in SPANS if name not in spec.columns]
+    clean_times(frame, units or {}, problems, spans)
     numbers = _compartment_numbers(frame, compartments, problems)
+    if rxode and "EVID" in frame.columns:
+        translate_rxode(frame, problems)
     _complete(frame)
+    if "DUR" in spans and "DUR" in frame.columns:
+        rates_from_durations(frame, problems)
+    if period is not None:
+        frame = reset_at_restarts(frame, period)
     labels = clean_covariates(frame, spec, problems)
     check_records(frame, problems)
     if endpoints is None:
@@ -130,26 +191,6 @@ def clean_table(
         frame["_endpoint"] = 0
         return frame, ("dv",), labels
     return frame, _endpoint_codes(frame, endpoints, numbers, problems, labels), labels
-
-
-def _check_ids(frame: pd.DataFrame, problems: Problems) -> None:
-    if frame["ID"].dtype.kind not in "iuf":
-        frame["ID"] = frame["ID"].astype(object).where(~is_missing(frame["ID"]))
-    problems.add_rows(
-        "missing_id", frame, frame["ID"].isna(), "ID", "a record without a subject.", "give every row its ID."
-    )
-    # By codes: long ids would lose their last digits as floats.
-    frame["_code"] = pd.factorize(frame["ID"])[0]
-    starts = frame["_code"].ne(frame["_code"].shift())
-    again = starts & frame["_code"].where(starts).duplicated() & frame["ID"].notna()
-    problems.add_rows(
-        "id_returns",
-        frame,
-        again,
-        "ID",
-        "this ID comes back after another subject's rows, and rows of a subject must be contiguous.",
-        "sort by ID, or give the second block an ID of its own.",
-    )
 
 
 def _complete(frame: pd.DataFrame) -> None:

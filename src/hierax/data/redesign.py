@@ -111,7 +111,7 @@ def with_dv(pop: Population, endpoints: Mapping[str, Any]) -> Population:
 
 def _table(pop: Population) -> pd.DataFrame:
     """Return the population's table with a column that tells its endpoints apart."""
-    if pop.ids is None:
+    if not isinstance(pop.ids, tuple):
         raise ValueError("This population came out of a compiled function and has lost its ids. Use the original.")
     table = pop.to_frame()
     by = pop.labels.get(ENDPOINT_CODES, ("DVID",))[0]

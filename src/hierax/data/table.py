@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hierax.data.columns import MISSING
+from hierax.data.columns import MISSING, column_of
+from hierax.data.files import is_parquet, read_text
 
 _SEPARATORS = (",", ";", "\t", "|")
 _PARQUET = (".parquet", ".pq")
+_DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*$")
 
 
-def load_table(source: Any) -> pd.DataFrame:
-    """Read a file, or copy a frame; add ``_row``, the row of the file (header = row 1).
+def load_table(source: Any, ids: str | None = None, decimal: str = ".") -> tuple[pd.DataFrame, pd.Series]:
+    """Read a file, or copy a frame; also return the row of the file of each row (header = row 1).
 
     Delimited text may be separated by commas, semicolons, tabs, bars or blanks; lines that start with ``#``
     are comments, and so is a ``#`` in front of the header itself; in a table whose first column is named C, rows with a
     C there are comments.
+
+    Parameters
+    ----------
+    ids : str, optional
+        The column of subjects, where it is not named ID: it is read as it is written, so that 001 is not yet 1.
+    decimal : {".", ","}
+        The mark between whole numbers and their fractions in cells of text.
     """
-    if isinstance(source, str | Path) and Path(source).suffix.lower() not in _PARQUET:
-        return _read_text(Path(source))
+    if decimal not in (".", ","):
+        raise ValueError(f"decimal={decimal!r} is no decimal mark. Give '.' or ','.")
     if isinstance(source, str | Path):
-        frame = _read_parquet(Path(source))
+        path = Path(source)
+        parquet = path.suffix.lower() in _PARQUET or is_parquet(path)
+        if not parquet:
+            frame, rows = _read_delimited(path, ids)
+            return _marked(frame, decimal, ids), rows
+        frame = _read_parquet(path)
     elif isinstance(source, pd.DataFrame):
         frame = source.reset_index(drop=True)
     else:
         frame = _from_any_frame(source)
-    return frame.assign(_row=np.arange(len(frame)) + 2)
+    return _marked(frame, decimal, ids), pd.Series(np.arange(len(frame)) + 2, index=frame.index)
+
+
+def _marked(frame: pd.DataFrame, decimal: str, ids: str | None) -> pd.DataFrame:
+    return _without_decimal_commas(frame, column_of(frame, "ID", ids)) if decimal == "," else frame
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -41,18 +61,23 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise
 
 
-def _read_text(path: Path) -> pd.DataFrame:
-    encoding = _encoding(path)
-    skipped, header = _header(path, encoding)
+def _read_delimited(path: Path, ids: str | None) -> tuple[pd.DataFrame, pd.Series]:
+    text = read_text(path)
+    lines = text.split("\n")
+    skipped, header = _header(lines)
     if header is None:
         raise ValueError(f"The file {path} has no header line. Write the names of the columns on its first line.")
-    separator = next((mark for mark in _SEPARATORS if mark in header), r"\s+")
+    # The mark that is there most often: a name such as "DV (mg,L)" in a line of semicolons has a comma too.
+    separator = max(_SEPARATORS, key=header.count) if any(mark in header for mark in _SEPARATORS) else r"\s+"
     cells = next(csv.reader([header], delimiter=separator)) if len(separator) == 1 else header.split()
     names = [name.strip() for name in cells]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"The file {path} has more than one column named {twice}. Give every column its own name.")
-    comments = _comment_lines(path, skipped, encoding)
+    comments = [number for number, line in enumerate(lines) if number > skipped and line.startswith("#")]
+    # One column more than there are names: what stands in it was cut off otherwise, without a word.
+    beyond = "more cells than names"
+    subject = column_of(pd.DataFrame(columns=names), "ID", ids)
     options: dict[str, Any] = dict(
         sep=separator,
         skiprows=[*range(skipped + 1), *comments],
@@ -62,56 +87,58 @@ def _read_text(path: Path) -> pd.DataFrame:
         low_memory=False,
         skip_blank_lines=False,
         index_col=False,
-        encoding=encoding,
+        dtype=None if subject is None else {subject: str},
     )
-    # One column more than there are names: what stands in it was cut off otherwise, without a word.
-    beyond = "_beyond"
     try:
-        frame = pd.read_csv(path, names=[*names, beyond], **options)
+        frame = pd.read_csv(io.StringIO(text), names=[*names, beyond], **options)
     except pd.errors.ParserError as error:
         raise ValueError(f"The file {path} cannot be split into {len(names)} columns: {error}.") from None
-    lines = np.delete(np.arange(len(frame) + len(comments)) + skipped + 2, np.array(comments, int) - skipped - 1)
-    frame["_row"] = lines
+    numbers = np.delete(np.arange(len(frame) + len(comments)) + skipped + 2, np.array(comments, int) - skipped - 1)
+    rows = pd.Series(numbers, index=frame.index)
     if frame[beyond].notna().any():
-        row = int(frame.loc[frame[beyond].notna(), "_row"].iloc[0])
+        row = int(rows[frame[beyond].notna()].iloc[0])
         raise ValueError(
             f"Row {row} of {path} has more cells than the header's {len(names)} names. Give every cell a name; numbers "
-            f"with decimal commas need another separator, such as a semicolon."
+            f"with decimal commas need another separator, such as a semicolon, and decimal=','."
         )
     # Empty lines are no records, but they count as lines of the file. NONMEM's comment rows have C in a column C.
     frame = frame.drop(columns=beyond).dropna(how="all", subset=names)
     if names[0].upper() == "C":
         frame = frame[frame[names[0]].astype(str).str.strip().str.upper() != "C"]
-    return frame.reset_index(drop=True)
+    if subject is not None:
+        frame[subject] = _as_numbers(frame[subject])
+    return frame.reset_index(drop=True), rows[frame.index].reset_index(drop=True)
 
 
-def _comment_lines(path: Path, skipped: int, encoding: str) -> list[int]:
-    """Return the lines after the header that start with ``#``, counted from 0."""
-    with path.open(encoding=encoding) as lines:
-        return [number for number, line in enumerate(lines) if number > skipped and line.startswith("#")]
-
-
-def _encoding(path: Path) -> str:
-    """Return UTF-8 where the file is UTF-8, and Latin-1, which any file is, elsewhere."""
+def _as_numbers(ids: pd.Series) -> pd.Series:
+    """Return ids as numbers where all are, unless some are one number in several spellings (1 and 001)."""
+    text = ids.astype(object).where(ids.notna()).str.strip()
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for _ in lines:
-                pass
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "utf-8-sig"
+        numbers = pd.to_numeric(text)
+    except (ValueError, TypeError):
+        return text.where(text.isna(), ids)
+    return numbers if numbers.nunique() == text.nunique() else ids
 
 
-def _header(path: Path, encoding: str) -> tuple[int, str | None]:
+def _header(lines: list[str]) -> tuple[int, str | None]:
     """Return how many lines stand before the header, and the header without a comment sign."""
-    with path.open(encoding=encoding) as lines:
-        for count, line in enumerate(lines):
-            text = line.strip()
-            bare = text.lstrip("#").strip()
-            heads = bare.upper().replace('"', "").split(",")[0].split()
-            if text and (not text.startswith("#") or (heads and heads[0] in ("ID", "C"))):
-                return count, bare
+    for count, line in enumerate(lines):
+        text = line.strip()
+        bare = text.lstrip("#").strip()
+        heads = bare.upper().replace('"', "").split(",")[0].split()
+        if text and (not text.startswith("#") or (heads and heads[0] in ("ID", "C"))):
+            return count, bare
     return 0, None
+
+
+def _without_decimal_commas(frame: pd.DataFrame, ids: str | None) -> pd.DataFrame:
+    """Return the table with 1.5 for 1,5 in cells of text; ids are names and stay as they are."""
+
+    def mended(cell: Any) -> Any:
+        return cell.replace(",", ".") if isinstance(cell, str) and _DECIMAL_COMMA.match(cell) else cell
+
+    text = [name for name in frame.columns if name != ids and frame[name].dtype.kind not in "fiubcmM"]
+    return frame.assign(**{name: frame[name].astype(object).map(mended) for name in text})
 
 
 def _from_any_frame(source: Any) -> pd.DataFrame:

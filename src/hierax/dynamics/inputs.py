@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from hierax.data.events import MODELLED_DURATION, MODELLED_RATE
@@ -91,18 +92,35 @@ def resolve(
     Raises
     ------
     ValueError
-        Doses whose rate or duration is a parameter that is not given, or one given that no dose has.
+        Doses whose rate or duration is a parameter that is not given; a bioavailability, lag, rate or duration that is
+        known to be negative.
+
+    Notes
+    -----
+    A rate or duration that no dose asks for is no mistake: one program serves several regimens. A negative value that
+    is computed makes the amount NaN, and with it all predictions after the dose: a bolus, or nothing, in its place
+    would be another model.
     """
     events = pop.events
     for number, name, value in ((MODELLED_RATE, "rate", rate), (MODELLED_DURATION, "duration", duration)):
         _check_modelled(pop, number, name, value)
     mask, steady = jnp.asarray(events.mask), jnp.asarray(events.steady)
     given, interval = jnp.asarray(events.amount), jnp.asarray(events.interval)
-    available = given if F is None else given * per_dose(pop, "F", F, 1.0)
-    available = jnp.where(mask, available, 0.0)
-    infused, speed, length = _speed(pop, available, rate, duration, zero_order, route)
-    time = jnp.asarray(events.time)
-    arrival = time if lag is None else time + per_dose(pop, "lag", lag, 0.0)
+    valid = mask
+    if F is not None:
+        share, valid = _not_negative("F", per_dose(pop, "F", F, 1.0), valid, mask)
+        given_in = given * share
+    else:
+        given_in = given
+    time = arrival = jnp.asarray(events.time)
+    if lag is not None:
+        late, valid = _not_negative("lag", per_dose(pop, "lag", lag, 0.0), valid, mask)
+        arrival = time + late
+    available = jnp.where(mask, given_in, 0.0)
+    infused, speed, length, valid = _speed(pop, available, rate, duration, zero_order, route, valid)
+    if valid is not mask:
+        available = jnp.where(mask & ~valid, jnp.nan, available)
+        speed = jnp.where(mask & infused & ~valid, jnp.nan, speed)
     constant = mask & (steady > 0) & (interval <= 0) & (given == 0)
     periodic = mask & (steady > 0) & ~constant
     infusions = events.infusions or zero_order is not None
@@ -128,10 +146,32 @@ def resolve(
     )
 
 
+def _not_negative(name: str, value: Array, valid: Array, where: Array, *, zero: bool = True) -> tuple[Array, Array]:
+    """Return a dose parameter with 1 where it is negative, and which doses are valid still.
+
+    Times of doses stay finite so, and what is not valid spoils the amounts instead: a dose at no time would be none.
+
+    Raises
+    ------
+    ValueError
+        A negative value outside of compiled functions, where values are known.
+    """
+    good = (value >= 0) if zero else (value > 0)
+    bad = where & ~good & ~jnp.isnan(value)
+    if not isinstance(bad, Tracer) and bool(jnp.any(bad)):
+        worst, at = float(jnp.min(jnp.where(bad, value, jnp.inf))), jnp.argwhere(bad)[0]
+        raise ValueError(
+            f"{name} is {worst:g} at a dose (row {int(at[0])}, dose {int(at[1])} of the population), and it must "
+            f"{'not be negative' if zero else 'be positive'}. Compute it by a function that keeps it so, such as "
+            f"{'expit' if name == 'F' else 'exp'} of a sum of effects."
+        )
+    return jnp.where(where & ~good, 1.0, value), valid & (good | ~where)
+
+
 def _speed(
-    pop: Population, amount: Array, rate: Any, duration: Any, zero_order: Any, route: int
-) -> tuple[Array, Array, Array]:
-    """Return which doses are infusions, and rate and duration of every dose; 0 and 0 for a bolus.
+    pop: Population, amount: Array, rate: Any, duration: Any, zero_order: Any, route: int, valid: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Return which doses are infusions, rate and duration of every dose (0 and 0 for a bolus), and which are valid.
 
     Where the rate is known (RATE > 0 or -1), bioavailability changes the duration; where the duration is, the rate.
     """
@@ -141,23 +181,28 @@ def _speed(
     timed, rated = jnp.zeros(speed.shape, bool), speed > 0
     kinds = {kind for kind, _ in events.modelled_kinds}
     if MODELLED_RATE in kinds:
+        own = events.mask & (modelled == MODELLED_RATE)
         rated = rated | (modelled == MODELLED_RATE)
-        speed = jnp.where(modelled == MODELLED_RATE, per_dose(pop, "rate", rate, 1.0), speed)
+        value, valid = _not_negative("rate", per_dose(pop, "rate", rate, 1.0), valid, own, zero=False)
+        speed = jnp.where(modelled == MODELLED_RATE, value, speed)
     if MODELLED_DURATION in kinds:
         timed = modelled == MODELLED_DURATION
-        length = jnp.where(timed, per_dose(pop, "duration", duration, 1.0), length)
+        value, valid = _not_negative("duration", per_dose(pop, "duration", duration, 1.0), valid, events.mask & timed)
+        length = jnp.where(timed, value, length)
     if zero_order is not None:
         absorbed = ~rated & (modelled == 0) & (jnp.asarray(events.compartment) == route) & events.mask
-        length = jnp.where(absorbed, individual(pop, "Tk0", zero_order), length)
+        value = jnp.broadcast_to(individual(pop, "Tk0", zero_order), length.shape)
+        value, valid = _not_negative("Tk0", value, valid, absorbed)
+        length = jnp.where(absorbed, value, length)
         timed = timed | absorbed
     length = jnp.where(timed, jnp.maximum(length, _SHORTEST), 0.0)
     speed = jnp.where(timed, amount / jnp.where(timed, length, 1.0), speed)
     length = jnp.where(rated, amount / jnp.where(rated, speed, 1.0), length)
-    return (timed | rated) & events.mask, jnp.where(events.mask, speed, 0.0), length
+    return (timed | rated) & events.mask, jnp.where(events.mask, speed, 0.0), length, valid
 
 
 def _check_modelled(pop: Population, kind: int, name: str, value: Any) -> None:
-    """Refuse modelled rates and durations that are not given, and given ones that no dose has."""
+    """Refuse modelled rates and durations that are not given."""
     needed = {compartment for known, compartment in pop.events.modelled_kinds if known == kind}
     if needed and value is None:
         raise ValueError(
@@ -171,8 +216,3 @@ def _check_modelled(pop: Population, kind: int, name: str, value: Any) -> None:
                 f"Doses into CMT {sorted(lacking)} have RATE -{kind}, and {name}= gives none for that compartment; it "
                 f"has {list(value)}. Add it."
             )
-    if not needed and value is not None:
-        raise ValueError(
-            f"{name}= is given, but no dose has RATE -{kind}, so it would do nothing. Set RATE={-kind} on the dose "
-            f"records" + (", or use Tk0= for a zero-order absorption." if kind == MODELLED_DURATION else ".")
-        )

@@ -38,11 +38,9 @@ def by_chunks(
     index = jnp.arange(count * size).reshape(count, size)
     rows, held = jnp.minimum(index, n - 1), index < n
 
-    bare = dataclasses.replace(pop, ids=None, labels={})
-
     def part(pair: tuple[Array, Array]) -> Any:
         rows, held = pair
-        some = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], bare)
+        some = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], pop)
         some = dataclasses.replace(some, subject_mask=some.subject_mask & held)
         return evaluate(flat, eta[rows], some)
 

@@ -195,7 +195,7 @@ class Grids:
                 continue
             self.warned.append(name)
             row = int(np.argmax(np.where(stiff, count, 0)))
-            subject = pop.ids[row] if pop.ids is not None and row < len(pop.ids) else row
+            subject = pop.ids[row] if isinstance(pop.ids, tuple) and row < len(pop.ids) else row
             warnings.warn(
                 f"ODE '{name}' looks stiff: {limited[row]} of the {count[row]} steps of subject {subject} are as long "
                 f"as the stability of an explicit method allows, not as the accuracy does. If the fit is slow, use "

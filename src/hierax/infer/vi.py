@@ -278,12 +278,11 @@ def block(setting: Setting) -> Callable[..., tuple[State, Array, Array]]:
         clean = sanitise(pop)
         whole = rows.shape[1] == 0
         real = jnp.asarray(pop.subject_mask)
-        bare = dataclasses.replace(clean, ids=None, labels={})
 
         def step(state: State, now: tuple[Array, Array]) -> tuple[State, tuple[Array, Array]]:
             rate, chosen = now
             key, here = jax.random.split(jax.random.wrap_key_data(state.key))
-            some = clean if whole else jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], bare)
+            some = clean if whole else jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], clean)
             pick = vi.guide.local and not whole
             guide, moments = (state.guide, state.moments[1])
             if pick:

@@ -198,10 +198,16 @@ def record_table(result: Evaluation) -> pd.DataFrame:
     for name, value in parameters.items():
         value = np.asarray(value)
         if value.ndim == 2 and value.shape[1] in (1, pop.n_records):
-            frame[name] = np.broadcast_to(value, np.shape(pop.times))[at]
+            frame[_free(frame, name, "site")] = np.broadcast_to(value, np.shape(pop.times))[at]
     for name, value in pop.covariates.items():
         if np.ndim(value) == 2:
             wide = np.broadcast_to(np.asarray(value), np.shape(pop.times))[at]
             labels = pop.labels.get(name)
-            frame[name] = wide if labels is None else np.array(labels, dtype=object)[wide.astype(int)]
+            own = _free(frame, name, "covariate")
+            frame[own] = wide if labels is None else np.array(labels, dtype=object)[wide.astype(int)]
     return frame
+
+
+def _free(frame: pd.DataFrame, name: str, kind: str) -> str:
+    """Return a name of a column that takes no other column's place: ``CL (covariate)`` beside a parameter CL."""
+    return name if name not in frame.columns else f"{name} ({kind})"

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from hierax.results.fit import Evaluation
 
 _REMEDY = (
-    "usually a prediction of 0 under a proportional or log-normal error, a negative scale, or starts far from the "
-    "data. Add an additive error term, bound the prediction away from 0, or change init="
+    "usually a prediction of 0 under a proportional or log-normal error, a negative scale, a bioavailability, lag, "
+    "rate or duration of a dose below 0, or starts far from the data. Add an additive error term, bound the prediction "
+    "away from 0, keep dose parameters positive (exp or expit of a sum of effects), or change init="
 )
 
 
