@@ -15,6 +15,7 @@ from hierax.program.density import Program
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions
+from hierax.results.parameter_draws import drawn_parameters, how_drawn
 
 
 def simulate(
@@ -24,6 +25,7 @@ def simulate(
     params: Mapping[str, Any] | None = None,
     n: int = 1,
     seed: int = 0,
+    parameters: Any = None,
     plate: str = "subject",
 ) -> xr.Dataset:
     """Simulate new data at the design of a population: new random effects, new residual errors.
@@ -40,15 +42,31 @@ def simulate(
         Number of replicates of the population.
     seed : int
         Seed of the draws.
+    parameters : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
+        Population parameters of the replicates. ``"draws"``: each has its own, drawn from the posterior (NUTS, VI with
+        a guide of the population parameters), or from the estimates' asymptotic normal distribution; what
+        :func:`hierax.sir` or :func:`hierax.bootstrap` returned: a row of it. ``"estimate"``: all have the fit's. By
+        default draws where there is a posterior, so that the replicates are draws of the posterior predictive
+        distribution, and else the estimate. ``attrs["parameters"]`` says which.
 
     Returns
     -------
     xarray.Dataset
         Endpoints ``(draw, subject, time)`` at every record of the design (padding is NaN), individual parameters
         ``(draw, subject)``, random effects; ``TIME`` ``(subject, time)``.
+
+    Notes
+    -----
+    A program that reads ``pop.dv`` (AR(1) written as y_j given y_(j-1), a Markov model) is simulated record by record,
+    each given what was drawn before it. Its data are then NaN at records that are no observations of the endpoint;
+    at a design without observations all records but doses are drawn. A column of previous values that was made
+    beforehand (a covariate, ``with_data``) is data like any other, and is not replaced.
     """
+    fit = model if isinstance(model, Evaluation) else None
+    flats = drawn_parameters(fit, parameters, n, seed)
     program, design, values = _resolve(model, pop, params, plate)
-    drawn = draw(program, design, values, n, seed)
+    given = values if flats is None else dict(params or {})
+    drawn = draw(program, design, given, n, seed, flats=flats)
     rows = np.flatnonzero(np.asarray(design.subject_mask))
     held = np.asarray(design.record_mask)[rows]
     out = _labelled(design, rows)
@@ -60,7 +78,7 @@ def simulate(
             value = value[:, :, 0] if value.ndim > 2 and value.shape[2] == 1 else value
             rest = tuple(f"{name}_dim_{axis}" for axis in range(2, value.ndim))
             out[name] = (("draw", "subject", *rest), value)
-    return out
+    return out.assign_attrs(parameters=how_drawn(fit, parameters))
 
 
 def predict(
