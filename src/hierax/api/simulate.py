@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from hierax.data.population import Population
+from hierax.errors import ModelError
 from hierax.infer.objective import read_program
-from hierax.infer.simulation import draw
+from hierax.infer.simulation import draw, reads_data
 from hierax.program.density import Program
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation
@@ -105,7 +106,8 @@ def predict(
     -------
     xarray.Dataset
         ``PRED_<endpoint>`` and ``IPRED_<endpoint>``, ``(subject, time)``: means of the observation's distribution
-        at the reference point of the random effects, and at the EBEs (or ``random_effects``).
+        at the reference point of the random effects, and at the EBEs (or ``random_effects``). Of a program that
+        reads ``pop.dv`` they are given the subject's earlier observations.
     """
     program, design, values = _resolve(model, pop, params, plate)
     rows = np.flatnonzero(np.asarray(design.subject_mask))
@@ -114,11 +116,24 @@ def predict(
     out = _labelled(design, rows)
     if given is None and isinstance(model, Evaluation) and pop is None:
         given = model.eta
+    _refuse_unread(program, design)
     for label, eta in (("PRED", None), *((("IPRED", given),) if given is not None else ())):
         for name, (mean, _, _) in predictions(program, design, values, eta)[0].items():
             if np.shape(mean) == np.shape(design.times):
                 out[f"{label}_{name}"] = (("subject", "time"), np.where(held, np.asarray(mean)[rows], np.nan))
     return out
+
+
+def _refuse_unread(program: Program, design: Population) -> None:
+    """Refuse to predict from earlier observations where the design has none."""
+    reading = reads_data(program, design)
+    empty = [name for name in design.dv if name in program.sites.data and not np.asarray(design.mask[name]).any()]
+    if reading and empty:
+        raise ModelError(
+            f"{sorted(reading)} depends on earlier observations (pop.dv), and the design has none of {empty}: its "
+            f"predictions would be those after observations of 0. Use hx.simulate, which draws record by record, or "
+            f"give the design its observations (pop.with_dv)."
+        )
 
 
 def _random_effects(program: Program, design: Population, rows: np.ndarray, given: Any) -> np.ndarray:
