@@ -51,18 +51,6 @@ def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> 
     return figure
 
 
-def convergence(fit: Fit) -> Figure:
-    """Draw OFV and standardised gradient over the evaluations of every start."""
-    figure, axes = new_figure(1, 2)
-    for start, rows in fit.history.groupby("start"):
-        gap = rows["ofv"] - fit.history["ofv"].min()
-        axes[0, 0].plot(rows["iteration"], gap.clip(lower=1e-9), color=BLUE, lw=1.2, alpha=0.8)
-        axes[0, 1].plot(rows["iteration"], rows["gradient"], color=BLUE, lw=1.2, alpha=0.8, label=f"start {start}")
-    for axis, label in zip(axes[0], ("OFV above the best", "standardised gradient"), strict=True):
-        axis.set(yscale="log", xlabel="evaluation", ylabel=label)
-    return figure
-
-
 def observed_predicted(fit: Evaluation) -> Figure:
     """Draw observations against population and individual predictions, a row an endpoint."""
     table = fit.table().dropna(subset=["DV"])
