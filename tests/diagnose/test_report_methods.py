@@ -83,7 +83,11 @@ def test_report_of_saem_names_louis(texts):
     assert "Louis&#x27; formula" in text
     assert "hessian covariance" not in text
     figure = hx.plot.convergence(fit)
-    assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == ["complete log likelihood", "mu", "omega"]
+    assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == [
+        "complete log likelihood",
+        "mu",
+        "omega",
+    ]
 
 
 def test_report_of_vi_shows_its_bound(texts):
@@ -109,4 +113,3 @@ def test_ids_are_no_mathematics(texts):
     titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
     assert titles[0] == r"\$^\$"
     figure.canvas.draw()
-

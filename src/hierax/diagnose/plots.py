@@ -11,11 +11,12 @@ from hierax.diagnose.figure import BLUE, GREY, INK, RED, new_figure, plain
 from hierax.diagnose.vpc import VPC
 from hierax.diagnose.vpc import vpc as compute_vpc
 from hierax.diagnose.vpc_plot import draw_vpc
-from hierax.results.fit import Evaluation, Fit
+from hierax.results.fit import Evaluation
 from hierax.results.individual import observed_endpoints
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> Figure:
     """Draw the observations of every subject against time, with marks where doses are given.

@@ -95,7 +95,9 @@ def share_table(
     return pd.DataFrame(rows)
 
 
-def categories(observed: np.ndarray, simulated: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], dict[int, str]]:
+def categories(
+    observed: np.ndarray, simulated: np.ndarray
+) -> tuple[Callable[[np.ndarray], np.ndarray], dict[int, str]]:
     """Return how values become numbers of categories, and the categories' labels.
 
     Few different values are categories of their own; many (counts) are put in groups of about equally many

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from hierax.results.individual import active_coordinates
@@ -66,7 +67,7 @@ def _without_absent(fit: Fit, name: str, values: np.ndarray) -> np.ndarray:
     active, start = active_coordinates(fit), 0
     for other, site in program.sites.effects.items():
         if other == name:
-            there = np.asarray(site.unflatten(active[:, start : start + site.size]))
+            there = np.asarray(site.unflatten(jnp.asarray(active[:, start : start + site.size])))
             # A padded subject is no absent one; its row is taken off later.
             same = there.shape == values.shape[2:]
             return np.where(there, values, np.nan) if same else values
