@@ -40,7 +40,7 @@ def random_effects(fit: Evaluation, *, site: str | None = None, n: int = 20_000,
     """
     drawn, names = drawn_effects(fit, site, n, seed)
     modes = estimated_effects(fit, site)
-    size = len(names)
+    size, names = len(names), [plain(name) for name in names]
     figure, axes = new_figure(size, size, 2.9, 2.6)
     limits = np.quantile(np.concatenate([drawn, modes]), [0.002, 0.998], axis=0)
     for row in range(size):

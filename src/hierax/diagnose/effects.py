@@ -19,13 +19,18 @@ from hierax.results.parameter_draws import drawn_parameters
 def drawn_effects(fit: Evaluation, site: str | None, n: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """Return about ``n`` draws of a random effect's values over the population, and names of its coordinates.
 
+    At the estimate, or over the posterior's draws of the population parameters where the fit has them.
+
     Raises
     ------
     ValueError
         No such site; those that there are.
     """
     name = effect_site(fit, site)
-    values = draw(fit.program, fit.pop, fit.params, max(1, -(-n // len(fit.rows))), seed, sites=[name])[name]
+    count = max(1, -(-n // len(fit.rows)))
+    flats = drawn_parameters(fit, None, count, seed)
+    given = fit.params if flats is None else {}
+    values = draw(fit.program, fit.pop, given, count, seed, flats=flats, sites=[name])[name]
     flat = _by_subject(fit, name, values)[:, fit.rows]
     return flat.reshape(-1, flat.shape[-1]), list(fit.program.sites.effects[name].names)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from hierax.data.population import Population
+from hierax.data.population import ARRAYS, Population
 from hierax.errors import ModelError
 from hierax.infer.objective import cached
 from hierax.program.density import Program
@@ -60,7 +60,7 @@ def sites_that_read_data(program: Program, pop: Population, once: Once) -> froze
         arguments = (jax.random.key(0), _named(pop), program.start())
 
         def run(key: Any, arrays: Any, params: Any) -> Values:
-            return once(key, _renamed(pop, arrays), params)
+            return once(key, dataclasses.replace(pop, **arrays), params)
 
         closed, shapes = jax.make_jaxpr(run, return_shape=True)(*arguments)
         leaves = jax.tree_util.tree_flatten_with_path(arguments)[0]
@@ -74,13 +74,7 @@ def sites_that_read_data(program: Program, pop: Population, once: Once) -> froze
 
 def _named(pop: Population) -> dict[str, Any]:
     """Return the arrays of a population by name, which its own flattening does not keep."""
-    from hierax.data.population import ARRAYS
-
     return {name: getattr(pop, name) for name in ARRAYS}
-
-
-def _renamed(pop: Population, arrays: Mapping[str, Any]) -> Population:
-    return dataclasses.replace(pop, ids=None, labels={}, **arrays)
 
 
 def refuse_what_cannot_be_drawn(program: Program, pop: Population, reading: frozenset[str]) -> None:
