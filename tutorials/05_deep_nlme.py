@@ -227,6 +227,6 @@ plt.close(figure)
 print(f"{inside:.1%} of {seen.sum()} new responses are inside their 5-95 % band; 90 % would be if the model were true")
 
 # %% [markdown]
-# Read together: a new subject's curve is off by little beside the height of the effect; at the highest concentration,
-# where few subjects have data, the network makes subjects more different than they are (a span of 2.8 for 2.0 when
-# this was written); and its bands are too narrow for new subjects (83 % inside instead of 90 %).
+# Read together: a new subject's curve is off by little beside the height of the effect; but the family of curves lies
+# too high and is too wide (a span of 2.8 for 2.0 when this was written: thirty subjects say little of the distribution
+# of `z`); and the bands are too narrow for new subjects (83 % inside instead of 90 %).
