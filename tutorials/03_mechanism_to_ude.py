@@ -128,7 +128,7 @@ penalty = {"net$params": dist.Normal(0.0, 3.0)}
 # With so many parameters the gradient is computed in reverse; below 0.05 per parameter, nothing is left to learn.
 estimator = hx.NaivePooled(optimiser=hx.QuasiNewton(gtol=0.05, max_iter=1500))
 ude = hx.fit(learned_effect, pop, estimator, priors=penalty, progress=False)
-print(ude.result.name, ude.params["sigma"], ude.params["kin"], ude.params["kout"])
+print(f"{ude.result.name}: {ude.why};", ude.params["sigma"], ude.params["kin"], ude.params["kout"])
 
 # %% [markdown]
 # ## Less known: the response's right-hand side learned
@@ -153,7 +153,7 @@ def learned_response(pop):
 
 
 response = hx.fit(learned_response, pop, estimator, priors=penalty, progress=False)
-print(response.result.name, response.params["sigma"])
+print(f"{response.result.name}: {response.why};", response.params["sigma"])
 
 # %% [markdown]
 # ## What was learned, and what it is worth
@@ -176,6 +176,8 @@ for name, curve in curves.items():
 c = np.linspace(0, 8, 100)
 net, weights = Net(), {"params": ude.params["net$params"]}
 effect = np.array([float((net.apply(weights, jnp.array([x])) - net.apply(weights, jnp.zeros(1)))[0]) for x in c])
+off = np.sqrt(np.mean((effect - 2.0 * c**2 / (1.5**2 + c**2)) ** 2))
+print(f"the learned effect is off by {off:.3f} (RMSE over concentrations up to 8; the true effect reaches 2)")
 figure, axes = plt.subplots(1, 3, figsize=(14, 4))
 axes[0].plot(c, 2.0 * c**2 / (1.5**2 + c**2), color="black", label="truth")
 axes[0].plot(c, effect, color="C1", label="learned")

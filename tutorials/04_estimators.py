@@ -140,5 +140,4 @@ print(az.summary(nuts.to_arviz(), var_names=["ka", "cl", "v", "omega", "sigma"])
 # exact −2 log L above.
 
 # %%
-print({name: fit.result.name for name, fit in fits.items()})
-print("Converged" if all(fit.result is hx.Result.converged for fit in fits.values()) else "NOT CONVERGED")
+print({name: f"{fit.result.name}: {fit.why}" for name, fit in {**fits, "NUTS": nuts, "MAP": best}.items()})

@@ -115,43 +115,61 @@ def deep(pop):
 #
 # From weights without training FOCE has no modes to start from. VI brings the network near, from several initial
 # weights, for a random effect may stay unused; the highest bound goes on. FOCE then ends in a hundred evaluations
-# what VI's optimiser would take tens of thousands of steps for. That networks are not identified to a fraction of a
-# standard error is no fault: the search ends at its limit, and the result says so. We take that note as read here.
+# what VI's optimiser would take tens of thousands of steps for. Its search is given a hundred evaluations and ends at
+# that limit: `fit` warns of it, and the line printed below says `max_iterations` and how large the gradient still is.
+# So the estimate is not an optimum, and what it is worth has to be read from subjects that it has not seen.
 
 # %%
-import warnings
-
 # A mild penalty keeps thirty subjects from being learned by heart; the objective is reported without it.
 penalty = {"effect$params": hx.nn.l2(0.02)}
 starts = []
 for seed in range(2):
     weights = module.init(jax.random.key(seed), jnp.ones(3))["params"]
-    vi = hx.VI(steps=1000, automatic=False, learning_rate=0.03)
+    vi = hx.VI(steps=2000, automatic=False, learning_rate=0.03)
     starts.append(hx.fit(deep, train, vi, init={"effect$params": weights}, priors=penalty, seed=seed, progress=False))
-    print(f"start {seed}: bound {starts[-1].variational.elbo[0]:.1f}")
+    print(f"start {seed}: {starts[-1].result.name}, bound {starts[-1].variational.elbo[0]:.1f}")
 best = max(starts, key=lambda fit: fit.variational.elbo[0])
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", hx.HieraxWarning)
-    search = hx.QuasiNewton(gtol=0.1, max_iter=100)
-    learned = hx.fit(deep, train, hx.FOCE(optimiser=search), init=best, priors=penalty, progress=False)
+search = hx.QuasiNewton(gtol=0.1, max_iter=100)
+learned = hx.fit(deep, train, hx.FOCE(optimiser=search), init=best, priors=penalty, progress=False)
 known = hx.fit(hill, train, hx.FOCE(), progress=False)
+fits = {"network": learned, "Hill (the true structure)": known}
+for name, fit in fits.items():
+    slope = fit.history["gradient"].iloc[-1]
+    print(f"{name:26s} {fit.result.name}: {fit.why}; OFV {fit.ofv:.1f}, standardised gradient {slope:.1e}")
 
 # %% [markdown]
 # ## Is it as good as the truth?
 #
-# The judge is the marginal likelihood of subjects that no fit has seen, by importance sampling.
+# The judge is the marginal likelihood of subjects that no fit has seen, by importance sampling. Behind a network the
+# distribution of a subject's random effects is far from a Gaussian at its mode (by that proposal most of these
+# subjects have a Pareto k above 0.7, and their values cannot be trusted), so that the samples are Student-t around
+# the mean that chains have found. Subjects whose k is above 0.7 all the same are counted, and left out of the
+# comparison.
 
 # %%
-judged = {}
-for name, fit in {"network": learned, "Hill (the true structure)": known}.items():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", hx.HieraxWarning)
-        judged[name] = hx.log_likelihood(fit, hx.ImportanceSampling(500), pop=test)
-    worst = judged[name].subjects["pareto_k"].max()
-    print(f"{name:26s} held-out log likelihood {judged[name].log_likelihood:8.1f}, largest Pareto k {worst:.2f}")
-apart = [one.subjects["log_likelihood"] for one in judged.values()]
-gap = (apart[0] - apart[1]) / 15
-print(f"network - Hill: {gap.mean():.4f} nats an observation of R, SE {gap.std() / np.sqrt(len(gap)):.4f}")
+judge = hx.ImportanceSampling(500, proposal="t", centre="mean")
+judged = {name: hx.log_likelihood(fit, judge, pop=test).subjects for name, fit in fits.items()}
+trusted = np.all([subjects["pareto_k"] <= 0.7 for subjects in judged.values()], axis=0)
+for name, subjects in judged.items():
+    k = subjects["pareto_k"]
+    print(
+        f"{name:26s} held-out log likelihood {subjects['log_likelihood'].sum():8.1f}; largest Pareto k {k.max():.2f}, "
+        f"above 0.7 in {np.sum(k > 0.7)} of {len(k)} subjects"
+    )
+network, truth = (subjects["log_likelihood"][trusted] for subjects in judged.values())
+gap = (network - truth) / 15
+error = gap.std() / np.sqrt(len(gap))
+print(f"network - Hill over {len(gap)} subjects: {gap.mean():.4f} nats an observation of R, SE {error:.4f}")
+far = abs(gap.mean()) / error
+verdict = "cannot be told from" if far < 2 else f"is {far:.1f} standard errors {'below' if gap.mean() < 0 else 'above'}"
+print(f"On subjects that it has not seen the network {verdict} the true structure.")
+
+# %% [markdown]
+# The last line is the answer, and with thirty subjects it is not a flattering one: when this was written the network
+# ended 0.04 nats an observation, about three standard errors, *below* the true structure, although the two
+# objectives on the training subjects differ by two points only. A network that has to find out what a Hill curve
+# is from thirty subjects pays for that in new ones. What it is good for, where no structure is known, the curves
+# below show.
 
 # %% [markdown]
 # ## What was learned
@@ -179,6 +197,8 @@ true = np.quantile(hill_curves(0.3 * rng.normal(size=(2000, 2))), levels, axis=0
 codes = learned.embeddings(test).values[:, 2:]
 own, right = network_curves(codes), hill_curves(drawn["eta"].values[0][30:, 2:])
 print(f"curves of new subjects: RMSE {np.sqrt(np.mean((own - right) ** 2)):.3f}, largest true effect {right.max():.1f}")
+widths = [curves[-1, -1] - curves[0, -1] for curves in (family, true)]
+print(f"at the highest concentration 90 % of curves span {widths[0]:.2f} by the network, {widths[1]:.2f} in truth")
 
 figure, axes = plt.subplots(1, 3, figsize=(15, 4))
 axes[0].plot(c, true.T, color="black", lw=1)
@@ -204,4 +224,9 @@ axes[2].set(xlabel="time", ylabel="response", title=f"New subjects: {inside:.0%}
 figure.tight_layout()
 figure.savefig("deep_nlme.png", dpi=90)
 plt.close(figure)
-print("Converged" if known.result is hx.Result.converged else "NOT CONVERGED")
+print(f"{inside:.1%} of {seen.sum()} new responses are inside their 5-95 % band; 90 % would be if the model were true")
+
+# %% [markdown]
+# Read together: a new subject's curve is off by little beside the height of the effect; but the family of curves lies
+# too high and is too wide (a span of 2.8 for 2.0 when this was written: thirty subjects say little of the distribution
+# of `z`); and the bands are too narrow for new subjects (83 % inside instead of 90 %).

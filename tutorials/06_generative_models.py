@@ -155,5 +155,5 @@ axes[2].set(xlabel="time (h)", ylabel="concentration (mg/L)", title="Mechanism: 
 figure.tight_layout()
 figure.savefig("generative_models.png", dpi=90)
 plt.close(figure)
-everything = [linear, curved, mechanism]
-print("Converged" if all(fit.result is hx.Result.converged for fit in everything) else "NOT CONVERGED")
+everything = {"PCA": linear, "autoencoder": curved, "mechanism": mechanism}
+print({name: fit.result.name for name, fit in everything.items()})

@@ -63,6 +63,7 @@ def learn(pop, test, name):
     sampling = hx.ImportanceSampling(1000, proposal="t")
     after, before = (hx.log_likelihood(fit, sampling, pop=test).subjects for fit in (learned.fit, normal))
     gain = after["log_likelihood"] - before["log_likelihood"]
+    print(f"{name}, normal random effects: {normal.result.name}, {normal.why}")
     print(learned)
     print(f"{name}, held out: {gain.mean():.3f} nats a subject (SE {gain.std() / np.sqrt(len(gain)):.3f})")
     return normal, learned

@@ -116,13 +116,14 @@ def prepare() -> None:
 def deliver(fit: Fit, out: Path, title: str) -> None:
     """Print the summary; write everything that a fit has to say into a folder."""
     import hierax as hx
+    from hierax.results.spreadsheet import write_csv
 
     out.mkdir(parents=True, exist_ok=True)
     summary = fit.summary()
     print(f"\n{summary}\n")
-    summary.to_csv(out / "parameters.csv")
-    fit.table().to_csv(out / "table.csv", index=False)
-    fit.history.to_csv(out / "history.csv", index=False)
+    write_csv(summary, out / "parameters.csv")
+    write_csv(fit.table(), out / "table.csv", index=False)
+    write_csv(fit.history, out / "history.csv", index=False)
     fit.save(out / "fit.hierax")
     report = hx.report(fit, out / "report.html", title=title)
     seconds = f"{fit.timing['total']:.1f} s, of which compilation {fit.timing['compile']:.1f} s"

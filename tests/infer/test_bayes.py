@@ -54,8 +54,10 @@ def test_arviz_has_the_draws(theo_nuts):
     data = theo_nuts.to_arviz()
     posterior = data["posterior"]
     assert posterior["omega"].shape == (4, 1000, 3)
-    assert list(posterior["random_effects"]["subject"].values) == theo_nuts.ids
+    assert list(posterior["eta"]["subject"].values) == theo_nuts.ids
     assert data["sample_stats"]["diverging"].shape == (4, 1000)
+    assert posterior["eta"].dims == ("chain", "draw", "subject", "eta_dim")
+    assert posterior["CL"].dims == ("chain", "draw", "subject")
     assert data["log_likelihood"]["dv"].shape == (4, 1000, 132)
 
 

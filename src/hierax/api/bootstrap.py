@@ -15,6 +15,7 @@ import scipy.stats
 
 from hierax.api.fit import fit as fit_again
 from hierax.api.simulate import simulate
+from hierax.data.censoring import limits_of, with_drawn
 from hierax.data.population import Population
 from hierax.errors import HieraxWarning
 from hierax.infer.checkpoint import Checkpoint, describe
@@ -104,7 +105,8 @@ def bootstrap(
     n : int
         Number of replicates.
     kind : {"cases", "parametric"}
-        Subjects drawn with replacement, or data simulated from the fit at the same design.
+        Subjects drawn with replacement, or data simulated from the fit at the same design, censored at the limits that
+        the fit's data were censored at.
     strata : str, optional
         A covariate that is constant in each subject: subjects are drawn within its values (few ones, please).
     executor : concurrent.futures.Executor, optional
@@ -192,8 +194,24 @@ def _resample(fit: Fit, groups: list[np.ndarray], seed: int) -> Callable[[int], 
 
 
 def _simulated(fit: Fit, n: int, seed: int) -> Callable[[int], Population]:
-    drawn = simulate(fit, n=n, seed=seed)
-    names = [name for name in fit.pop.dv if name in drawn]
+    # The estimate is what a parametric bootstrap simulates from, also where there is a posterior.
+    drawn = simulate(fit, n=n, seed=seed, parameters="estimate")
+    names = [name for name in fit.pop.dv if name in drawn and np.asarray(fit.pop.mask[name]).any()]
+    lacking = [name for name in fit.pop.dv if name not in names and np.asarray(fit.pop.mask[name]).any()]
+    if lacking:
+        raise ValueError(
+            f"bootstrap(kind='parametric') cannot simulate {lacking}, because the program has no observed site of the "
+            f"name on the record axis (its data sites are {list(fit.program.sites.data)}): the replicates would keep "
+            f"the data of the fit. Write hx.observe('{lacking[0]}', distribution, pop), or use kind='cases'."
+        )
+    limits = {name: limits_of(fit.pop, name) for name in names}
+    for name, found in limits.items():
+        if found.assumed:
+            warnings.warn(
+                f"The censored records of '{name}' show {found.assumed}. The replicates are censored so.",
+                HieraxWarning,
+                stacklevel=3,
+            )
 
     def draw(k: int) -> Population:
         values = {}
@@ -202,7 +220,7 @@ def _simulated(fit: Fit, n: int, seed: int) -> Callable[[int], Population]:
             part = np.asarray(drawn[name].values[k])
             whole[fit.rows, : part.shape[1]] = part
             values[name] = np.where(np.asarray(fit.pop.mask[name]), whole, np.nan)
-        return dataclasses.replace(fit.pop.with_dv(**values), grids={})
+        return dataclasses.replace(with_drawn(fit.pop, values, limits), grids={})
 
     return draw
 

@@ -10,12 +10,14 @@ import xarray as xr
 
 from hierax.data.named import warn_of_other_labels
 from hierax.data.population import Population
+from hierax.errors import ModelError
 from hierax.infer.objective import read_program
-from hierax.infer.simulation import draw
+from hierax.infer.simulation import draw, reads_data
 from hierax.program.density import Program
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions
+from hierax.results.parameter_draws import drawn_parameters, how_drawn
 
 
 def simulate(
@@ -25,6 +27,7 @@ def simulate(
     params: Mapping[str, Any] | None = None,
     n: int = 1,
     seed: int = 0,
+    parameters: Any = None,
     plate: str = "subject",
 ) -> xr.Dataset:
     """Simulate new data at the design of a population: new random effects, new residual errors.
@@ -41,15 +44,31 @@ def simulate(
         Number of replicates of the population.
     seed : int
         Seed of the draws.
+    parameters : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
+        Population parameters of the replicates. ``"draws"``: each has its own, drawn from the posterior (NUTS, VI with
+        a guide of the population parameters), or from the estimates' asymptotic normal distribution; what
+        :func:`hierax.sir` or :func:`hierax.bootstrap` returned: a row of it. ``"estimate"``: all have the fit's. By
+        default draws where there is a posterior, so that the replicates are draws of the posterior predictive
+        distribution, and else the estimate. ``attrs["parameters"]`` says which.
 
     Returns
     -------
     xarray.Dataset
         Endpoints ``(draw, subject, time)`` at every record of the design (padding is NaN), individual parameters
         ``(draw, subject)``, random effects; ``TIME`` ``(subject, time)``.
+
+    Notes
+    -----
+    A program that reads ``pop.dv`` (AR(1) written as y_j given y_(j-1), a Markov model) is simulated record by record,
+    each given what was drawn before it. Its data are then NaN at records that are no observations of the endpoint;
+    at a design without observations all records but doses are drawn. A column of previous values that was made
+    beforehand (a covariate, ``with_data``) is data like any other, and is not replaced.
     """
+    fit = model if isinstance(model, Evaluation) else None
+    flats = drawn_parameters(fit, parameters, n, seed)
     program, design, values = _resolve(model, pop, params, plate)
-    drawn = draw(program, design, values, n, seed)
+    given = values if flats is None else dict(params or {})
+    drawn = draw(program, design, given, n, seed, flats=flats)
     rows = np.flatnonzero(np.asarray(design.subject_mask))
     held = np.asarray(design.record_mask)[rows]
     out = _labelled(design, rows)
@@ -61,7 +80,7 @@ def simulate(
             value = value[:, :, 0] if value.ndim > 2 and value.shape[2] == 1 else value
             rest = tuple(f"{name}_dim_{axis}" for axis in range(2, value.ndim))
             out[name] = (("draw", "subject", *rest), value)
-    return out
+    return out.assign_attrs(parameters=how_drawn(fit, parameters))
 
 
 def predict(
@@ -88,7 +107,8 @@ def predict(
     -------
     xarray.Dataset
         ``PRED_<endpoint>`` and ``IPRED_<endpoint>``, ``(subject, time)``: means of the observation's distribution
-        at the reference point of the random effects, and at the EBEs (or ``random_effects``).
+        at the reference point of the random effects, and at the EBEs (or ``random_effects``). Of a program that
+        reads ``pop.dv`` they are given the subject's earlier observations.
     """
     program, design, values = _resolve(model, pop, params, plate)
     rows = np.flatnonzero(np.asarray(design.subject_mask))
@@ -97,11 +117,24 @@ def predict(
     out = _labelled(design, rows)
     if given is None and isinstance(model, Evaluation) and pop is None:
         given = model.eta
+    _refuse_unread(program, design)
     for label, eta in (("PRED", None), *((("IPRED", given),) if given is not None else ())):
         for name, (mean, _, _) in predictions(program, design, values, eta)[0].items():
             if np.shape(mean) == np.shape(design.times):
                 out[f"{label}_{name}"] = (("subject", "time"), np.where(held, np.asarray(mean)[rows], np.nan))
     return out
+
+
+def _refuse_unread(program: Program, design: Population) -> None:
+    """Refuse to predict from earlier observations where the design has none."""
+    reading = reads_data(program, design)
+    empty = [name for name in design.dv if name in program.sites.data and not np.asarray(design.mask[name]).any()]
+    if reading and empty:
+        raise ModelError(
+            f"{sorted(reading)} depends on earlier observations (pop.dv), and the design has none of {empty}: its "
+            f"predictions would be those after observations of 0. Use hx.simulate, which draws record by record, or "
+            f"give the design its observations (pop.with_dv)."
+        )
 
 
 def _random_effects(program: Program, design: Population, rows: np.ndarray, given: Any) -> np.ndarray:

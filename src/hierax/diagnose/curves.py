@@ -9,6 +9,7 @@ import numpy as np
 
 from hierax.data.population import Population
 from hierax.infer.objective import read_program
+from hierax.infer.simulation import reads_data
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions
 
@@ -85,9 +86,12 @@ def on_grid(pop: Population, points: int) -> Population:
 
 
 def fine_predictions(fit: Evaluation, endpoint: str, most: int) -> list[Curve]:
-    """Return the curves of the first ``most`` real subjects."""
+    """Return the curves of the first ``most`` real subjects.
+
+    A program that reads earlier observations predicts at the records alone: between them there is nothing to read.
+    """
     rows = fit.rows[:most]
-    fine = on_grid(fit.pop, POINTS)
+    fine = fit.pop if reads_data(fit.program, fit.pop) else on_grid(fit.pop, POINTS)
     program = read_program(fit.program.model, fine, fit.program.plate, checked=False)
     individual = np.asarray(predictions(program, fine, fit.params, fit.eta)[0][endpoint][0])
     population = np.asarray(predictions(program, fine, fit.params, None)[0][endpoint][0])
@@ -96,6 +100,7 @@ def fine_predictions(fit: Evaluation, endpoint: str, most: int) -> list[Curve]:
         seen = np.asarray(fit.pop.mask[endpoint])[row]
         # A line is not drawn back in time.
         back = np.diff(np.asarray(fine.times)[row], prepend=-np.inf) < 0
+        back |= ~np.asarray(fine.record_mask)[row]
         subject = fit.ids[len(out)]
         out.append(
             Curve(

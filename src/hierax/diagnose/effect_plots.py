@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hierax.diagnose.effects import covariate_effects, drawn_effects, estimated_effects
-from hierax.diagnose.plots import BLUE, GREY, INK, RED, new_figure
+from hierax.diagnose.figure import BLUE, GREY, INK, RED, new_figure, plain
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions
 
@@ -40,7 +40,7 @@ def random_effects(fit: Evaluation, *, site: str | None = None, n: int = 20_000,
     """
     drawn, names = drawn_effects(fit, site, n, seed)
     modes = estimated_effects(fit, site)
-    size = len(names)
+    size, names = len(names), [plain(name) for name in names]
     figure, axes = new_figure(size, size, 2.9, 2.6)
     limits = np.quantile(np.concatenate([drawn, modes]), [0.002, 0.998], axis=0)
     for row in range(size):
@@ -106,7 +106,7 @@ def covariates(fit: Evaluation, names: Sequence[str] | str, **options: Any) -> F
         axis.scatter(x, y, s=8, color=GREY, alpha=0.6, lw=0)
         axis.plot(rows["value"], rows["median"], color=RED, lw=1.6)
         axis.fill_between(rows["value"], rows["lower"], rows["upper"], color=RED, alpha=0.18, lw=0)
-        axis.set(xlabel=name, ylabel=parameter)
+        axis.set(xlabel=plain(name), ylabel=plain(parameter))
     return figure
 
 
@@ -117,7 +117,7 @@ def importance(table: pd.DataFrame) -> Figure:
     axis = axes[0, 0]
     axis.errorbar(rows["gain"], np.arange(len(rows)), xerr=2 * rows["se"], fmt="o", color=BLUE, ms=5, lw=1.2)
     axis.axvline(0, color=INK, lw=0.8)
-    axis.set_yticks(np.arange(len(rows)), list(rows.index))
+    axis.set_yticks(np.arange(len(rows)), [plain(name) for name in rows.index])
     axis.set_xlabel("held-out gain that permutation costs (nats a subject)")
     # Names of covariates take more room than numbers.
     figure.subplots_adjust(left=0.25)

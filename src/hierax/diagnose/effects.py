@@ -13,10 +13,13 @@ import pandas as pd
 from hierax.data.population import Population
 from hierax.infer.simulation import draw
 from hierax.results.fit import Evaluation
+from hierax.results.parameter_draws import drawn_parameters
 
 
 def drawn_effects(fit: Evaluation, site: str | None, n: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """Return about ``n`` draws of a random effect's values over the population, and names of its coordinates.
+
+    At the estimate, or over the posterior's draws of the population parameters where the fit has them.
 
     Raises
     ------
@@ -24,7 +27,10 @@ def drawn_effects(fit: Evaluation, site: str | None, n: int, seed: int) -> tuple
         No such site; those that there are.
     """
     name = effect_site(fit, site)
-    values = draw(fit.program, fit.pop, fit.params, max(1, -(-n // len(fit.rows))), seed)[name]
+    count = max(1, -(-n // len(fit.rows)))
+    flats = drawn_parameters(fit, None, count, seed)
+    given = fit.params if flats is None else {}
+    values = draw(fit.program, fit.pop, given, count, seed, flats=flats, sites=[name])[name]
     flat = _by_subject(fit, name, values)[:, fit.rows]
     return flat.reshape(-1, flat.shape[-1]), list(fit.program.sites.effects[name].names)
 
@@ -59,6 +65,7 @@ def covariate_effects(
     points: int = 15,
     n: int = 20,
     seed: int = 0,
+    parameters_from: Any = None,
 ) -> pd.DataFrame:
     """Return how individual parameters would be distributed if all subjects had the same value of a covariate.
 
@@ -79,6 +86,9 @@ def covariate_effects(
         Draws a subject.
     seed : int
         Of the draws, the same at every value.
+    parameters_from : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
+        Population parameters of the draws, as ``parameters=`` of :func:`hierax.simulate`: those of the posterior
+        where there is one, else the estimate.
 
     Returns
     -------
@@ -103,10 +113,12 @@ def covariate_effects(
             f"parameters={wanted}: the program's individual parameters are {there}. Write "
             f"numpyro.deterministic('CL', ...) in it for those that you want to see."
         )
+    flats = drawn_parameters(fit, parameters_from, n, seed)
+    given = fit.params if flats is None else {}
     rows = []
     for name in names:
         for value in _grid(fit, name, points):
-            drawn = draw(fit.program, _everyone(fit.pop, name, value), fit.params, n, seed)
+            drawn = draw(fit.program, _everyone(fit.pop, name, value), given, n, seed, flats=flats, sites=wanted)
             for parameter in wanted:
                 found = drawn[parameter][:, fit.rows]
                 rows.append((name, value, parameter, *np.nanquantile(found, [0.5, 0.05, 0.95])))

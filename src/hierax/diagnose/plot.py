@@ -1,7 +1,8 @@
 """The plots, as ``hx.plot``."""
 
+from hierax.diagnose.course_plots import convergence, traces
 from hierax.diagnose.effect_plots import covariates, importance, random_effects
-from hierax.diagnose.plots import convergence, data, individual_fits, observed_predicted, residuals, vpc
+from hierax.diagnose.plots import data, individual_fits, observed_predicted, residuals, vpc
 
 __all__ = [
     "convergence",
@@ -12,5 +13,6 @@ __all__ = [
     "observed_predicted",
     "random_effects",
     "residuals",
+    "traces",
     "vpc",
 ]

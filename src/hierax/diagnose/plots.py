@@ -7,38 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hierax.data.population import Population
+from hierax.diagnose.figure import BLUE, GREY, INK, RED, new_figure, plain
 from hierax.diagnose.vpc import VPC
 from hierax.diagnose.vpc import vpc as compute_vpc
-from hierax.results.fit import Evaluation, Fit
+from hierax.diagnose.vpc_plot import draw_vpc
+from hierax.results.fit import Evaluation
 from hierax.results.individual import observed_endpoints
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-INK, BLUE, RED, GREY = "#222222", "#2b6cb0", "#c05621", "#8a8a8a"
-
-
-def new_figure(rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.6, **kwargs: Any) -> Any:
-    """Return a figure and its axes, (row, column)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # Figures are made without pyplot: no global state, no window, nothing to close. Margins are set in inches, for a
-    # layout engine would draw every panel several times to measure it.
-    figure = Figure(figsize=(width * columns, height * rows))
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
-    shared = bool(kwargs.get("sharey"))
-    figure.subplots_adjust(
-        left=0.72 / (width * columns),
-        right=1 - 0.15 / (width * columns),
-        bottom=0.55 / (height * rows),
-        top=1 - 0.3 / (height * rows),
-        wspace=0.08 if shared else 0.75 / (width - 0.75),
-        hspace=0.25 if shared else 0.75 / (height - 0.75),
-    )
-    return figure, axes
 
 
 def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> Figure:
@@ -67,23 +44,11 @@ def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> 
     if doses.size:
         marks = np.unique(doses)
         axis.plot(marks, np.full(marks.size, 0.0), "|", color=RED, ms=7, transform=axis.get_xaxis_transform())
-    axis.set(xlabel="time", ylabel=name, yscale="log" if log else "linear")
+    axis.set(xlabel="time", ylabel=plain(name), yscale="log" if log else "linear")
     axis.set_title(
         f"{len(pop)} subjects, {int(np.sum(pop.mask[name]))} observations" + ("; red: doses" if doses.size else ""),
         fontsize=9,
     )
-    return figure
-
-
-def convergence(fit: Fit) -> Figure:
-    """Draw OFV and standardised gradient over the evaluations of every start."""
-    figure, axes = new_figure(1, 2)
-    for start, rows in fit.history.groupby("start"):
-        gap = rows["ofv"] - fit.history["ofv"].min()
-        axes[0, 0].plot(rows["iteration"], gap.clip(lower=1e-9), color=BLUE, lw=1.2, alpha=0.8)
-        axes[0, 1].plot(rows["iteration"], rows["gradient"], color=BLUE, lw=1.2, alpha=0.8, label=f"start {start}")
-    for axis, label in zip(axes[0], ("OFV above the best", "standardised gradient"), strict=True):
-        axis.set(yscale="log", xlabel="evaluation", ylabel=label)
     return figure
 
 
@@ -99,7 +64,7 @@ def observed_predicted(fit: Evaluation) -> Figure:
             low = min(part[column].min(), part["DV"].min())
             high = max(part[column].max(), part["DV"].max())
             axis.plot([low, high], [low, high], color=INK, lw=1)
-            axis.set(xlabel=f"{label} prediction", ylabel=f"observed {name}")
+            axis.set(xlabel=f"{label} prediction", ylabel=f"observed {plain(name)}")
     return figure
 
 
@@ -130,40 +95,19 @@ def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int =
         axis.plot(curve.grid, curve.population, color=GREY, lw=1, ls="--", label="population")
         axis.plot(curve.grid, curve.individual, color=BLUE, lw=1.3, label="individual")
         axis.scatter(curve.times, curve.observed, s=12, color=RED, zorder=3, label="observed")
-        axis.set_title(str(curve.subject), fontsize=9)
+        axis.set_title(plain(curve.subject), fontsize=9)
     for axis in axes.ravel()[len(curves) :]:
         axis.set_visible(False)
     axes[0, 0].legend(fontsize=7, frameon=False)
     figure.supxlabel("time", fontsize=10)
-    figure.supylabel(name, fontsize=10)
+    figure.supylabel(plain(name), fontsize=10)
     return figure
 
 
 def vpc(fit: Evaluation | VPC, **options: Any) -> Figure:
-    """Draw a visual predictive check: observed quantiles (lines) over the simulated quantiles' intervals (bands)."""
-    check = fit if isinstance(fit, VPC) else compute_vpc(fit, **options)
-    figure, axes = new_figure(1, 1, 6.4, 4.2)
-    _draw_vpc(axes[0, 0], check)
-    return figure
+    """Draw a visual predictive check: observed statistics (lines) over the intervals of the simulated ones (bands).
 
-
-def _draw_vpc(axis: Axes, check: VPC) -> None:
-    middle = np.median(check.table["quantile"])
-    axis.scatter(check.observed["time"], check.observed["dv"], s=8, color=GREY, alpha=0.5, lw=0, label="observed")
-    for quantile, rows in check.table.groupby("quantile"):
-        centre = quantile == middle
-        colour = RED if centre else BLUE
-        axis.fill_between(rows["time"], rows["lower"], rows["upper"], color=colour, alpha=0.22, lw=0)
-        axis.plot(
-            rows["time"],
-            rows["observed"],
-            color=colour,
-            lw=1.6,
-            ls="-" if centre else "--",
-            label=f"observed {100 * float(quantile):g} %",
-        )
-    axis.set(xlabel="time", ylabel=check.endpoint)
-    axis.set_title(
-        f"{check.n} simulated data sets; bands: {100 * check.level:g} % intervals of their quantiles", fontsize=9
-    )
-    axis.legend(fontsize=8, frameon=False)
+    Quantiles of a continuous endpoint share a panel; every category of a discrete one has its own. Where data are
+    censored, a panel more compares the share of them.
+    """
+    return draw_vpc(fit if isinstance(fit, VPC) else compute_vpc(fit, **options))

@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from hierax.diagnose import plots
+from hierax.diagnose import course_plots, plots
+from hierax.infer.result import Result
 from hierax.results.fit import Fit
 from hierax.results.individual import observed_endpoints
-from hierax.results.summary import effect_correlations, estimates, footnotes, headlines, random_effects
+from hierax.results.summary import effect_correlations, random_effects
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1000px;margin:2rem auto;padding:0 1rem}
@@ -28,6 +29,9 @@ img{max-width:100%;height:auto}.bad{color:#b00;font-weight:600}p.note{color:#555
 
 def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int = 0) -> Path:
     """Write parameters, convergence, fits and a VPC to one self-contained HTML file.
+
+    It follows the method: estimates with their standard errors and the course of the search after FOCE, SAEM or VI;
+    the posterior's table with R-hat and effective sample sizes, and the chains' traces after NUTS.
 
     Parameters
     ----------
@@ -45,10 +49,12 @@ def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int =
     Path
         The file.
     """
-    parts = [f"<h1>{html.escape(title)}</h1>", _head(fit), "<h2>Parameters</h2>", _parameters(fit)]
+    summary = fit.summary()
+    heading = "Parameters" if fit.samples is None else "Parameters: the posterior"
+    parts = [f"<h1>{html.escape(title)}</h1>", _head(fit, summary), f"<h2>{heading}</h2>", _parameters(summary)]
     parts += ["<h2>Random effects</h2>", _effects(fit)]
     sections: list[tuple[str, str, Callable[[], Any]]] = [
-        ("Convergence", "", lambda: plots.convergence(fit)),
+        (*_course(fit), lambda: course_plots.convergence(fit)),
     ]
     names = observed_endpoints(fit)
     if names:
@@ -75,17 +81,24 @@ def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int =
     return path
 
 
-def _head(fit: Fit) -> str:
-    first, *rest = headlines(fit)
-    kind = "note" if first.startswith("Converged") else "bad"
+def _head(fit: Fit, summary: Any) -> str:
+    first, *rest = summary.above
+    kind = "note" if fit.result is Result.converged else "bad"
     return f"<p class='{kind}'>{html.escape(first)}</p>" + "".join(f"<p>{html.escape(line)}</p>" for line in rest)
 
 
-def _parameters(fit: Fit) -> str:
-    covariance = fit.covariance("hessian")
-    notes = footnotes(fit, covariance)
-    lines = notes[: notes.index("")] if "" in notes else notes
-    return _table(estimates(fit, covariance)) + "".join(_note(line) for line in lines)
+def _parameters(summary: Any) -> str:
+    # What follows the empty line are tables of random effects, which have a section of their own.
+    lines = summary.below[: summary.below.index("")] if "" in summary.below else summary.below
+    return _table(pd.DataFrame(summary)) + "".join(_note(line) for line in lines)
+
+
+def _course(fit: Fit) -> tuple[str, str]:
+    """Return heading and note of the section that shows how the fit came about."""
+    if fit.samples is not None and fit.samples.stats:
+        chains, draws = fit.samples.flat.shape[:2]
+        return "Chains", f"{chains} chains of {draws} draws after the warm-up; marks below: draws that diverged."
+    return "Convergence", ""
 
 
 def _effects(fit: Fit) -> str:
@@ -115,12 +128,19 @@ def _image(figure: Any, alternative: str) -> str:
 
 def _provenance(fit: Fit) -> str:
     versions = {name: importlib.metadata.version(name) for name in ("hierax", "jax", "numpyro", "optimistix")}
-    rows = {
-        "objective": fit.objective_label,
-        "reference": fit.estimator.citation,
-        "search": str(fit.estimator.optimiser),
-        "evaluations": str(int(fit.timing["evaluations"])),
-        "seconds": f"{fit.timing['total']:.2f}, of which compilation {fit.timing['compile']:.2f}",
+    rows = {"objective": fit.objective_label, "method": _described(fit)}
+    by = fit.estimator if fit.method is None else fit.method
+    if by.citation:
+        rows["reference"] = by.citation
+    if fit.variational is not None:
+        bound, error = fit.variational.elbo
+        rows["bound"] = f"{bound:.3f} (Monte-Carlo error {error:.3f})"
+    if fit.samples is None:
+        rows["standard errors"] = _ERRORS[fit.usual_covariance]
+    compiled = f", of which compilation {fit.timing['compile']:.2f}" if fit.timing["compile"] else ""
+    rows |= {
+        _counted(fit): str(int(fit.timing["evaluations"])),
+        "seconds": f"{fit.timing['total']:.2f}{compiled}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return (
@@ -131,3 +151,25 @@ def _provenance(fit: Fit) -> str:
         )
         + "</table>"
     )
+
+
+_ERRORS = {
+    "hessian": "inverse Hessian of the objective",
+    "louis": "Louis' formula: the observed information of the exact likelihood, over draws of the random effects",
+    "sandwich": "sandwich",
+    "score": "outer products of the subjects' scores",
+}
+
+
+def _described(fit: Fit) -> str:
+    """Return the algorithm and its options."""
+    return str(fit.estimator.optimiser) if fit.method is None else str(fit.method)
+
+
+def _counted(fit: Fit) -> str:
+    """Return what the number of evaluations counts."""
+    if fit.samples is not None and fit.samples.stats:
+        return "leapfrog steps"
+    if "bound" in fit.history:
+        return "steps"
+    return "iterations" if "phase" in fit.history else "evaluations"

@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from hierax.data.censoring import Limits, limits_of
+from hierax.diagnose.bins import bin_numbers
+from hierax.diagnose.vpc_tables import categories, quantile_table, share_table
+from hierax.errors import HieraxWarning
 from hierax.infer.simulation import draw
 from hierax.results.fit import Evaluation
 from hierax.results.individual import observed_endpoints
+from hierax.results.parameter_draws import drawn_parameters, how_drawn
 
 
 @dataclasses.dataclass(frozen=True)
 class VPC:
-    """Observed quantiles over time against those of simulated data sets.
+    """Observed statistics over time against those of simulated data sets.
 
     Attributes
     ----------
     endpoint : str
         The endpoint.
     table : pandas.DataFrame
-        One row a (bin, quantile): ``time``, ``count``, ``quantile``, ``observed``, ``simulated`` (median over the
-        data sets), ``lower`` and ``upper`` (the interval of the data sets' quantiles).
+        One row a (bin, quantile), or of a discrete endpoint a (bin, category): ``time``, ``count``, ``quantile`` or
+        ``category``, ``observed`` (the quantile, or the category's proportion), ``simulated`` (median over the data
+        sets), ``lower`` and ``upper`` (the interval of the data sets' values).
     observed : pandas.DataFrame
-        The observations: ``time``, ``dv``.
+        The observations: ``time``, ``dv``, ``censored`` (1 below its limit, -1 above, 0 quantified).
     n, level : int, float
         Number of simulated data sets, and the level of the interval.
     inside : float
-        Share of the observations between the outer simulated quantiles of their bin.
+        Share of the quantified observations between the outer simulated quantiles of their bin; NaN of a discrete
+        endpoint.
+    kind : {"quantiles", "proportions"}
+        What the table holds.
+    censored : pandas.DataFrame or None
+        By bin the share of data below (``side`` "below") or above the limits of quantification: ``time``, ``count``,
+        ``side``, ``observed``, ``simulated``, ``lower``, ``upper``. None where no data are censored.
+    parameters : str
+        Which population parameters the data sets were simulated with.
     """
 
     endpoint: str
@@ -39,6 +54,9 @@ class VPC:
     n: int
     level: float
     inside: float
+    kind: Literal["quantiles", "proportions"] = "quantiles"
+    censored: pd.DataFrame | None = None
+    parameters: str = "the estimate in every replicate"
 
 
 def vpc(
@@ -50,8 +68,14 @@ def vpc(
     level: float = 0.9,
     bins: int | Sequence[float] | None = None,
     seed: int = 0,
+    parameters: Any = None,
+    lloq: Any = None,
+    uloq: Any = None,
 ) -> VPC:
-    """Simulate the population at its own design and compare quantiles of observed and simulated data over time.
+    """Simulate the population at its own design and compare observed and simulated data over time.
+
+    Continuous endpoints are compared by quantiles, discrete ones (binary, ordered, counts) by the proportions of
+    their values, or of groups of them where they are many.
 
     Parameters
     ----------
@@ -64,48 +88,52 @@ def vpc(
     quantiles : sequence of float
         The quantiles compared in every bin.
     level : float
-        Level of the interval of the simulated quantiles.
+        Level of the interval of the simulated quantiles or proportions.
     bins : int or sequence of float, optional
-        Number of bins with about the same number of observations, or the edges between bins. Without it, as many
-        bins as a subject has observations (median), 4 to 12.
+        Number of bins with about the same number of observations, or the edges between bins. Without it, the
+        different times are the bins where they are few, each with several subjects; else as many bins as a subject
+        has observations (median), 4 to 12.
+    parameters : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
+        Population parameters of the data sets, as for :func:`hierax.simulate`.
+    lloq, uloq : float or array, (subject, time), optional
+        Limits of quantification. Without them they are those of the censored records; where these differ, what was
+        assumed of the others is said in a warning.
 
     Returns
     -------
     VPC
-        ``hx.plot.vpc`` draws it. Censored observations are left out.
+        ``hx.plot.vpc`` draws it.
+
+    Notes
+    -----
+    Simulated values beyond a limit of quantification are censored as the observed ones are: quantiles are of the
+    quantified values of either, and the share of censored data is compared in a table of its own.
     """
     name = _endpoint(fit, endpoint)
     pop = fit.pop
     seen = np.asarray(pop.mask[name]) & np.asarray(pop.subject_mask)[:, None]
-    if name in pop.cens:
-        # Draws are not censored, so that censored data have nothing to be compared with here.
-        seen = seen & (np.asarray(pop.cens[name]) == 0)
-    times, observed = np.asarray(pop.times)[seen], np.asarray(pop.dv[name])[seen]
-    simulated = draw(fit.program, pop, fit.params, n, seed)[name][:, seen]
-    usual = int(np.median(seen.sum(1)[seen.any(1)]))
-    place = _bins(times, min(max(usual, 4), 12) if bins is None else bins)
-    rows: list[dict[str, Any]] = []
-    inside = np.zeros(len(times), bool)
-    tail = (1 - level) / 2
-    for number in np.unique(place):
-        here = place == number
-        spread = np.quantile(simulated[:, here], quantiles, axis=1)
-        outer = np.quantile(simulated[:, here], [min(quantiles), max(quantiles)])
-        inside[here] = (observed[here] >= outer[0]) & (observed[here] <= outer[1])
-        for quantile, values in zip(quantiles, spread, strict=True):
-            rows.append(
-                {
-                    "time": float(np.median(times[here])),
-                    "count": int(here.sum()),
-                    "quantile": quantile,
-                    "observed": float(np.quantile(observed[here], quantile)),
-                    "simulated": float(np.median(values)),
-                    "lower": float(np.quantile(values, tail)),
-                    "upper": float(np.quantile(values, 1 - tail)),
-                }
-            )
-    data = pd.DataFrame({"time": times, "dv": observed})
-    return VPC(name, pd.DataFrame(rows), data, n, level, float(inside.mean()))
+    if not seen.any():
+        raise ValueError(f"vpc has no observations of '{name}' to compare with. Simulate such a design by hx.simulate.")
+    flats = drawn_parameters(fit, parameters, n, seed)
+    given = fit.params if flats is None else {}
+    simulated = draw(fit.program, pop, given, n, seed, flats=flats, sites=[name])[name][:, seen].astype(float)
+    times, observed = np.asarray(pop.times)[seen], np.asarray(pop.dv[name], float)[seen]
+    limits = _limits(fit, name, lloq, uloq)
+    codes = np.asarray(pop.cens[name])[seen] if name in pop.cens else np.zeros(len(times), int)
+    drawn_codes = _cut(limits, seen).codes(simulated)
+    place = bin_numbers(times, int(np.median(seen.sum(1)[seen.any(1)])), bins)
+    sides = {code: side for code, side in ((1, "below"), (-1, "above")) if (codes == code).any() or _any(limits, code)}
+    censored = share_table(times, place, codes, drawn_codes, sides, "side", level) if sides else None
+    data = pd.DataFrame({"time": times, "dv": observed, "censored": codes})
+    said = how_drawn(fit, parameters)
+    if _is_discrete(fit, name):
+        number, labels = categories(observed[codes == 0], simulated[drawn_codes == 0])
+        either = np.where(codes == 0, number(observed), -1), np.where(drawn_codes == 0, number(simulated), -1)
+        table = share_table(times, place, *either, labels, "category", level)
+        return VPC(name, table, data, n, level, np.nan, "proportions", censored, said)
+    kept = np.where(codes == 0, observed, np.nan), np.where(drawn_codes == 0, simulated, np.nan)
+    table, inside = quantile_table(times, place, *kept, quantiles, level)
+    return VPC(name, table, data, n, level, inside, "quantiles", censored, said)
 
 
 def _endpoint(fit: Evaluation, endpoint: str | None) -> str:
@@ -117,9 +145,27 @@ def _endpoint(fit: Evaluation, endpoint: str | None) -> str:
     return endpoint
 
 
-def _bins(times: np.ndarray, bins: int | Sequence[float]) -> np.ndarray:
-    """Return the bin of every observation; equal times share a bin."""
-    if not isinstance(bins, int):
-        return np.searchsorted(np.asarray(bins, float), times, side="right")
-    edges = np.unique(np.quantile(times, np.linspace(0, 1, bins + 1)[1:-1]))
-    return np.searchsorted(edges, times, side="right")
+def _limits(fit: Evaluation, name: str, lloq: Any, uloq: Any) -> Limits:
+    limits = limits_of(fit.pop, name, lloq, uloq)
+    if limits.assumed:
+        warnings.warn(
+            f"The censored records of '{name}' show {limits.assumed}. Where you know the limits of all records, pass "
+            f"them: vpc(lloq=, uloq=), a number or an array (subject, time).",
+            HieraxWarning,
+            stacklevel=3,
+        )
+    return limits
+
+
+def _cut(limits: Limits, seen: np.ndarray) -> Limits:
+    """Return the limits at the observations alone."""
+    names = ("lower", "upper", "low_end", "high_end")
+    return dataclasses.replace(limits, **{part: getattr(limits, part)[seen] for part in names})
+
+
+def _any(limits: Limits, code: int) -> bool:
+    return bool(np.isfinite(limits.lower if code == 1 else limits.upper).any())
+
+
+def _is_discrete(fit: Evaluation, name: str) -> bool:
+    return bool(fit.program.sites.messages[name]["fn"].is_discrete)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -14,11 +14,20 @@ from numpyro import handlers
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.objective import cached
+from hierax.infer.record_by_record import (
+    record_by_record,
+    refuse_noncausal,
+    refuse_what_cannot_be_drawn,
+    sites_that_read_data,
+)
 from hierax.program.density import Program
+from hierax.program.parameters import layout
 from hierax.program.trace import RUNNING
 
 # Numbers drawn at once: replicates go through in batches, so that memory stays bounded.
 _CHUNK = 2_000_000
+# Name under which a batch says whether its records could be drawn in order.
+_CONSISTENT = "records drawn in order"
 
 
 def every_record(pop: Population) -> Population:
@@ -31,31 +40,88 @@ def every_record(pop: Population) -> Population:
     return dataclasses.replace(pop, mask={name: held for name in pop.mask}, cens={}, limit={}, censoring=())
 
 
-def draw(program: Program, pop: Population, params: Mapping[str, Any], n: int, seed: int) -> dict[str, np.ndarray]:
+def draw(
+    program: Program,
+    pop: Population,
+    params: Mapping[str, Any],
+    n: int,
+    seed: int,
+    *,
+    flats: np.ndarray | None = None,
+    sites: Collection[str] | None = None,
+) -> dict[str, np.ndarray]:
     """Return ``n`` draws of every data site, individual parameter and random effect, replicates in front.
 
-    The same program runs: its observed sites are unconditioned, its population parameters substituted.
+    The same program runs: its observed sites are unconditioned, its population parameters substituted. Where a
+    wanted site depends on observations of the population, data are drawn record by record, each given those drawn
+    before it.
+
+    Parameters
+    ----------
+    flats : array, (n, parameter), optional
+        The unconstrained population parameters of every replicate; ``params`` then replaces some of them.
+    sites : collection of str, optional
+        The sites that are wanted; all by default.
     """
+    once = _once(program, sites)
+    reading = sites_that_read_data(program, pop, once)
+    if reading:
+        refuse_what_cannot_be_drawn(program, pop, reading)
+        once = _once(program, None)
     batch = max(1, min(n, _CHUNK // max(pop.n_subjects * pop.n_records, 1)))
-    function = cached(program.model, ("draw", id(program), batch), lambda: jax.jit(_drawer(program, batch)))
+    known = ("draw", id(program), batch, id(once), bool(reading), flats is not None)
+    function = cached(
+        program.model, known, lambda: (jax.jit(_drawer(program, once, batch, bool(reading), flats is not None)), once)
+    )[0]
     keys = jax.random.split(jax.random.key(seed), -(-n // batch))
-    parts = [jax.tree.map(np.asarray, function(key, pop, dict(params))) for key in keys]
-    return {name: np.concatenate([part[name] for part in parts])[:n] for name in parts[0]}
+    parts = []
+    for number, key in enumerate(keys):
+        rows = None if flats is None else jnp.asarray(flats[np.arange(number * batch, (number + 1) * batch) % n])
+        parts.append(jax.tree.map(np.asarray, function(key, pop, dict(params), rows)))
+    out = {name: np.concatenate([part[name] for part in parts])[:n] for name in parts[0]}
+    if reading:
+        refuse_noncausal(out.pop(_CONSISTENT), reading)
+    return out if sites is None else {name: out[name] for name in sites}
 
 
-def _drawer(program: Program, batch: int) -> Callable[..., dict[str, Any]]:
+def reads_data(program: Program, pop: Population) -> frozenset[str]:
+    """Return the sites whose values depend on observations of the population: data of an AR(1) or Markov model."""
+    return sites_that_read_data(program, pop, _once(program, None))
+
+
+def _once(program: Program, sites: Collection[str] | None) -> Callable[..., dict[str, Any]]:
+    """Return the function that draws one replicate; the same one each time, for compiled functions hold it."""
     wanted = [name for name, site in program.sites.data.items() if not site.factor]
     wanted += [*program.sites.individual, *program.sites.effects]
+    kept = tuple(name for name in wanted if sites is None or name in sites)
 
-    def once(key: Any, pop: Population, params: dict[str, Any]) -> dict[str, Any]:
-        model = handlers.substitute(handlers.uncondition(program.model), data=params)
-        with RUNNING, handlers.trace() as trace:
-            handlers.seed(model, key)(pop)
-        return {name: trace[name]["value"] for name in wanted}
-
-    def many(key: Any, pop: Population, params: dict[str, Any]) -> dict[str, Any]:
+    def once(key: Any, pop: Population, params: Mapping[str, Any]) -> dict[str, Any]:
+        model = handlers.substitute(handlers.uncondition(program.model), data=dict(params))
         # Drawn random effects may lie far from those that a grid was placed for: each draw gets its own.
-        clean = dataclasses.replace(every_record(sanitise(pop)), grids={})
-        return jax.vmap(lambda k: once(k, clean, params))(jax.random.split(key, batch))
+        clean = dataclasses.replace(pop, grids={}, cens={}, limit={}, censoring=())
+        with RUNNING, handlers.trace() as trace:
+            handlers.seed(model, key)(clean)
+        return {name: trace[name]["value"] for name in kept}
+
+    return cached(program.model, ("draw once", id(program), kept), lambda: once)
+
+
+def _drawer(
+    program: Program, once: Callable[..., dict[str, Any]], batch: int, in_order: bool, by_draw: bool
+) -> Callable[..., dict[str, Any]]:
+    unravel = layout(program).unravel
+    names = [name for name in program.sites.data if not program.sites.data[name].factor]
+
+    def one(key: Any, pop: Population, params: dict[str, Any], flat: Any) -> dict[str, Any]:
+        if by_draw:
+            params = {**program.constrain(unravel(flat)), **params}
+        if not in_order:
+            return once(key, every_record(pop), params)
+        values, consistent = record_by_record(once, key, pop, params, names)
+        return {**values, _CONSISTENT: consistent}
+
+    def many(key: Any, pop: Population, params: dict[str, Any], flats: Any) -> dict[str, Any]:
+        clean, keys = sanitise(pop), jax.random.split(key, batch)
+        return jax.vmap(lambda k, flat: one(k, clean, params, flat), in_axes=(0, 0 if by_draw else None))(keys, flats)
 
     return many

@@ -154,6 +154,16 @@ class Layout:
         # A few elementwise operations: compiling them anew for every fit takes longer.
         return np.asarray(jax.vmap(values)(jnp.asarray(flats)))
 
+    def from_natural(self, values: Any) -> np.ndarray:
+        """Return flat unconstrained vectors (draw, parameter) of what :meth:`natural` returns."""
+        out = np.array(values, float)
+        for name, place in self.slices.items():
+            site = self.program.sites.population[name]
+            if site.kind != "weights" and elementwise(site):
+                given = jnp.asarray(out[:, place]).reshape(-1, *site.shape)
+                out[:, place] = np.asarray(jax.vmap(site.transform.inv)(given)).reshape(len(out), -1)
+        return out
+
     def _site(self, name: str, argument: str) -> PopulationSite:
         if name not in self.program.sites.population:
             raise ValueError(

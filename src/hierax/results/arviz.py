@@ -43,7 +43,7 @@ def to_arviz(fit: Fit, draws: int, seed: int) -> Any:
     ``fit_stats``.
     """
     if fit.samples is not None:
-        return _posterior_arviz(fit)
+        return _posterior_arviz(fit, seed)
     flats = asymptotic_draws(fit, draws, seed)
     subject, observations = pointwise_log_likelihood(fit, flats, seed)
     groups = {
@@ -58,24 +58,31 @@ def to_arviz(fit: Fit, draws: int, seed: int) -> Any:
     return bundle({name: data.assign_attrs(_attrs(fit)) for name, data in groups.items()})
 
 
-def _posterior_arviz(fit: Fit) -> Any:
-    """Return ArviZ data of draws from a posterior, with the sampler's own statistics."""
-    from hierax.results.pointwise import conditional_log_likelihood
+def _posterior_arviz(fit: Fit, seed: int) -> Any:
+    """Return ArviZ data of draws from a posterior, with the sampler's own statistics.
+
+    Where the draws are of population parameters alone, each is given a draw of the random effects.
+    """
+    from hierax.results.pointwise import at_draws, effects_given_draws
     from hierax.results.posterior import posterior_dataset
 
     assert fit.samples is not None
-    posterior = posterior_dataset(fit)
+    flats, etas = fit.samples.flat, fit.samples.eta
+    attrs = {"inference_library": "hierax", "objective": fit.objective_label}
+    if etas is None:
+        etas = effects_given_draws(fit, flats, seed)
+        attrs["random_effects"] = "drawn from the Gaussian at each subject's mode, given each draw of the parameters"
+    likelihood, values = at_draws(fit, flats, etas)
+    posterior = posterior_dataset(fit, values)
     base = {name: posterior.coords[name] for name in ("chain", "draw")}
     stats = {name: (("chain", "draw"), value) for name, value in fit.samples.stats.items()}
     groups = {
         "posterior": posterior,
         "sample_stats": xr.Dataset(stats, coords=base),
+        "log_likelihood": xr.Dataset(likelihood),
         "observed_data": _observed(fit),
         "constant_data": _constant(fit),
     }
-    if fit.samples.eta is not None:
-        groups["log_likelihood"] = xr.Dataset(conditional_log_likelihood(fit))
-    attrs = {"inference_library": "hierax", "objective": fit.objective_label}
     return bundle({name: data.assign_attrs(attrs) for name, data in groups.items()})
 
 

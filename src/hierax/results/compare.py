@@ -11,7 +11,7 @@ from hierax.infer.estimator import Estimator
 from hierax.results.arviz import bundle
 from hierax.results.draws import CHAINS, asymptotic_draws
 from hierax.results.fit import Fit
-from hierax.results.pointwise import conditional_log_likelihood, pointwise_log_likelihood
+from hierax.results.pointwise import at_draws, effects_given_draws, pointwise_log_likelihood
 
 
 def loo(
@@ -80,13 +80,9 @@ def _by_subject(fit: Fit, method: Estimator | None, draws: int, seed: int) -> tu
 
 
 def _by_observation(fit: Fit, endpoint: str | None, draws: int, seed: int) -> tuple[str, xr.DataArray]:
-    if fit.samples is not None and fit.samples.eta is not None:
-        observations = conditional_log_likelihood(fit)
-    elif fit.samples is not None:
-        raise ValueError(
-            "loo(unit='obs') needs draws of the random effects, which this posterior has not kept, because they were "
-            "integrated out. Use unit='subject'."
-        )
+    if fit.samples is not None:
+        flats, etas = fit.samples.flat, fit.samples.eta
+        observations = at_draws(fit, flats, effects_given_draws(fit, flats, seed) if etas is None else etas)[0]
     else:
         observations = pointwise_log_likelihood(fit, asymptotic_draws(fit, draws, seed), seed)[1]
     if endpoint is None and len(observations) > 1:

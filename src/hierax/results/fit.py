@@ -351,4 +351,5 @@ class Fit(Evaluation):
         save_fit(self, path)
 
     def __repr__(self) -> str:
-        return f"Fit({self.objective_label}; {self.result.name}; OFV {self.ofv:.4f})"
+        shown = f"; OFV {self.ofv:.4f}" if self.method is None or np.isfinite(self.ofv) else ""
+        return f"Fit({self.objective_label}; {self.result.name}{shown})"

@@ -15,6 +15,7 @@ from hierax.infer.blocks import cholesky
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
 from hierax.infer.objective import cached
+from hierax.program.density import Program
 from hierax.program.trace import site_log_prob
 from hierax.results.draws import as_chains, chain_coords
 
@@ -39,10 +40,7 @@ def pointwise_log_likelihood(
         anchor = estimator.anchor(program, clean, params, eta)
         marginal = -estimator.negative_log_likelihood(program, clean, params, anchor)
         modes = anchor if hasattr(estimator, "joint") else Laplace().anchor(program, clean, params, eta)
-        factor, _ = cholesky(modes.hessian)
-        normal = jax.random.normal(key, modes.eta.shape)[..., None]
-        drawn = modes.eta + jax.scipy.linalg.solve_triangular(factor, normal, lower=True, trans=1)[..., 0]
-        run = program.run(clean, params, drawn)
+        run = program.run(clean, params, _near_mode(modes, key))
         sites = {n: site_log_prob(run.messages[n]) for n, site in program.sites.data.items() if not site.factor}
         return marginal, sites
 
@@ -61,26 +59,68 @@ def pointwise_log_likelihood(
     return by_subject, {name: _flatten(fit, name, np.asarray(value)) for name, value in sites.items()}
 
 
-def conditional_log_likelihood(fit: Fit) -> dict[str, xr.DataArray]:
-    """Return log densities (chain, draw, obs) by endpoint at the posterior's draws."""
-    assert fit.samples is not None
-    assert fit.samples.eta is not None
+def at_draws(fit: Fit, flats: np.ndarray, etas: np.ndarray) -> tuple[dict[str, xr.DataArray], dict[str, np.ndarray]]:
+    """Return what the program says at draws of parameters (chain, draw, ...) and random effects.
+
+    Returns
+    -------
+    log_likelihood : dict
+        Log densities (chain, draw, obs) by endpoint.
+    values : dict
+        Values (chain, draw, *shape of the site) of random effects, by the program's names, and of deterministic sites.
+    """
     program, unravel = fit.program, fit.layout.unravel
+    shown = shown_sites(program)
 
     def once(pair: Any, pop: Population) -> Any:
         run = program.run(sanitise(pop), program.constrain(unravel(pair[0])), pair[1])
-        return {n: site_log_prob(run.messages[n]) for n, site in program.sites.data.items() if not site.factor}
+        logs = {n: site_log_prob(run.messages[n]) for n, site in program.sites.data.items() if not site.factor}
+        return logs, {name: run.messages[name]["value"] for name in shown}
 
     def over_draws(flats: Any, etas: Any, pop: Population) -> Any:
         return jax.lax.map(lambda pair: once(pair, pop), (flats, etas), batch_size=16)
 
-    function = cached(program.model, ("conditional log likelihood", id(program)), lambda: jax.jit(over_draws))
-    flat, eta = fit.samples.flat, fit.samples.eta
-    shape = flat.shape[:2]
-    sites = function(
-        jnp.asarray(flat.reshape(-1, flat.shape[-1])), jnp.asarray(eta.reshape(-1, *eta.shape[2:])), fit.pop
-    )
-    return {name: _flatten(fit, name, np.asarray(value), shape) for name, value in sites.items()}
+    function = cached(program.model, ("at draws", id(program)), lambda: jax.jit(over_draws))
+    shape = flats.shape[:2]
+    folded = jnp.asarray(flats.reshape(-1, flats.shape[-1])), jnp.asarray(etas.reshape(-1, *etas.shape[2:]))
+    logs, values = function(*folded, fit.pop)
+    flat = {name: _flatten(fit, name, np.asarray(value), shape) for name, value in logs.items()}
+    return flat, {name: np.asarray(value).reshape(*shape, *value.shape[1:]) for name, value in values.items()}
+
+
+def shown_sites(program: Program) -> list[str]:
+    """Return the sites that a posterior shows beside population parameters."""
+    deterministic = [name for name, msg in program.sites.messages.items() if msg["type"] == "deterministic"]
+    return [*program.sites.effects, *deterministic]
+
+
+def effects_given_draws(fit: Fit, flats: np.ndarray, seed: int) -> np.ndarray:
+    """Return a draw of every subject's random effects for draws of the parameters (chain, draw, parameter).
+
+    From the Gaussian at the subject's mode, as it is at these parameters: for methods that have integrated random
+    effects out, or know them at one value of the parameters alone.
+    """
+    program, unravel, method = fit.program, fit.layout.unravel, Laplace()
+
+    def once(flat: Any, key: Any, eta: Any, pop: Population) -> Any:
+        clean = sanitise(pop)
+        return _near_mode(method.anchor(program, clean, program.constrain(unravel(flat)), eta), key)
+
+    def over_draws(flats: Any, keys: Any, eta: Any, pop: Population) -> Any:
+        return jax.lax.map(lambda pair: once(pair[0], pair[1], eta, pop), (flats, keys))
+
+    function = cached(program.model, ("effects given draws", id(program)), lambda: jax.jit(over_draws))
+    shape = flats.shape[:2]
+    keys = jax.random.split(jax.random.key(seed), shape[0] * shape[1])
+    drawn = function(jnp.asarray(flats.reshape(-1, flats.shape[-1])), keys, fit.eta, fit.pop)
+    return np.asarray(drawn).reshape(*shape, *np.shape(fit.eta))
+
+
+def _near_mode(modes: Any, key: Any) -> Any:
+    """Return a draw from the Gaussian at each subject's mode."""
+    factor, _ = cholesky(modes.hessian)
+    normal = jax.random.normal(key, modes.eta.shape)[..., None]
+    return modes.eta + jax.scipy.linalg.solve_triangular(factor, normal, lower=True, trans=1)[..., 0]
 
 
 def _flatten(fit: Fit, name: str, values: np.ndarray, shape: tuple[int, int] | None = None) -> xr.DataArray:

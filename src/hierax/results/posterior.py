@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from hierax.program.parameters import element_names, elementwise
+from hierax.results.axes import labelled
 from hierax.results.matrices import shown, shown_places
 
 if TYPE_CHECKING:
@@ -71,20 +73,27 @@ def population_draws(fit: Fit) -> dict[str, np.ndarray]:
     }
 
 
-def posterior_dataset(fit: Fit) -> xr.Dataset:
-    """Return draws of population parameters and random effects, labelled."""
+def posterior_dataset(fit: Fit, values: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """Return draws of population parameters, random effects and deterministic sites by the program's names.
+
+    Parameters
+    ----------
+    values : mapping
+        Draws of random effects and deterministic sites, (chain, draw, *shape of the site).
+    """
     assert fit.samples is not None
     out = {}
     for name, value in population_draws(fit).items():
         dims = tuple(f"{name}_dim_{axis}" for axis in range(value.ndim - 2))
         out[name] = (("chain", "draw", *dims), value)
+    for name, value in values.items():
+        dims, array = labelled(fit, name, value)
+        out[name] = (("chain", "draw", *dims), array)
     coords: dict[str, Any] = {
         "chain": np.arange(fit.samples.flat.shape[0]),
         "draw": np.arange(fit.samples.flat.shape[1]),
+        "subject": fit.ids,
     }
-    if fit.samples.eta is not None:
-        out["random_effects"] = (("chain", "draw", "subject", "eta_name"), fit.samples.eta[:, :, fit.rows])
-        coords |= {"subject": fit.ids, "eta_name": list(fit.program.effect_names)}
     return xr.Dataset(out, coords=coords)
 
 

@@ -170,11 +170,12 @@ def headlines(fit: Fit) -> list[str]:
             f"Modes of {len(bad)} subjects did not converge: {bad.value_counts().to_dict()}; first {bad.index[0]}."
         )
     lines.append(f"{fit.objective_label}.")
-    lines.append(
-        f"OFV {fit.ofv:.5f}   -2 log L {-2 * fit.log_likelihood:.5f}   AIC {fit.aic:.3f}   "
-        f"BIC {fit.bic('subjects'):.3f} (N = {len(fit.rows)} subjects), {fit.bic('observations'):.3f} "
-        f"(N = {fit.n_observations} observations)"
-    )
+    if fit.variational is not None:
+        bound, error = fit.variational.elbo
+        lines.append(f"Bound of the log likelihood {bound:.3f} (Monte-Carlo error {error:.3f}).")
+    # Algorithms that have no marginal likelihood say so in their label; of a search that failed the NaN is shown.
+    if fit.method is None or np.isfinite(fit.log_likelihood):
+        lines.append(_likelihoods(fit))
     if fit.solver_error:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in fit.solver_error.items())
         lines.append(f"Max relative solver error, at the modes and two SDs around them: {errors}.")
@@ -187,6 +188,14 @@ def headlines(fit: Fit) -> list[str]:
     if fit.penalty:
         lines.append(f"Penalty (-log prior, not in the objective above): {fit.penalty:.5f}.")
     return lines
+
+
+def _likelihoods(fit: Fit) -> str:
+    return (
+        f"OFV {fit.ofv:.5f}   -2 log L {-2 * fit.log_likelihood:.5f}   AIC {fit.aic:.3f}   "
+        f"BIC {fit.bic('subjects'):.3f} (N = {len(fit.rows)} subjects), {fit.bic('observations'):.3f} "
+        f"(N = {fit.n_observations} observations)"
+    )
 
 
 def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
