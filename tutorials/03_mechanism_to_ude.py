@@ -178,7 +178,7 @@ c = np.linspace(0, 8, 100)
 net, weights = Net(), {"params": ude.params["net$params"]}
 effect = np.array([float((net.apply(weights, jnp.array([x])) - net.apply(weights, jnp.zeros(1)))[0]) for x in c])
 figure, axes = plt.subplots(1, 3, figsize=(14, 4))
-axes[0].plot(c, 2.0 * c**2 / (1.5**2 + c**2), color="black", label="truth")
+axes[0].plot(c, hx.pk.hill(c, 2.0, 1.5, 2.0), color="black", label="truth")
 axes[0].plot(c, effect, color="C1", label="learned")
 axes[0].set(xlabel="concentration", ylabel="effect h(c)", title="The drug effect")
 axes[0].legend()

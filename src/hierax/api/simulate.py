@@ -12,6 +12,7 @@ from hierax.data.population import Population
 from hierax.infer.objective import read_program
 from hierax.infer.simulation import draw
 from hierax.program.density import Program
+from hierax.program.survey import warn_of_data
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions
@@ -125,6 +126,7 @@ def _resolve(
         design = model.pop if pop is None else pop
         if pop is not None:
             program = read_program(model.program.model, design, model.program.plate, checked=False)
+            warn_of_data(program.sites, design, {**model.params, **given}, observed=False)
         else:
             program = model.program
         _check_names(program, given)
@@ -133,6 +135,7 @@ def _resolve(
         raise ValueError("simulate and predict need a population with a model function. Give pop=, or pass a fit.")
     program = read_program(model, pop, plate)
     _check_names(program, given)
+    warn_of_data(program.sites, pop, {**program.start(), **given}, observed=False)
     return program, pop, {**program.start(), **given}
 
 

@@ -81,6 +81,14 @@ class Events:
         infused = self.rate > 0
         return self.amount * infused / (self.rate + ~infused)
 
+    def narrowed(self) -> Events:
+        """Return the doses of a part of the subjects, which may need fewer parameters than those of all.
+
+        The rest of the structure stays that of the whole, so that parts share compiled functions.
+        """
+        kinds = set(zip(self.modelled[self.mask].tolist(), self.compartment[self.mask].tolist(), strict=True))
+        return dataclasses.replace(self, modelled_kinds=tuple(kind for kind in self.modelled_kinds if kind in kinds))
+
 
 _ARRAYS = ["time", "amount", "rate", "modelled", "interval", "steady", "compartment", "record", "segment", "mask"]
 _STRUCTURE = [field.name for field in dataclasses.fields(Events) if field.name not in _ARRAYS]

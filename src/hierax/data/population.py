@@ -192,7 +192,7 @@ class Population:
         picked = np.atleast_1d(np.arange(len(self))[rows])
         taken = jax.tree.map(lambda leaf: np.asarray(leaf)[picked], self)
         ids = None if self.ids is None else tuple(self.ids[row] for row in picked)
-        part = dataclasses.replace(taken, ids=ids, labels=self.labels)
+        part = dataclasses.replace(taken, events=taken.events.narrowed(), ids=ids, labels=self.labels)
         return part.pad(min(bucket_size(len(picked)), max(self.n_subjects, len(picked))))
 
     @property

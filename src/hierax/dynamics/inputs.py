@@ -91,7 +91,11 @@ def resolve(
     Raises
     ------
     ValueError
-        Doses whose rate or duration is a parameter that is not given, or one given that no dose has.
+        Doses whose rate or duration is a parameter that is not given.
+
+    Notes
+    -----
+    A parameter of doses that are not there does nothing, so that one program serves several regimens.
     """
     events = pop.events
     for number, name, value in ((MODELLED_RATE, "rate", rate), (MODELLED_DURATION, "duration", duration)):
@@ -157,7 +161,7 @@ def _speed(
 
 
 def _check_modelled(pop: Population, kind: int, name: str, value: Any) -> None:
-    """Refuse modelled rates and durations that are not given, and given ones that no dose has."""
+    """Refuse modelled rates and durations that are not given."""
     needed = {compartment for known, compartment in pop.events.modelled_kinds if known == kind}
     if needed and value is None:
         raise ValueError(
@@ -171,8 +175,3 @@ def _check_modelled(pop: Population, kind: int, name: str, value: Any) -> None:
                 f"Doses into CMT {sorted(lacking)} have RATE -{kind}, and {name}= gives none for that compartment; it "
                 f"has {list(value)}. Add it."
             )
-    if not needed and value is not None:
-        raise ValueError(
-            f"{name}= is given, but no dose has RATE -{kind}, so it would do nothing. Set RATE={-kind} on the dose "
-            f"records" + (", or use Tk0= for a zero-order absorption." if kind == MODELLED_DURATION else ".")
-        )

@@ -52,10 +52,11 @@ class Listener(Messenger):
         self.notes: list[Note] = []
 
 
-def tell(pop: Any, notes: Callable[[], Iterator[Note]]) -> None:
+def tell(pop: Any, notes: Callable[[], Iterator[Note]], level: int = 3) -> None:
     """Tell notes to the program that is being read, or to a user who calls a structural model directly.
 
-    ``notes`` is called only where someone listens: a program is run many times, and read once.
+    ``notes`` is called only where someone listens: a program is run many times, and read once. ``level``
+    is how many calls up the stack the user is.
     """
     listeners = [handler for handler in _PYRO_STACK if isinstance(handler, Listener)]
     if listeners:
@@ -68,4 +69,4 @@ def tell(pop: Any, notes: Callable[[], Iterator[Note]]) -> None:
             continue
         text = note.sentence(note.about, pop.subject_ids)
         if text is not None:
-            warnings.warn(text, HieraxWarning, stacklevel=4)
+            warnings.warn(text, HieraxWarning, stacklevel=level)
