@@ -29,11 +29,11 @@ def dose_notes(pop: Population, inputs: Inputs, given: Mapping[str, Any], route:
             continue
         which, kind = _reached(pop, name, there, route)
         unused = sorted(_compartments(pop, name, value) - which) if isinstance(value, Mapping) else []
-        if not which or len(unused) == len(value if isinstance(value, Mapping) else [None]):
+        if not which:
             yield Note(f"{name} does nothing with these data, because there are no {kind}.", harmless=True)
         elif unused:
-            where = f"{name} for compartment {_listed(unused)} does nothing with these data"
-            yield Note(f"{where}, because there are no {kind} into it.", harmless=True)
+            where = f"{name} for compartment {_listed(unused)}"
+            yield Note(f"{where} does nothing with these data, because there are no {kind} into it.", harmless=True)
     if inputs.steady_states and given.get("lag") is not None:
         late = inputs.periodic & (inputs.arrival - inputs.time > inputs.interval)
         yield Note(_LAG, jnp.any(late, axis=1) & jnp.asarray(pop.subject_mask))
