@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from hierax.errors import HieraxWarning
@@ -62,10 +63,10 @@ def tell(pop: Any, notes: Callable[[], Iterator[Note]], level: int = 3) -> None:
     if listeners:
         listeners[-1].notes += list(notes())
         return
-    if _PYRO_STACK or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((pop.times, pop.events))):
+    if _PYRO_STACK or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((pop.times, pop.events))):
         return
     for note in notes():
-        if note.harmless or isinstance(note.about, jax.core.Tracer):
+        if note.harmless or isinstance(note.about, Tracer):
             continue
         text = note.sentence(note.about, pop.subject_ids)
         if text is not None:
