@@ -294,6 +294,18 @@ def test_parameters_of_doses_that_are_not_there_do_nothing():
         check(central(pop, **unused), bare)
 
 
+def test_a_part_of_the_subjects_needs_the_parameters_of_its_own_doses():
+    """The first subject has a bolus, the second a dose with RATE -2."""
+    rows = [dict(ID=i, TIME=0.0, AMT=100.0, EVID=1, RATE=rate, DV=np.nan) for i, rate in ((1, 0), (2, -2))]
+    rows += [dict(ID=i, TIME=3.0, AMT=0.0, EVID=0, RATE=0, DV=1.0) for i in (1, 2)]
+    pop = hx.read_nonmem(pd.DataFrame(rows).sort_values(["ID", "TIME"]))
+    check(central(pop[[0]]), [bolus(3)])
+    check(central(pop[[1]], duration=2.0), [infused(3, 50, 2)])
+    for part in (pop, pop[[1]], pop[[0, 1]]):
+        with pytest.raises(ValueError, match="Some doses have RATE -2"):
+            central(part)
+
+
 def test_no_bioavailability_and_no_duration():
     """F = 0 is no dose, with the derivative of a dose; a duration of 0 is a bolus."""
     pop = records(dose(0, RATE=-2), *at(2.0))
