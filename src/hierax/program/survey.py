@@ -83,7 +83,7 @@ def _uncounted(look: Look, found: Survey, pop: Population, params: Mapping[str, 
     out = []
     for name, counted in found.counted.items():
         counted = np.asarray(counted) & real
-        if not any(mask.any() for mask in masks.values()) or not (counted & ~masks.get(name, False)).any():
+        if not any(mask.any() for mask in masks.values()) or not (counted & ~np.asarray(masks.get(name, False))).any():
             continue
         read = _endpoints(look, found, pop, params, name)
         wrong = counted & ~np.any([masks[endpoint] for endpoint in read], axis=0) if read else np.zeros_like(counted)
