@@ -98,3 +98,27 @@ def test_a_fit_says_that_a_field_jumps():
         hx.check(model, pop, show=False)
     with pytest.warns(hx.HieraxWarning, match="may jump inside a step of the solver"):
         hx.evaluate(model, pop, {}, hx.NaivePooled())
+
+
+def test_a_fit_with_switches_of_the_data():
+    """Each subject switches at a time of its own, which travels in the population."""
+    switch = np.array([2.2, 3.7, 5.2, 6.9, 8.3])
+
+    def model(pop):
+        fast = numpyro.param("fast", 0.4, constraint=dist.constraints.positive)
+        at = pop.data["switch"]
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.Normal(0.0, 0.2))
+            rate = fast * jnp.exp(eta)
+            field = lambda t, y, p: {"central": -jnp.where(t < p["at"], SLOW, p["rate"]) * y["central"]}  # noqa: E731
+            y = hx.solve_ode(pop, field, {"central": 0.0}, {"at": at, "rate": rate}, doses=DOSE, breaks=at)
+            hx.observe("dv", dist.Normal(y["central"], 0.5), pop)
+
+    times = np.array(TIMES)
+    subjects = [hx.Subject(i, hx.Regimen(100), TIMES, {"dv": exact(times, at)}) for i, at in enumerate(switch)]
+    pop = hx.Population.from_subjects(subjects).with_data(switch=switch[:, None])
+    fit = hx.fit(model, pop, hx.FOCE(), progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.params["fast"] == pytest.approx(FAST, rel=1e-3)
+    # The data are the closed form: what is left at the modes is shrinkage of η alone, none in the fixed part.
+    np.testing.assert_allclose(fit.ebe["eta"].values, 0.0, atol=2e-3)
