@@ -50,7 +50,8 @@ design = hx.Population.from_subjects(runs)
 # ## The mechanism
 #
 # `solve_ode` takes a vector field of one subject, in diffrax's signature: numbers in, numbers out. Doses go into the
-# state `depot` (CMT 1). Initial conditions may be parameters: the response starts at its baseline.
+# state `depot` (CMT 1). Initial conditions may be parameters: the response starts at its baseline. `hx.pk.hill` is the
+# Hill curve with all its derivatives also where the concentration is 0.
 
 
 # %%
@@ -67,8 +68,8 @@ def mechanism(pop):
     sigma = numpyro.param("sigma", 0.2, constraint=positive)
 
     def field(t, y, p):
-        c2 = (y["central"] / VC) ** 2
-        return kinetics(y) | {"R": kin * (1 + smax * c2 / (sc50**2 + c2)) - kout * y["R"]}
+        effect = hx.pk.hill(y["central"] / VC, smax, sc50, 2.0)
+        return kinetics(y) | {"R": kin * (1 + effect) - kout * y["R"]}
 
     with numpyro.plate("subject", pop.n_subjects, dim=-2):
         y = hx.solve_ode(pop, field, {"depot": 0.0, "central": 0.0, "R": kin / kout})
@@ -179,7 +180,7 @@ effect = np.array([float((net.apply(weights, jnp.array([x])) - net.apply(weights
 off = np.sqrt(np.mean((effect - 2.0 * c**2 / (1.5**2 + c**2)) ** 2))
 print(f"the learned effect is off by {off:.3f} (RMSE over concentrations up to 8; the true effect reaches 2)")
 figure, axes = plt.subplots(1, 3, figsize=(14, 4))
-axes[0].plot(c, 2.0 * c**2 / (1.5**2 + c**2), color="black", label="truth")
+axes[0].plot(c, hx.pk.hill(c, 2.0, 1.5, 2.0), color="black", label="truth")
 axes[0].plot(c, effect, color="C1", label="learned")
 axes[0].set(xlabel="concentration", ylabel="effect h(c)", title="The drug effect")
 axes[0].legend()

@@ -64,8 +64,7 @@ def hill(pop):
         p |= {name: p[name] * jnp.exp(eta[..., k]) for k, name in enumerate(("Ka", "Kout", "Smax", "n"))}
 
         def effect(c, args):
-            ratio = (jnp.maximum(c, 1e-12) / args["SC50"]) ** args["n"]
-            return args["Smax"] * ratio / (1 + ratio)
+            return hx.pk.hill(c, args["Smax"], args["SC50"], args["n"])
 
         turnover(pop, p, effect)
 
@@ -187,8 +186,7 @@ def network_curves(z):
 
 
 def hill_curves(eta):
-    ratio = (c / 1.5) ** (2.0 * np.exp(eta[:, 1:]))
-    return 2.0 * np.exp(eta[:, :1]) * ratio / (1 + ratio)
+    return np.asarray(hx.pk.hill(c, 2.0 * np.exp(eta[:, :1]), 1.5, 2.0 * np.exp(eta[:, 1:])))
 
 
 levels = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -19,6 +19,9 @@ from numpyro.primitives import _PYRO_STACK
 import hierax as hx
 from hierax.dynamics import closed_form
 
+# Lags beyond II are right by the rule that is tested here; that other programs differ is said in a warning.
+pytestmark = pytest.mark.filterwarnings("ignore:lag is longer than II:hierax.HieraxWarning")
+
 K, KA = 0.2, 0.7
 
 
@@ -326,6 +329,26 @@ def test_a_part_without_modelled_doses_does_not_ask_for_them():
     check(central(pop[[0]], duration=4.0), [infused(1, 25, 4)])
     with pytest.raises(ValueError, match=r"Some doses have RATE -2"):
         central(pop[[0]])
+
+
+def test_parameters_of_doses_that_are_not_there_do_nothing():
+    """One program serves several regimens: what a regimen does not need is ignored, and hx.check says so."""
+    pop = records(dose(0), *at(1.0, 3.0))
+    bare = central(pop)
+    for unused in ({"rate": 3.0}, {"duration": 2.0}, {"lag": {2: 1.0}}, {"F": {2: 0.5}}, {"rate": {1: 3.0}}):
+        check(central(pop, **unused), bare)
+
+
+def test_a_part_of_the_subjects_needs_the_parameters_of_its_own_doses():
+    """The first subject has a bolus, the second a dose with RATE -2."""
+    rows = [dict(ID=i, TIME=0.0, AMT=100.0, EVID=1, RATE=rate, DV=np.nan) for i, rate in ((1, 0), (2, -2))]
+    rows += [dict(ID=i, TIME=3.0, AMT=0.0, EVID=0, RATE=0, DV=1.0) for i in (1, 2)]
+    pop = hx.read_nonmem(pd.DataFrame(rows).sort_values(["ID", "TIME"]))
+    check(central(pop[[0]]), [bolus(3)])
+    check(central(pop[[1]], duration=2.0), [infused(3, 50, 2)])
+    for part in (pop, pop[[1]], pop[[0, 1]]):
+        with pytest.raises(ValueError, match="Some doses have RATE -2"):
+            central(part)
 
 
 def test_no_bioavailability_and_no_duration():

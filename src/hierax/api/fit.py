@@ -23,13 +23,11 @@ from hierax.infer.estimator import Estimator
 from hierax.infer.importance_em import ImportanceEM
 from hierax.infer.laplace import Laplace
 from hierax.infer.nuts import MAP, NUTS, JointMAP, MarginalNUTS
-from hierax.infer.objective import read_program
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.infer.saem import SAEM
-from hierax.infer.session import Session
 from hierax.infer.vi import VI
-from hierax.program.parameters import Fixed, Layout, layout
+from hierax.program.parameters import Fixed
 from hierax.program.priors import UsePriors
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
@@ -172,7 +170,14 @@ def _owner(job: Job, estimator: Any, starts: int) -> dict[str, str]:
 
 
 def evaluate(
-    model: Model, pop: Population, params: Mapping[str, Any], estimator: Estimator, *, plate: str = "subject"
+    model: Model,
+    pop: Population,
+    params: Mapping[str, Any],
+    estimator: Estimator,
+    *,
+    priors: Mapping[str, Any] | Fit | None = None,
+    use_priors: UsePriors = "auto",
+    plate: str = "subject",
 ) -> Evaluation:
     """Return the objective, per-subject values and EBEs at fixed parameters (NONMEM's MAXEVAL=0).
 
@@ -182,24 +187,26 @@ def evaluate(
         As for :func:`fit`.
     params : mapping
         Site → constrained value; sites left out take their start.
+    priors, use_priors
+        As for :func:`fit`. ``penalty`` of the result is −log density of the priors that count, which the objective does
+        not contain; ``ignored_priors`` are the others. With ``"auto"`` those of network weights count alone, as they
+        do in a fit by this estimator.
     """
     _warn_float32()
     _check_arguments(model, pop, estimator)
-    session = _session(model, pop, estimator, plate)
-    flat = session.layout.start(params)
-    out = with_modes(session, flat, session.value(flat))
-    return Evaluation(**evaluated_fields(session, flat, out))
+    job = prepare(
+        model, pop, init=params, fixed=None, priors=priors, use_priors=use_priors, seed=0, progress=False, plate=plate
+    )
+    session = job.session(estimator)
+    out = with_modes(session, job.flat, session.value(job.flat))
+    penalty = session.penalty(job.flat)[0] if job.counted else 0.0
+    ignored = job.record()["ignored_priors"]
+    return Evaluation(**evaluated_fields(session, job.flat, out), penalty=penalty, ignored_priors=ignored)
 
 
 def ebe(model: Model, pop: Population, params: Mapping[str, Any], *, plate: str = "subject") -> xr.Dataset:
     """Return the empirical Bayes estimates at fixed parameters: modes, their SDs, individual parameters."""
     return evaluate(model, pop, params, Laplace(), plate=plate).ebe
-
-
-def _session(model: Model, pop: Population, estimator: Estimator, plate: str) -> Session:
-    program = read_program(model, pop, plate)
-    places: Layout = layout(program)
-    return Session(program, estimator, pop, places)
 
 
 def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:

@@ -16,6 +16,7 @@ from hierax.infer.session import Session
 from hierax.program.density import Program
 from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors, collect_priors, counting
+from hierax.program.survey import warn_of_data
 from hierax.program.trace import Model
 from hierax.results.fit import Fit
 from hierax.results.priors import priors_of
@@ -89,11 +90,13 @@ def prepare(
     everything = collect_priors(program, given)
     if isinstance(init, Fit):
         init = {name: init.params[name] for name in places.slices if name in init.params}
+    flat = places.start(init)
+    warn_of_data(program.sites, pop, places.params(flat))
     return Job(
         program=program,
         pop=pop,
         layout=places,
-        flat=places.start(init),
+        flat=flat,
         free=places.free(fixed),
         priors=everything,
         counted=dict(everything) if bayesian and use_priors == "auto" else counting(program, everything, use_priors),

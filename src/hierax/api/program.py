@@ -15,6 +15,7 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.objective import read_program
 from hierax.program.density import Program
 from hierax.program.sites import Sites
+from hierax.program.survey import warn_of_data
 from hierax.program.trace import Model
 
 
@@ -85,6 +86,10 @@ def program(model: Model, pop: Population, *, plate: str = "subject") -> ParsedP
 def check(model: Model, pop: Population, *, plate: str = "subject", show: bool = True) -> pd.DataFrame:
     """Check a program against a population, and print what the engine makes of each site.
 
+    Warns of what may not be meant: a data site that counts rows which are no observations, a lag longer than II at a
+    steady-state dose, a vector field that reads t under one or that jumps inside a step. What does no harm, such as
+    parameters of doses that are not there, is printed below the table.
+
     Returns
     -------
     pandas.DataFrame
@@ -95,9 +100,12 @@ def check(model: Model, pop: Population, *, plate: str = "subject", show: bool =
     ModelError
         As :func:`program`.
     """
-    table = site_table(read_program(model, pop, plate))
+    parsed = read_program(model, pop, plate)
+    table = site_table(parsed)
+    harmless = warn_of_data(parsed.sites, pop, level=3)
     if show:
-        print(f"{len(pop)} subjects, {pop.n_observations} observations\n{table.to_string()}")
+        notes = "".join(f"\n{text}" for text in harmless)
+        print(f"{len(pop)} subjects, {pop.n_observations} observations\n{table.to_string()}{notes}")
     return table
 
 

@@ -14,6 +14,7 @@ from hierax.errors import ModelError
 from hierax.infer.objective import read_program
 from hierax.infer.simulation import draw, reads_data
 from hierax.program.density import Program
+from hierax.program.survey import warn_of_data
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions
@@ -160,6 +161,7 @@ def _resolve(
         if pop is not None:
             warn_of_other_labels(model.pop, design)
             program = read_program(model.program.model, design, model.program.plate, checked=False)
+            warn_of_data(program.sites, design, {**model.params, **given}, observed=False)
         else:
             program = model.program
         _check_names(program, given)
@@ -168,6 +170,7 @@ def _resolve(
         raise ValueError("simulate and predict need a population with a model function. Give pop=, or pass a fit.")
     program = read_program(model, pop, plate)
     _check_names(program, given)
+    warn_of_data(program.sites, pop, {**program.start(), **given}, observed=False)
     return program, pop, {**program.start(), **given}
 
 

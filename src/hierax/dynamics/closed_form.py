@@ -11,8 +11,10 @@ from jaxtyping import Array
 from hierax.data.population import Population
 from hierax.dynamics.arguments import individual, structural
 from hierax.dynamics.disposition import Micro
+from hierax.dynamics.dose_notes import dose_notes
 from hierax.dynamics.forcing import Forcing
 from hierax.dynamics.inputs import Inputs, resolve
+from hierax.dynamics.notes import tell
 from hierax.dynamics.propagation import propagate
 from hierax.dynamics.superposition import sources_of, superpose
 
@@ -63,9 +65,11 @@ def one_compartment(
         Bioavailability, by which every amount is multiplied. Where the rate of an infusion is known, its duration
         changes; where its duration is, its rate. A mapping gives it by compartment (number or name).
     lag : as F, optional
-        Lag time of doses. A steady state with a lag is that of a regimen that has always run, each dose a lag late.
+        Lag time of doses. A steady state with a lag is that of a regimen that has always run, each dose a lag late;
+        with a lag longer than II that differs from NONMEM, and a warning says so.
     rate, duration : as F, optional
-        Rate and duration of infusions with RATE -1 and -2.
+        Rate and duration of infusions with RATE -1 and -2. A parameter of doses that are not there does nothing, so
+        that one program serves several regimens; ``hx.check`` says so.
     output : {"concentration", "amount", "concentrations", "amounts", "forcing"}
         The central compartment's concentration or amount; or a dict of all compartments, ``depot`` (as an amount),
         ``central``, ``peripheral1``, ``peripheral2``; or the central concentration as a function of time, for the
@@ -262,6 +266,8 @@ def _solve(
     if Tk0 is not None and ka is not None:
         raise ValueError(f"{model} has both ka and Tk0, but absorption is of first or of zero order. Give one of them.")
     inputs = resolve(pop, F, lag, rate, duration, None if Tk0 is None else individual(pop, "Tk0", Tk0))
+    given = {"F": F, "lag": lag, "rate": rate, "duration": duration, "Tk0": Tk0}
+    tell(pop, lambda: dose_notes(pop, inputs, given), level=4)
     constant = all(leaf.shape[1] == 1 for leaf in (micro.k, *sum(micro.exchange, ()), *([] if ka is None else [ka])))
     if output == "forcing":
         return _forcing(pop, model, structure, inputs, constant)

@@ -97,9 +97,9 @@ def resolve(
 
     Notes
     -----
-    A rate or duration that no dose asks for is no mistake: one program serves several regimens. A negative value that
-    is computed makes the amount NaN, and with it all predictions after the dose: a bolus, or nothing, in its place
-    would be another model.
+    A parameter of doses that are not there does nothing, so that one program serves several regimens. A negative value
+    that is computed makes the amount NaN, and with it all predictions after the dose: a bolus, or nothing, in its
+    place would be another model.
     """
     events = pop.events
     for number, name, value in ((MODELLED_RATE, "rate", rate), (MODELLED_DURATION, "duration", duration)):

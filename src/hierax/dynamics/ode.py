@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from numpyro.primitives import _PYRO_STACK, apply_stack
 
 from hierax.data.population import Population
 from hierax.dynamics.arguments import compartment_number
+from hierax.dynamics.dose_notes import dose_notes
+from hierax.dynamics.field import field_notes
 from hierax.dynamics.forcing import Transit
 from hierax.dynamics.grid import Grid
 from hierax.dynamics.inputs import resolve
+from hierax.dynamics.notes import tell
 from hierax.dynamics.problem import Problem, Solution
 from hierax.dynamics.system import VectorField, read_system, with_transits
 
@@ -31,6 +35,7 @@ def solve_ode(
     bioavailability: Any = None,
     rate: Any = None,
     duration: Any = None,
+    breaks: Any = None,
     solver: Any = _GRID,
     name: str = "ode",
 ) -> Any:
@@ -42,7 +47,8 @@ def solve_ode(
         Times and doses. All of the dosing language acts on the states: boluses and infusions, modelled rates and
         durations, lag, bioavailability, resets, steady states.
     vector_field : callable
-        ``(t, y, args)`` → derivative, for one subject, as in diffrax: numbers in, numbers out.
+        ``(t, y, args)`` → derivative, for one subject, as in diffrax: numbers in, numbers out. One that jumps at a
+        known time needs ``breaks``.
     y0 : pytree
         Initial state at a subject's first record and after a reset, usually a dict of names. Leaves are numbers,
         ``(subject, 1)``, or ``(subject, 1, k)`` for a state that is a vector; they may depend on parameters.
@@ -56,7 +62,13 @@ def solve_ode(
         CMT (number or name) → name of the state that it is, or :func:`~hierax.transit` for a chain before one. By
         default ``{1: "depot"}``. ``{}`` lets doses act through forcing functions alone.
     lag, bioavailability, rate, duration : (subject, 1), (subject, time) or mapping, optional
-        Parameters of doses, those of the dose record; a mapping gives them by compartment or by name of a state.
+        Parameters of doses, those of the dose record; a mapping gives them by compartment or by name of a state. A
+        parameter of doses that are not there does nothing, so that one program serves several regimens.
+    breaks : (k,) or (subject, k), optional
+        Times at which the vector field jumps: a switch, a meal, the end of what is counted from a dose. Steps end
+        there, and no step looks across, so that the solution is as accurate as anywhere, and exactly differentiable,
+        also in the times. One axis: the same times for all subjects. Two: those of each subject, NaN where it has
+        fewer. ``()`` says that a field that compares ``t`` with something does not jump.
     solver : Grid, Adaptive or MatrixExponential
         How to solve; by default ``Grid()``.
     name : str
@@ -80,6 +92,14 @@ def solve_ode(
     Derivatives of first and second order with respect to all parameters are exact for the discrete solution, also
     through the times of events. Steady states (SS) have the parameters of their record for ever before.
 
+    A steady state under a vector field that reads ``t`` is that of intervals which are all like the one after the SS
+    record: ``t`` runs from the record's time to II later, again and again. Where the field has another period than
+    that (a 24 h rhythm and II = 12), a regimen that has run for ever leads elsewhere; a warning says so.
+
+    A state that only adds up (an AUC) has no steady state. Solve it apart, for the same population: the concentration
+    as a closed form with ``output="forcing"`` in ``args``, and ``doses={}``. There, a state that no derivative depends
+    on starts at ``y0`` at an SS record, and all others are at the steady state under the forcing.
+
     Examples
     --------
     >>> def field(t, y, p):
@@ -91,13 +111,22 @@ def solve_ode(
             f"solver is {solver!r}, but it is a Grid(), an Adaptive() or a MatrixExponential(). A solver of diffrax "
             f"goes into hx.Adaptive(solver)."
         )
-    system = read_system(pop, vector_field, y0, args, shared, doses)
+    if jnp.result_type(float) != jnp.float64:
+        raise ValueError(
+            "solve_ode needs float64, and JAX is in float32, where no step is short enough and every state would be "
+            "NaN. Call numpyro.enable_x64() before anything else."
+        )
+    system = read_system(pop, vector_field, y0, args, shared, doses, breaks)
     parameters = {
         key: _by_state(pop, key, value, doses)
         for key, value in (("lag", lag), ("F", bioavailability), ("rate", rate), ("duration", duration))
     }
     inputs = resolve(pop, parameters["F"], parameters["lag"], parameters["rate"], parameters["duration"])
     system = with_transits(system, pop, doses, inputs)
+    given = {"lag": parameters["lag"], "bioavailability": parameters["F"]}
+    given |= {"rate": parameters["rate"], "duration": parameters["duration"]}
+    tell(pop, lambda: dose_notes(pop, inputs, given))
+    tell(pop, lambda: field_notes(name, system.user, inputs, isinstance(solver, Grid) and breaks is None))
     problem = Problem(pop, system, inputs)
     message = {
         "type": MESSAGE,

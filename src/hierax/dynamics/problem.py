@@ -38,6 +38,7 @@ class Problem:
             system,
             consts=stop(system.consts),
             y0=stop(system.y0),
+            breaks=stop(system.breaks),
             arguments=dataclasses.replace(
                 system.arguments,
                 **{name: stop(getattr(system.arguments, name)) for name in _NUMBERS},
@@ -52,7 +53,12 @@ class Problem:
     @property
     def moves(self) -> bool:
         """Whether parameters move any boundary."""
-        return self.inputs.moves or any(forcing.inputs.moves for forcing in self.system.arguments.forcings)
+        # Breaks are data as a rule, but may be parameters.
+        return (
+            self.inputs.moves
+            or self.system.breaks is not None
+            or any(forcing.inputs.moves for forcing in self.system.arguments.forcings)
+        )
 
     def period(self, mesh: Mesh | None, dosed: bool = True) -> Period:
         """Return one dosing interval of every steady state."""
@@ -105,10 +111,12 @@ def _one_interval(problem: Problem, march: March, mesh: Mesh | None, dosed: bool
     system = problem.system
 
     def across(theta: Any, y: Array) -> Array:
-        steps, consts = theta
-        return march(steps, y, consts, one.y0)[0][-1]
+        steps, consts, y0 = theta
+        after = march(steps, y, consts, y0)[0][-1]
+        # What only adds up has no steady state, and nothing depends on it: it starts anew at the record.
+        return after if system.cumulative is None else jnp.where(system.cumulative[:, None], y0, after)
 
-    found, settled = fixed_point(across, (one.steps, system.consts), one.y0, one.valid)
+    found, settled = fixed_point(across, (one.steps, system.consts, one.y0), one.y0, one.valid)
     n, q = one.chosen.shape
     blank = jnp.zeros((*found.shape[:1], *problem.inputs.mask.shape))
     values = jnp.where(one.valid, found, 0.0).reshape(-1, n, q)

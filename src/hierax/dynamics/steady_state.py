@@ -84,6 +84,11 @@ def _ends(
     for forcing in system.arguments.forcings:
         marks += _marks(forcing.inputs, pick, length)
     marks = [jnp.where(mark > 0, mark, mark + length) for mark in marks]
+    if system.breaks is not None:
+        time = pick(inputs.time)
+        for column in jnp.repeat(system.breaks, len(time) // len(system.breaks), axis=0).T:
+            phase = column - time
+            marks.append(jnp.where((phase > 0) & (phase < length), phase, length))
     inner = [jnp.stack([*marks, length], axis=1)]
     if mesh is not None:
         inner.append(jnp.minimum(mesh.time.reshape(len(length), -1), length[:, None]))

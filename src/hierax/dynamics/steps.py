@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from hierax.data.population import Population
 from hierax.dynamics.boundaries import Block, Boundaries, Order, arrival_blocks, sort_boundaries
+from hierax.dynamics.breaks import within_history
 from hierax.dynamics.inputs import Inputs
 from hierax.dynamics.system import Rows, System
 
@@ -82,6 +83,9 @@ def main_line(
     extra: tuple[Block, ...] = ()
     for forcing in system.arguments.forcings:
         extra += arrival_blocks(forcing.inputs)
+    if system.breaks is not None:
+        time, segment = within_history(pop, system.breaks, int(PADDING))
+        extra += (Mesh(time, segment).block(),)
     if mesh is not None:
         extra += (mesh.block(),)
     line = sort_boundaries(pop, inputs, extra, order)

@@ -13,6 +13,8 @@ from numpyro.primitives import Messenger
 
 from hierax.data.population import Population
 from hierax.dynamics.arguments import compartment_number, individual
+from hierax.dynamics.breaks import read_breaks, strictly_inside
+from hierax.dynamics.field import Field
 from hierax.dynamics.forcing import Forcing, Transit, TransitInput
 from hierax.dynamics.states import States, leaf_name, read_states
 from hierax.errors import ModelError
@@ -71,6 +73,12 @@ class System:
         The dosed compartments, in the order of the last axis of ``rate``.
     place : array, (state, compartment)
         Which state each of them is.
+    user : Field
+        The vector field as the user wrote it.
+    breaks : array, (subject, break), or None
+        Times at which the field jumps.
+    cumulative : bool array, (state,), or None
+        States that start anew at a steady-state record, for nothing depends on them; None where none does.
     """
 
     single: Callable[[Any, Any, Rows, Any], Array]
@@ -80,6 +88,9 @@ class System:
     arguments: Arguments
     numbers: tuple[int, ...]
     place: Array
+    user: Field
+    breaks: Any = None
+    cumulative: Any = None
 
     def field(self, rows: Rows, consts: Any) -> Callable[[Array, Array], Array]:
         """Return the vector field of all rows: (row,), (state, row) → (state, row)."""
@@ -109,6 +120,11 @@ class Arguments:
             "forcing": [forcing.at(rows.now, rows.segment) for forcing in rows.forcings],
         }
         return jax.tree.unflatten(self.tree, [leaves[kind][index] for kind, index in self.order])
+
+    def at_first(self) -> list[Any]:
+        """Return the leaves at the first record, leading with the subject; None for a function of time."""
+        leaves = {"constant": self.constant, "varying": [leaf[:, 0] for leaf in self.varying]}
+        return [leaves[kind][index] if kind in leaves else None for kind, index in self.order]
 
 
 def read_arguments(pop: Population, args: Any) -> Arguments:
@@ -168,7 +184,13 @@ def _read_leaf(pop: Population, name: str, leaf: Any) -> tuple[str, Any]:
 
 
 def read_system(
-    pop: Population, vector_field: VectorField, y0: Any, args: Any, shared: Any, doses: Mapping[Any, Any] | None
+    pop: Population,
+    vector_field: VectorField,
+    y0: Any,
+    args: Any,
+    shared: Any,
+    doses: Mapping[Any, Any] | None,
+    breaks: Any = None,
 ) -> System:
     """Check and gather what a solve is made of; the user's function is traced once, for one subject."""
     states, start = read_states(pop, y0)
@@ -178,22 +200,42 @@ def read_system(
 
     def single(t: Any, y: Array, rows: Rows) -> Array:
         state, given = states.unpack(y), arguments.gather(rows, t)
-        with _NoSites(None):
-            out = field(t, state, given)
+        out = _without_sites(field)(t, state, given)
         _check_derivative(states, out)
         return states.pack(out)
 
     example = jax.tree.map(lambda leaf: leaf[0], first_rows(pop, arguments, numbers))
     hoisted, consts = jax.closure_convert(single, start[0, 0], start[:, 0], example)
+    at = read_breaks(pop, breaks)
+
+    def whole(t: Any, y: Array, rows: Rows, consts: Any) -> Array:
+        t = t if at is None else strictly_inside(t, rows.now)
+        return hoisted(t, y, rows, *consts) + place @ rows.rate
+
+    user = Field(_without_sites(field), states, start, arguments.at_first(), arguments.tree)
+    # Doses that act through functions of time alone leave the choice of what a steady-state record means for states.
+    apart = doses is not None and not doses and pop.events.steady_states > 0
+    cumulative = user.cumulative() if apart else None
     return System(
-        single=lambda t, y, rows, consts: hoisted(t, y, rows, *consts) + place @ rows.rate,
+        single=whole,
         consts=consts,
         states=states,
         y0=start,
         arguments=arguments,
         numbers=numbers,
         place=place,
+        user=user,
+        breaks=at,
+        cumulative=cumulative if cumulative is not None and cumulative.any() else None,
     )
+
+
+def _without_sites(field: VectorField) -> VectorField:
+    def refusing(t: Any, y: Any, args: Any) -> Any:
+        with _NoSites(None):
+            return field(t, y, args)
+
+    return refusing
 
 
 def first_rows(pop: Population, arguments: Arguments, numbers: tuple[int, ...]) -> Rows:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.program.families import Family, find_family
 from hierax.program.sites import Sites
+from hierax.program.survey import unwrap
 from hierax.program.trace import Model, Run, per_subject, run_program, site_log_prob
 
 Params = Mapping[str, Any]
@@ -289,16 +290,6 @@ class Program:
             mask = jnp.broadcast_to(_expand_right(mask, len(elements)), elements)
         axis = len(msg["fn"].batch_shape) + site.dim
         return Observed(family, tuple(values), mask, axis, value, msg["scale"], log_det, len(msg["fn"].batch_shape))
-
-
-def unwrap(fn: Any) -> tuple[Any, Any]:
-    """Take masks, expansions and event marks off an observed distribution."""
-    mask = None
-    while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
-        if isinstance(fn, dist.MaskedDistribution) and fn._mask is not True:
-            mask = fn._mask if mask is None else mask & fn._mask
-        fn = fn.base_dist
-    return mask, fn
 
 
 def untransform(fn: Any, value: Any) -> tuple[Any, Any, Any]:

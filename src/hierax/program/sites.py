@@ -12,7 +12,9 @@ from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
 from hierax.data.population import Population
+from hierax.dynamics.notes import Listener, Note
 from hierax.errors import ModelError
+from hierax.program.survey import Look, Survey, survey
 from hierax.program.trace import Model, Run, cast_weights, run_program, subject_axis
 
 
@@ -84,6 +86,8 @@ class Sites:
     messages: dict[str, dict[str, Any]]
     last_effect: str | None
     odes: tuple[str, ...] = ()
+    notes: list[Note] = dataclasses.field(default_factory=list)
+    look: Look | None = None
 
     @property
     def effect_names(self) -> tuple[str, ...]:
@@ -94,16 +98,22 @@ class Sites:
 def read_sites(model: Model, pop: Population, plate: str) -> Sites:
     """Run the program abstractly and sort its sites into classes; start values are computed once."""
     runs: list[Run] = []
+    notes: list[Note] = []
 
-    def starts(pop: Population, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        run = run_program(model, pop, params, plate=plate)
+    def starts(pop: Population, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], Survey]:
+        listener = Listener()
+        with listener:
+            run = run_program(model, pop, params, plate=plate)
         runs.append(run)
+        notes[:] = listener.notes
         here = {name: msg for name, msg in run.messages.items() if _is_population(msg, plate)}
         constraints = {name: _constraint(msg) for name, msg in here.items()}
-        return {name: cast_weights(msg["value"]) for name, msg in here.items()}, constraints
+        seen = survey(run, listener.notes, pop, _data_names(run, plate))
+        return {name: cast_weights(msg["value"]) for name, msg in here.items()}, constraints, seen
 
     # Constraints come out of the compiled function too: their bounds may have been computed in the program.
-    values, supports = jax.tree.map(np.asarray, jax.jit(starts)(pop, {}))
+    compiled = jax.jit(starts)
+    values, supports = jax.tree.map(np.asarray, compiled(pop, {})[:2])
     run = runs[-1]
     if jax.tree.leaves(supports):
         _refuse_moving_bounds(lambda params: jax.jit(starts)(pop, params)[1], values, supports)
@@ -120,7 +130,20 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
     effects = {name: _effect_site(name, run, plate) for name in run.coordinates}
     last = list(run.coordinates)[-1] if run.coordinates else None
     odes = tuple(name for name, msg in run.messages.items() if msg["type"] == "ode")
-    return Sites(population, effects, data, individual, run.messages, last, odes)
+    # The same compiled function looks at other data of this structure.
+    messages, said = run.messages, list(notes)
+    runs.clear()
+    return Sites(population, effects, data, individual, messages, last, odes, said, lambda *at: compiled(*at)[2])
+
+
+def _data_names(run: Run, plate: str) -> list[str]:
+    """Return the observed sites in the subject plate that are no factors."""
+    return [
+        name
+        for name, msg in run.messages.items()
+        if msg["type"] == "sample" and msg["is_observed"] and not msg["infer"].get("is_auxiliary")
+        if subject_axis(msg, plate) is not None
+    ]
 
 
 def _is_population(msg: dict[str, Any], plate: str) -> bool:

@@ -49,6 +49,10 @@ class Evaluation:
         Number of scalar observations that the program uses, censored ones included.
     n_gaussian : int
         N of the OFV.
+    penalty : float
+        −log density of the priors that count; the objective is without it.
+    ignored_priors : list of str
+        Sites whose priors did not count.
     """
 
     session: Session
@@ -61,6 +65,7 @@ class Evaluation:
     n_observations: int
     n_gaussian: int
     penalty: float = 0.0
+    ignored_priors: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def ids(self) -> list[Any]:
@@ -185,8 +190,6 @@ class Fit(Evaluation):
         Seconds of compilation and search, and the number of evaluations.
     held : list of str
         Parameters that the objective does not contain, held at their start.
-    ignored_priors : list of str
-        Sites whose priors did not count.
     solver_error : dict or None
         By ODE: the largest relative error of its solution over subjects, states and records, at the modes and two
         posterior SDs around them.
@@ -211,7 +214,6 @@ class Fit(Evaluation):
     history: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
     timing: dict[str, float] = dataclasses.field(default_factory=dict)
     held: list[str] = dataclasses.field(default_factory=list)
-    ignored_priors: list[str] = dataclasses.field(default_factory=list)
     seed: int = 0
     solver_error: dict[str, float] | None = None
     use_priors: Any = "auto"

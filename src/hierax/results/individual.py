@@ -142,7 +142,9 @@ def shrinkage(result: Evaluation) -> pd.DataFrame:
     """
     rows, names = result.rows, list(result.program.effect_names)
     active = active_coordinates(result)[rows]
-    omega = np.array([prior_sd(result)[rows][here, index].mean() for index, here in enumerate(active.T)])
+    sds = prior_sd(result)[rows]
+    # A random effect that no subject has (an absent occasion's) has no SD.
+    omega = np.array([sds[here, index].mean() if here.any() else np.nan for index, here in enumerate(active.T)])
     spread = np.full(len(names), np.nan)
     for index, here in enumerate(active.T):
         if here.sum() > 1 and result.estimator.has_modes:
@@ -178,16 +180,15 @@ def record_table(result: Evaluation) -> pd.DataFrame:
         codes = np.asarray(pop.cens[name])[at] if name in pop.cens else np.zeros(len(subject), int)
         exact = codes == 0
         censored[seen] = codes[seen]
+        for key, values, where in (("DV", dv, seen), ("PRED", pred, shown), ("IPRED", ipred, shown)):
+            columns[key][where] = values[where]
+        # Residuals are of observations alone: elsewhere stand constants, whose logs and SDs may be anything.
+        told = seen & exact
+        dv, ipred, sd = dv[told], ipred[told], sd[told]
+        # An observation whose own log or SD is no positive number has a residual that is infinite or none.
         with np.errstate(divide="ignore", invalid="ignore"):
             difference = np.log(dv) - np.log(ipred) if log_scale else dv - ipred
-        for key, values, where in (
-            ("DV", dv, seen),
-            ("PRED", pred, shown),
-            ("IPRED", ipred, shown),
-            ("IRES", difference, seen & exact),
-            ("IWRES", difference / sd, seen & exact),
-        ):
-            columns[key][where] = values[where]
+            columns["IRES"][told], columns["IWRES"][told] = difference, difference / sd
     frame["ENDPOINT"] = endpoint
     if pop.cens:
         frame["CENS"] = censored

@@ -1,0 +1,110 @@
+"""Effects of a concentration that saturate: Emax and Hill curves with all their derivatives, also at 0."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def emax(c: Any, emax: Any, ec50: Any) -> Array:
+    """Emax curve: ``emax · c / (ec50 + c)``.
+
+    Parameters
+    ----------
+    c : array
+        Concentration, of any shape: in a vector field, or on the record axis. Below 0 (what an ODE solver leaves of a
+        concentration that is 0) it counts as 0: no effect, and no slope.
+    emax, ec50 : array
+        Largest effect, of any sign, and the concentration of half of it, positive. They broadcast with ``c``.
+
+    Returns
+    -------
+    array
+
+    Examples
+    --------
+    >>> float(hx.pk.emax(3.0, emax=2.0, ec50=1.0))
+    1.5
+    """
+    c, emax, ec50 = (jnp.asarray(value, float) for value in (c, emax, ec50))
+    return _saturate(c, emax, ec50, lambda ratio: ratio)
+
+
+def hill(c: Any, emax: Any, ec50: Any, gamma: Any) -> Array:
+    """Hill curve: ``emax · c^gamma / (ec50^gamma + c^gamma)``, with all its derivatives also where ``c`` is 0.
+
+    Written by hand, the curve has NaN for derivatives where ``c`` is exactly 0, as it is before the first dose: the
+    derivative of 0^gamma in gamma is 0 · log 0. Here values and derivatives of any order, in all arguments, in forward
+    and in reverse mode, are those of the curve.
+
+    Parameters
+    ----------
+    c : array
+        Concentration, of any shape: in a vector field, or on the record axis. Below 0 (what an ODE solver leaves of a
+        concentration that is 0) it counts as 0: no effect, and no slope.
+    emax, ec50, gamma : array
+        Largest effect, of any sign; the concentration of half of it, and the steepness, both positive. They broadcast
+        with ``c``.
+
+    Returns
+    -------
+    array
+
+    Notes
+    -----
+    At ``c = 0`` the effect and all its derivatives in ``emax``, ``ec50`` and ``gamma`` are 0. Its k-th derivative in
+    ``c`` from the right is that of ``emax · (c/ec50)^gamma``: 0 where ``gamma > k``, ``emax · k!/ec50^k`` where
+    ``gamma = k`` exactly, and infinite where ``gamma < k`` is no whole number. An infinite one is given as 0, so that
+    a concentration that is 0 whatever the parameters are (before the first dose) has derivatives 0 and not 0 · ∞.
+    With ``gamma < 1`` this holds for the slope itself: at ``c = 0`` it is infinite and given as 0, and at a ``c > 0``
+    that is nearly 0 it is as large as it is. Mixed derivatives in ``c`` and ``gamma`` do not exist at ``c = 0`` where
+    ``gamma`` is a whole number; what is returned for them is finite.
+
+    Examples
+    --------
+    >>> float(hx.pk.hill(3.0, emax=2.0, ec50=3.0, gamma=4.0))
+    1.0
+    """
+    c, emax, ec50, gamma = (jnp.asarray(value, float) for value in (c, emax, ec50, gamma))
+    return _saturate(c, emax, ec50, lambda ratio: _power(ratio, gamma))
+
+
+def _saturate(c: Array, emax: Array, ec50: Array, power: Callable[[Array], Array]) -> Array:
+    """Return emax · p / (1 + p), p the power of c/ec50; 0 where c is below 0."""
+    above = ~(c < 0)
+    c = jnp.where(above, c, 0.0)
+    # The ratio that is at most 1 is raised to the power, so that nothing overflows and no difference cancels.
+    low = ~(c > ec50)
+    rising = power(jnp.where(low, c, ec50) / ec50)
+    falling = power(ec50 / jnp.where(low, ec50, c))
+    share = jnp.where(low, rising / (1.0 + rising), 1.0 / (1.0 + falling))
+    return jnp.where(above, emax * share, 0.0)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _power(x: Array, exponent: Array, logs: int = 0) -> Array:
+    """Return x^exponent · (log x)^logs for x ≥ 0; 0 where x is 0 (but 0^0 = 1), and where a power is infinite."""
+    x, exponent = jnp.broadcast_arrays(x, exponent)
+    inside = jnp.where(x == 0, 1.0, x)
+    power = inside**exponent
+    # Only a negative exponent, which a derivative alone has, leads to infinity. Its factor in a derivative that exists
+    # is 0, and 0 · ∞ would be NaN.
+    power = jnp.where(jnp.isinf(power), 0.0, power) * jnp.log(inside) ** logs
+    return jnp.where(x == 0, jnp.where((exponent == 0) & (logs == 0), 1.0, 0.0), power)
+
+
+@_power.defjvp
+def _power_tangent(logs: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Write the derivatives by the same function, so that those of any order hold where x is 0 or tiny."""
+    x, exponent = primals
+    moved_x, moved_exponent = tangents
+    # A tangent meets its power first: at a tiny x the power is huge, and the tangent of a decaying concentration tiny.
+    slope = exponent * (_power(x, exponent - 1.0, logs) * moved_x)
+    if logs:
+        slope = slope + logs * (_power(x, exponent - 1.0, logs - 1) * moved_x)
+    return _power(x, exponent, logs), slope + _power(x, exponent, logs + 1) * moved_exponent

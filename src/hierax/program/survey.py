@@ -1,0 +1,154 @@
+"""What a program makes of the data that it is given, found out while its sites are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from hierax.data.population import Population
+from hierax.dynamics.notes import Note
+from hierax.errors import HieraxWarning
+from hierax.program.trace import Run
+
+
+class Survey(NamedTuple):
+    """Values of a run, to be compared with the data.
+
+    Attributes
+    ----------
+    about : list of bool arrays
+        Which subjects each note of a structural model is about.
+    counted : dict of bool arrays, (subject, time)
+        Which entries each data site on the record axis counts.
+    value : dict of arrays
+        The data of these sites, of the site's own shape.
+    """
+
+    about: list[Any]
+    counted: dict[str, Any]
+    value: dict[str, Any]
+
+
+Look = Callable[[Population, Mapping[str, Any]], Survey]
+
+
+def survey(run: Run, notes: list[Note], pop: Population, data: list[str]) -> Survey:
+    """Return what a run says of its data sites; inside traced code."""
+    counted, value = {}, {}
+    for name in data:
+        msg = run.messages[name]
+        mask = _counted(msg["fn"], (pop.n_subjects, pop.n_records))
+        if mask is not None:
+            counted[name], value[name] = mask, msg["value"]
+    return Survey([jnp.asarray(note.about) for note in notes], counted, value)
+
+
+def unwrap(fn: Any) -> tuple[Any, Any]:
+    """Take masks, expansions and event marks off an observed distribution."""
+    mask = None
+    while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+        if isinstance(fn, dist.MaskedDistribution) and fn._mask is not True:
+            mask = fn._mask if mask is None else mask & fn._mask
+        fn = fn.base_dist
+    return mask, fn
+
+
+def _counted(fn: Any, shape: tuple[int, int]) -> Any:
+    """Return which entries of the record axis a site counts, or None where it is on another axis."""
+    full = tuple(fn.batch_shape) + tuple(fn.event_shape)
+    while len(full) > 2 and full[-1] == 1:
+        full = full[:-1]
+    squeezed = tuple(size for size in full[:-1] if size != 1)
+    if shape[1] < 2 or not full or full[-1] != shape[1] or squeezed not in ((shape[0],), ()):
+        return None
+    mask = unwrap(fn)[0]
+    if mask is None:
+        return jnp.ones(shape, bool)
+    # A mask on the batch of a site whose records are an event counts or leaves out all of them together.
+    mask = jnp.asarray(mask)
+    wide = mask.reshape(mask.shape + (1,) * (len(full) - mask.ndim)) if mask.ndim < len(full) and mask.ndim else mask
+    return jnp.broadcast_to(jnp.broadcast_to(wide, full).reshape((-1, shape[1])), shape)
+
+
+def _uncounted(look: Look, found: Survey, pop: Population, params: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for every site that counts entries which are no observations of its endpoints."""
+    real = np.asarray(pop.subject_mask)[:, None]
+    masks = {name: np.asarray(mask) & real for name, mask in pop.mask.items()}
+    out = []
+    for name, counted in found.counted.items():
+        counted = np.asarray(counted) & real
+        if not any(mask.any() for mask in masks.values()) or not (counted & ~np.asarray(masks.get(name, False))).any():
+            continue
+        read = _endpoints(look, found, pop, params, name)
+        wrong = counted & ~np.any([masks[endpoint] for endpoint in read], axis=0) if read else np.zeros_like(counted)
+        if not wrong.any():
+            continue
+        padding = int((wrong & ~np.asarray(pop.record_mask)).sum())
+        dosed = _doses(pop)
+        parts = {"dose rows": int((wrong & dosed).sum()), "entries of padding": padding}
+        parts["other rows"] = int(wrong.sum()) - sum(parts.values())
+        listed = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
+        has = (
+            "has no mask on" if counted.all() or counted.sum() == real.sum() * pop.n_records else "has another mask on"
+        )
+        right = int(counted.sum() - wrong.sum())
+        out.append(
+            f"Data site '{name}' {has} the record axis, so that it counts {int(wrong.sum())} entries that are no "
+            f"observations ({listed}) as data, beside {right} that are. Write hx.observe('{read[0]}', distribution, "
+            f"pop), or put the site under numpyro.handlers.mask(mask=pop.mask['{read[0]}'])."
+        )
+    return out
+
+
+def _doses(pop: Population) -> np.ndarray:
+    """Return which records are doses or resets, (subject, time)."""
+    evid = np.asarray(pop.records.get("evid", np.zeros(np.shape(pop.times))))
+    return np.asarray(pop.record_mask) & (evid > 0)
+
+
+def _endpoints(look: Look, found: Survey, pop: Population, params: Mapping[str, Any], name: str) -> list[str]:
+    """Return the endpoints whose values a data site reads: those whose change changes its data."""
+    out = []
+    for endpoint, values in pop.dv.items():
+        other = dataclasses.replace(pop, dv={**pop.dv, endpoint: np.asarray(values) + 1.0})
+        same = np.array_equal(look(other, params).value[name], found.value[name], equal_nan=True)
+        if not same:
+            out.append(endpoint)
+    return out
+
+
+def warn_of_data(
+    sites: Any, pop: Population, params: Mapping[str, Any] | None = None, *, observed: bool = True, level: int = 4
+) -> list[str]:
+    """Warn of what a program makes of these data; return what is harmless, which ``hx.check`` alone says.
+
+    Parameters
+    ----------
+    params : mapping, optional
+        Population parameters, constrained, where they are others than the program's own start.
+    observed : bool
+        Whether the data sites matter too, which they do not for a design to simulate.
+    level : int
+        How many calls up the stack the user is.
+    """
+    # Other parameters are compiled for anew, which only notes that depend on them are worth.
+    at = dict(params or {}) if any(not note.harmless for note in sites.notes) else {}
+    found = sites.look(pop, at)
+    rows = np.flatnonzero(np.asarray(pop.subject_mask))
+    harmless = []
+    said = _uncounted(sites.look, found, pop, at) if observed else []
+    for note, about in zip(sites.notes, found.about, strict=True):
+        about = np.asarray(about)
+        which = True if about.ndim == 0 and about else np.broadcast_to(about, (pop.n_subjects,))[rows]
+        text = note.sentence(which, pop.subject_ids)
+        if text is not None:
+            (harmless if note.harmless else said).append(text)
+    for text in said:
+        warnings.warn(text, HieraxWarning, stacklevel=level)
+    return harmless
