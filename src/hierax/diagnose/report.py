@@ -14,6 +14,7 @@ import pandas as pd
 
 from hierax.diagnose import plots
 from hierax.results.fit import Fit
+from hierax.results.fixed import need_fit
 from hierax.results.individual import observed_endpoints
 from hierax.results.summary import effect_correlations, estimates, footnotes, headlines, random_effects
 
@@ -45,6 +46,7 @@ def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int =
     Path
         The file.
     """
+    need_fit(fit, "report")
     parts = [f"<h1>{html.escape(title)}</h1>", _head(fit), "<h2>Parameters</h2>", _parameters(fit)]
     parts += ["<h2>Random effects</h2>", _effects(fit)]
     sections: list[tuple[str, str, Callable[[], Any]]] = [

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from hierax.infer.conditional import conditional_draws
 from hierax.infer.louis import louis_information
 from hierax.infer.roles import find_roles
+from hierax.results.draws import own_number
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
@@ -61,7 +62,7 @@ def padded_draws(fit: Fit, draws: int) -> Float[np.ndarray, "chain draw subject 
     if not fit.program.sites.effects:
         raise ValueError("The program has no random effects, so that there is nothing to draw given the data.")
     centre, covariance = conditional_moments(fit)
-    return conditional_draws(fit.program, fit.pop, fit.params, centre, covariance, draws, fit.seed)
+    return conditional_draws(fit.program, fit.pop, fit.params, centre, covariance, draws, fit.seed, own_number(fit))
 
 
 def louis(fit: Fit, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

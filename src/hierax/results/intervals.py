@@ -18,6 +18,7 @@ from hierax.infer.objective import cached, compiled_value
 from hierax.infer.session import Session
 from hierax.results.covariance import usable_covariance
 from hierax.results.fit import Fit
+from hierax.results.fixed import need_fit
 from hierax.results.likelihood import pareto_k
 
 _HIGH_K = 0.7
@@ -66,6 +67,7 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     Dosne, Bergstrand, Harling & Karlsson (2016), J Pharmacokinet Pharmacodyn 43:583. The proposal is normal in
     unconstrained space.
     """
+    need_fit(fit, "sir")
     if n < 1 or samples < max(n, 10):
         raise ValueError(f"sir(n={n}, samples={samples}) cannot resample. Weight more samples than are kept.")
     covariance = usable_covariance(fit, "resampled")
@@ -141,6 +143,7 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0) -> 
     reach : float
         How many standard errors from the estimate the search goes at most.
     """
+    need_fit(fit, "profile")
     names = fit.layout.names()
     if name not in names or not fit.free[names.index(name)]:
         free = [one for one, is_free in zip(names, fit.free, strict=True) if is_free]
