@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hierax.data.population import Population
+from hierax.program.density import Program
+from hierax.program.parameters import Layout
 from hierax.results.covariance import usable_covariance
 
 if TYPE_CHECKING:
@@ -17,7 +20,12 @@ CHAINS = 1
 
 
 def own_number(fit: Evaluation) -> int:
-    """Return a number below 2³² that belongs to a fit: of its program, its sites, its data and its estimate.
+    """Return a number below 2³² that belongs to a fit, see :func:`number_of`."""
+    return number_of(fit.program, fit.layout, fit.pop, fit.flat)
+
+
+def number_of(program: Program, layout: Layout, pop: Population, flat: np.ndarray) -> int:
+    """Return a number below 2³² that belongs to a program, its sites, its data and an estimate.
 
     Draws are keyed with it beside the seed. Two fits that were both left at the default seed would otherwise get the
     same random numbers, and draws of one would be correlated with draws of the other, though nothing connects the
@@ -25,12 +33,11 @@ def own_number(fit: Evaluation) -> int:
     """
     from hierax.results.storage import data_hash
 
-    program = fit.program
     name = getattr(program.model, "__qualname__", type(program.model).__qualname__)
     sites = program.sites
-    parts = [name, program.plate, *fit.layout.names(), *program.effect_names, *sites.data, data_hash(fit.pop)]
+    parts = [name, program.plate, *layout.names(), *program.effect_names, *sites.data, data_hash(pop)]
     digest = hashlib.sha256("\n".join(parts).encode())
-    digest.update(np.ascontiguousarray(fit.flat, dtype=float).tobytes())
+    digest.update(np.ascontiguousarray(flat, dtype=float).tobytes())
     return int.from_bytes(digest.digest()[:4], "little")
 
 
