@@ -1,7 +1,6 @@
 """Variational inference held to exact likelihoods, and its mini-batches, seeds and interruptions to themselves."""
 
 import dataclasses
-import warnings
 
 import indirect
 import jax
@@ -203,11 +202,10 @@ ORANGE = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [None, 3])
-def test_posterior_sds_of_orange_trees_are_those_of_nuts(batch):
+def test_posterior_sds_of_orange_trees_are_those_of_nuts():
     """Five trees: the SD of Asym was 5.5 (issue 16), for 21.1 by NUTS under these priors."""
     pop = hx.read_nonmem(hx.datasets.load("orange"))
-    vi = hx.VI(population="full", batch=batch, automatic=False)
+    vi = hx.VI(population="full", automatic=False)
     fit = hx.fit(zoo.orange, pop, vi, priors=ORANGE, progress=False)
     table = fit.summary()
     # By 10 000 draws of each of four chains of NUTS.

@@ -42,6 +42,8 @@ class Covariance:
         Parameters with a large part in a direction that the data do not identify.
     ok : bool
         Whether the Hessian (or score matrix) is positive definite, so that the numbers mean anything.
+    monte_carlo : pandas.Series or None
+        Relative Monte-Carlo error of the standard errors in unconstrained space, of a matrix that comes from draws.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Covariance:
     condition_number: float
     unidentified: list[str]
     ok: bool
+    monte_carlo: pd.Series | None = None
 
     @property
     def correlation(self) -> pd.DataFrame:
@@ -69,10 +72,12 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
         raise ValueError(f"covariance(kind={kind!r}) is not known. Use 'hessian', 'sandwich', 'score' or 'louis'.")
     active = np.flatnonzero(fit.free & ~fit.layout.weights())
     names = [fit.layout.names()[index] for index in active]
+    noise = None
     if kind == "louis":
         from hierax.results.conditional import louis
 
-        information, scores = louis(fit, active)
+        information, scores, error = louis(fit, active)
+        noise = pd.Series(error, index=names, name="Monte-Carlo error")
         meat = scores @ scores.T
     else:
         scores = subject_scores(fit, active)
@@ -87,7 +92,8 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
     spread = np.sqrt(np.abs(np.diag(covariance)))
     values = np.linalg.eigvalsh(covariance / np.outer(spread, spread)) if ok and len(names) else np.ones(1)
     condition = float(values.max() / values.min()) if values.min() > 0 else np.inf
-    return Covariance(kind, table, _natural(fit, covariance, active), condition if ok else np.inf, flat_ones, ok)
+    natural = _natural(fit, covariance, active)
+    return Covariance(kind, table, natural, condition if ok else np.inf, flat_ones, ok, noise)
 
 
 def usable_covariance(fit: Fit, purpose: str) -> Covariance:

@@ -184,6 +184,11 @@ def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
     if not covariance.ok:
         what = f": {', '.join(covariance.unidentified)}" if covariance.unidentified else ""
         lines = [f"No SE: the {covariance.kind} matrix is not positive definite. Not identified by the data{what}."]
+    noise = covariance.monte_carlo
+    if covariance.ok and noise is not None and len(noise):
+        lines.append(
+            f"The SEs come from draws: their Monte-Carlo error is at most {noise.max():.1%} of them ({noise.idxmax()})."
+        )
     if fit.layout.weights().any():
         lines.append("SEs are given the network weights, which are not in the covariance.")
     if fit.ignored_priors:
