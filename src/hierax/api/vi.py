@@ -277,11 +277,15 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     last = bounds[-_LAST:]
     elbo = (float(np.mean(last)), float(np.std(last) / np.sqrt(max(len(last), 1))))
     samples, k = None, np.nan
-    if vi.population != "point":
+    if vi.population == "point":
+        spread = run.moments()
+    else:
         samples, k = run.draws(), run.pareto()
+        assert samples.eta is not None
+        spread = draw_moments(samples.eta)
     result, why = _judged(run, result, k)
     return Fit(
-        **sampled_fields(session, flat, run.moments() if samples is None else draw_moments(samples.eta)),
+        **sampled_fields(session, flat, spread),
         method=vi,
         penalty=session.penalty(flat)[0],
         free=job.free,

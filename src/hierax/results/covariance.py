@@ -115,6 +115,9 @@ def usable_covariance(fit: Fit, purpose: str) -> Covariance:
 
 def subject_scores(fit: Fit, active: np.ndarray) -> np.ndarray:
     """Return the gradients of −log L_i, (parameter, subject), real subjects only."""
+    if not len(active):
+        # Only network weights were estimated.
+        return np.zeros((0, len(fit.rows)))
     out = fit.session.evaluate(fit.flat, fit.eta)
     if out.scores is not None:
         return np.asarray(out.scores)[active][:, fit.rows]
