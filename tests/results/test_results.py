@@ -115,13 +115,13 @@ def test_arviz_groups_summary_and_forest(arviz_data, theo_fit):
     table = az.summary(arviz_data)
     assert table.loc["cl"].iloc[0] == pytest.approx(2.75, abs=0.1)
     az.plot_forest(arviz_data)
-    assert arviz_data["posterior"]["omega"].shape == (4, 100, 3)
-    assert arviz_data["log_likelihood"]["dv"].shape == (4, 100, 132)
+    assert arviz_data["posterior"]["omega"].shape == (1, 400, 3)
+    assert arviz_data["log_likelihood"]["dv"].shape == (1, 400, 132)
     assert np.isfinite(arviz_data["log_likelihood"]["dv"]).all()
     assert arviz_data["log_likelihood"]["dv"].dims[-1] == "obs"
     assert set(np.unique(arviz_data["log_likelihood"]["subject"])) == set(range(1, 13))
     marginal = arviz_data["log_likelihood_subject"]["subject_log_likelihood"]
-    assert marginal.shape == (4, 100, 12)
+    assert marginal.shape == (1, 400, 12)
     assert arviz_data["ebe"]["eta"].shape == (12, 3)
     assert float(arviz_data["fit_stats"]["ofv"]) == pytest.approx(theo_fit.ofv)
     assert arviz_data["observed_data"]["dv"].shape == (132,)

@@ -24,7 +24,7 @@ from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
 from hierax.infer.procedure import Procedure
 from hierax.infer.roles import find_roles
-from hierax.infer.two_stage import Build, Draws
+from hierax.infer.two_stage import Build, Draws, Learner
 from hierax.nn.flow import flow
 from hierax.nn.masked import INNER
 from hierax.nn.penalties import l2
@@ -32,9 +32,16 @@ from hierax.program.sites import is_tree
 from hierax.program.swap import outer_transforms, swappable, swapped
 from hierax.program.trace import Model
 from hierax.results.conditional import padded_draws
-from hierax.results.fit import Fit
+from hierax.results.fit import Evaluation, Fit
+from hierax.results.fixed import as_fit
 
 PENALTIES = (1000.0, 200.0, 40.0, 8.0, 1.6)
+# Draws of a subject that are tried in turn, until their bias is below this share of the gain, or below so many nats: at
+# 10⁻³ nats a subject a thousand subjects are one nat, which no choice of a distribution hangs on. A bias of this many
+# times as much makes the distribution too flat to be kept quiet about.
+_COUNTS, _SHARE, _SLIGHT, _WORTH_SAYING = (40, 160, 640), 0.02, 1e-3, 3.0
+# Numbers that draws may take before no more are asked for.
+_NUMBERS = 10_000_000
 # Covariates whose p value is higher are left out.
 _CLEAR = 0.01
 
@@ -68,6 +75,9 @@ class Augmented:
         The candidate and the strength with the highest gain.
     gain : pandas.Series
         By how many nats each subject of the fit is more likely than under the fit's own distribution, by its draws.
+    draws, bias : int, float
+        Draws of a subject that were used, and the mean bias (nats a subject) of the log of their mean, to first order.
+        It has been added back; what is left is of second order, but no longer small where this is not.
     fit : Fit
         Of the program: refitted if that was asked for, else at the learned parameters.
     """
@@ -83,6 +93,8 @@ class Augmented:
     chosen: str
     strength: float
     gain: pd.Series
+    draws: int
+    bias: float
     fit: Fit
 
     def __repr__(self) -> str:
@@ -91,13 +103,13 @@ class Augmented:
 
 
 def augment(
-    fit: Fit,
+    fit: Evaluation,
     covariates: Sequence[str] | str | None = None,
     *,
     distribution: Build | Mapping[str, Build] | None = None,
     site: str | None = None,
     name: str = "flow",
-    draws: int = 40,
+    draws: int | None = None,
     penalties: Sequence[float] = PENALTIES,
     select: bool = True,
     folds: int = 5,
@@ -116,7 +128,7 @@ def augment(
 
     Parameters
     ----------
-    fit : Fit
+    fit : Fit or Evaluation
         With random effects that are Normal, MultivariateNormal or LogNormal, one vector a subject.
     covariates : sequence of str, optional
         Names in ``pop.covariates`` or ``pop.data`` (vectors, embeddings) that the distribution is conditional on. They
@@ -131,8 +143,10 @@ def augment(
         The random effect, where the program has several.
     name : str
         Of the default flow's weights, ``name$params``.
-    draws : int
-        A subject.
+    draws : int, optional
+        Draws of a subject, all of which are used in every step. By default as many as the bias asks for: 40, 160 or
+        640. The log of a mean over draws is biased low, most where a subject's data say little; a trial with one
+        candidate shows by how much, see ``bias``.
     penalties : sequence of float
         Strengths of the weights' penalty to choose from, as :func:`hierax.nn.l2` has them; layers inside a flow are
         spared.
@@ -169,22 +183,29 @@ def augment(
     The mean ratio over draws has a large variance where the data are weak and p is far from p₀: refit then, and compare
     with ``hx.log_likelihood(fit, hx.ImportanceSampling())``.
     """
+    fit = as_fit(fit)
     pop, program = fit.pop, fit.program
-    _refuse(penalties, folds, held_out, len(fit.rows))
+    _refuse(penalties, folds, held_out, len(fit.rows), draws)
     effect = swappable(program, site)
     outer = outer_transforms(program, effect.name)
     context = None if covariates is None else Context.of(pop, covariates)
     where, root = _standard(fit, effect.name)
-    drawn = _draws(fit, effect.name, where, root, draws)
     candidates = _candidates(distribution, name, effect.size)
+    drawn = _enough(
+        lambda count: dataclasses.replace(
+            _draws(fit, effect.name, where, root, count), context=_known(context, pop)
+        ),
+        next(iter(candidates.values())), fit.rows, draws, float(np.median(penalties)), seed, steps,
+    )  # fmt: skip
     split = Split.of(fit.rows, folds, held_out, patience, seed)
 
     def learn(context: Context | None) -> Choice:
         return choose(candidates, dataclasses.replace(drawn, context=_known(context, pop)), split, penalties, steps)
 
     choice, context, importance = _selected(learn, pop, context, select, seed)
-    _tell(choice)
     trained = choice.final()
+    bias = float(np.asarray(choice.learner.bias(trained.flat))[fit.rows].mean())
+    _tell(choice, penalties, bias, float(np.asarray(trained.gain)[fit.rows].mean()))
     affine = LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
     learned = _placed(choice.learner.build, context, [affine, *outer])
     model, new = swapped(program.model, effect.name, learned), choice.learner.params(trained.flat)
@@ -209,6 +230,8 @@ def augment(
         chosen=choice.name,
         strength=choice.strength,
         gain=pd.Series(np.asarray(trained.gain)[fit.rows], index=pd.Index(fit.ids, name="subject"), name="gain"),
+        draws=len(drawn.z),
+        bias=bias,
         fit=done,
     )
 
@@ -242,7 +265,9 @@ def _known(context: Context | None, pop: Population) -> Any:
     return None if context is None else context(pop)
 
 
-def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subjects: int) -> None:
+def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subjects: int, draws: int | None) -> None:
+    if draws is not None and draws < 2:
+        raise ValueError(f"augment(draws={draws}) has no mean over draws. Give 2 or more, or leave it out.")
     if not len(penalties) or not all(strength > 0 for strength in penalties):
         raise ValueError(f"augment(penalties={penalties}) has to be one positive strength or more, (1.0, 0.1) say.")
     if held_out is None and not 2 <= folds <= subjects:
@@ -251,8 +276,46 @@ def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subj
         raise ValueError(f"augment(held_out={held_out}) is no fraction of the subjects. Give 0.2, say.")
 
 
-def _tell(choice: Choice) -> None:
-    """Warn where the learned distribution is worse than what it would replace."""
+def _enough(
+    drawn: Callable[[int], Draws],
+    build: Build,
+    rows: np.ndarray,
+    draws: int | None,
+    strength: float,
+    seed: int,
+    steps: int,
+) -> Draws:
+    """Return as many draws as were asked for, or as a trial shows to be enough."""
+    if draws is not None:
+        return drawn(draws)
+    for count in _COUNTS:
+        found = drawn(count)
+        if count == _COUNTS[-1] or _COUNTS[-1] * found.z[0].size > _NUMBERS:
+            break
+        learner = Learner(build, found, seed, steps)
+        trained = learner.train(np.isin(np.arange(found.z.shape[1]), rows), strength)
+        bias = np.asarray(learner.bias(trained.flat))[rows].mean()
+        if bias <= _tolerated(float(np.asarray(trained.gain)[rows].mean())):
+            break
+    return found
+
+
+def _tolerated(gain: float) -> float:
+    """Return the mean bias (nats a subject) that is small beside a mean gain."""
+    return max(_SHARE * abs(gain), _SLIGHT)
+
+
+def _tell(choice: Choice, penalties: Sequence[float], bias: float, learned: float) -> None:
+    """Warn where the result is worse than what it would replace, at the end of a list, or known badly."""
+    _tell_ends(choice, penalties)
+    if bias > _WORTH_SAYING * _tolerated(learned):
+        warnings.warn(
+            f"The log of the mean over {len(choice.learner.draws.z)} draws is too low by {bias:.4f} nats a subject on "
+            f"average, and the gain is {learned:.4f}: so few draws favour distributions that are too flat, because "
+            f"some subjects' data say little. Ask for more with draws=, or leave draws= out.",
+            HieraxWarning,
+            stacklevel=3,
+        )
     gain = choice.mean(choice.strength)
     if not gain > 0:
         warnings.warn(
@@ -261,6 +324,21 @@ def _tell(choice: Choice) -> None:
             HieraxWarning,
             stacklevel=3,
         )
+
+
+def _tell_ends(choice: Choice, penalties: Sequence[float]) -> None:
+    """Warn where the best strength is the first or the last of several, so that a better one may lie beyond."""
+    ends = {max(penalties): ("strongest", "stronger", 5.0), min(penalties): ("weakest", "weaker", 0.2)}
+    if len(set(penalties)) < 2 or choice.strength not in ends:
+        return
+    which, beyond, factor = ends[choice.strength]
+    warnings.warn(
+        f"The {which} penalty of the list, {choice.strength:g}, was chosen, so that the best one may be {beyond} "
+        f"still, because held-out subjects were most likely at the end of what was tried. Add "
+        f"{choice.strength * factor:g} to penalties=.",
+        HieraxWarning,
+        stacklevel=4,
+    )
 
 
 def _kept(importance: pd.DataFrame) -> list[str]:
@@ -323,6 +401,5 @@ def _redundant(fit: Fit) -> list[str]:
 def _evaluated(fit: Fit, model: Model, params: dict[str, Any]) -> Fit:
     """Return the new program at the learned parameters, as a fit of nothing."""
     estimator = fit.estimator if fit.estimator.has_modes else Laplace()
-    at = evaluate(model, fit.pop, params, estimator, plate=fit.program.plate)
-    fields = {field.name: getattr(at, field.name) for field in dataclasses.fields(at)}
-    return Fit(**fields, free=at.layout.weights(), gradient=np.zeros(at.flat.size), seed=fit.seed)
+    at = as_fit(evaluate(model, fit.pop, params, estimator, plate=fit.program.plate))
+    return dataclasses.replace(at, free=at.layout.weights(), why="", seed=fit.seed)

@@ -22,6 +22,7 @@ from hierax.infer.checkpoint import Checkpoint, describe
 from hierax.infer.result import Result
 from hierax.results.covariance import active_entries, subject_scores
 from hierax.results.fit import Fit
+from hierax.results.fixed import need_fit
 from hierax.results.storage import data_hash
 
 Kind = Literal["cases", "parametric"]
@@ -123,6 +124,7 @@ def bootstrap(
     Bootstrap
         With the failed replicates counted: they are no part of the estimates.
     """
+    need_fit(fit, "bootstrap")
     if kind not in ("cases", "parametric"):
         raise ValueError(f"bootstrap(kind={kind!r}) is not known. Use 'cases' or 'parametric'.")
     if n < 2:

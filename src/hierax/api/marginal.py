@@ -18,6 +18,7 @@ from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.infer.session import Session, inert_entries
 from hierax.results.fit import Fit
+from hierax.results.flow_check import with_flow_check
 from hierax.results.outcome import evaluated_fields, gaussian_constant, solver_error, with_modes
 
 # Further starts lie within this distance of the program's own start in unconstrained space: a factor of e, up or down,
@@ -49,7 +50,7 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
         recorder.save()
         session.recorder = session.watcher = None
     names = places.names()
-    return Fit(
+    out = Fit(
         **evaluated_fields(session, flat, final),
         penalty=session.penalty(flat)[0],
         free=free,
@@ -69,6 +70,7 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
         solver_error=solver_error(session),
         held_out=None if watcher is None else np.array(watcher.rows),
     )
+    return with_flow_check(out, job.flat)
 
 
 def _best_held_out(session: Session, search: Search, best: np.ndarray, free: np.ndarray) -> Search:

@@ -16,8 +16,11 @@ from hierax.api.blocks import Blocks
 from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
+from hierax.infer import linked
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.course import Course
+from hierax.infer.guide import Normal
+from hierax.infer.guide_weights import guide_draws, guide_log_weights
 from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
@@ -26,14 +29,20 @@ from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
 from hierax.infer.vi import BLOCK, VI, Setting, State, begin, block, moments, place
 from hierax.program.priors import penalty
-from hierax.results.conditional import inverse_blocks
+from hierax.results.conditional import draw_moments, inverse_blocks
+from hierax.results.draws import number_of
 from hierax.results.fit import Fit
+from hierax.results.likelihood import pareto_k
 from hierax.results.outcome import sampled_fields, solver_error
 from hierax.results.posterior import Samples
 from hierax.results.variational import Variational
 
-# Draws of the population parameters' guide that a fit keeps.
-_DRAWS = (4, 500)
+# Draws of the guide that a fit keeps, fewer where they would take more numbers than this.
+_DRAWS, _FEWEST, _NUMBERS = 2000, 200, 20_000_000
+# Draws of the population parameters that judge their guide, and repetitions that integrate random effects out of each.
+_JUDGED, _REPETITIONS = 2000, 10
+# Above it the weights have no mean that so many draws find (Vehtari et al. 2024): the guide is not the posterior.
+_HIGH_K = 0.7
 # The bound that is reported is the mean of the last so many steps.
 _LAST = 300
 # Weights of flows of random effects learn at this multiple of the rate.
@@ -71,10 +80,15 @@ class _Run(Blocks):
         key, guide_key = jax.random.split(jax.random.key(job.seed))
         start = jax.jit(lambda pop, mode, root: vi.guide.begin(guide_key, sanitise(pop), mode, root))
         guide = start(session.pop, jnp.asarray(mode), jnp.asarray(root))
+        links = None
+        if vi.population != "point" and linked.linkable(vi.guide, guide, sanitise(session.pop)):
+            links = np.flatnonzero(~job.layout.weights()[job.free])
+            guide = start(session.pop, *self._stand_ins(mode, np.asarray(out.hessian)))
+            guide = linked.begin(vi.guide, guide, mode.shape[1], len(links))
         self.roles = find_roles(job.program, session.pop, job.layout, job.flat, job.free)
         self.design = jnp.asarray(self.roles.design)
         pace = np.where(job.layout.weights() & bool(job.program.flows), _FLOW_PACE, 1.0)[job.free]
-        self.setting = Setting(vi, job.program, self._params_of, self._penalty, job.free, self.roles.shift, pace)
+        self.setting = Setting(vi, job.program, self._params_of, self._penalty, job.free, self.roles.shift, pace, links)
         self.state = begin(self.setting, jnp.asarray(job.flat), guide, key)
         priors = tuple((name, id(prior)) for name, prior in job.counted.items())
         known = ("vi", id(job.program), vi, job.free.tobytes(), self.roles.shift.tobytes(), priors)
@@ -90,6 +104,20 @@ class _Run(Blocks):
         self.seconds: list[float] = []
         self.stuck = False
         self.best = self.state
+
+    def _stand_ins(self, mode: np.ndarray, hessian: np.ndarray) -> Any:
+        """Return where the Gaussians start that stand for the data: what the prior leaves of modes and curvatures."""
+        program, params = self.job.program, self._params_of(jnp.asarray(self.job.flat))
+
+        def run(pop: Any, mode: Any, hessian: Any) -> Any:
+            clean = sanitise(pop)
+            mean = program.reference(clean, params)
+            root = program.prior_root(clean, params, mean)
+            identity = jnp.einsum("nij,nkj->nik", root, root)
+            good = jnp.isfinite(hessian).all((-1, -2))[:, None, None]
+            return linked.stand_ins(mode, jnp.where(good, hessian, jnp.linalg.inv(identity)), mean, root)
+
+        return jax.jit(run)(self.session.pop, jnp.asarray(mode), jnp.asarray(hessian))
 
     def _params_of(self, flat: Any) -> Any:
         return self.job.program.constrain(self.job.layout.unravel(flat))
@@ -165,6 +193,34 @@ class _Run(Blocks):
         found = self.spread(self.state.guide, self.flat(), start, self.design, self.session.pop, key, refined=refined)
         return np.asarray(found[0]), np.asarray(found[1])
 
+    def draws(self) -> Samples:
+        """Return independent draws of the guide: of the population parameters, and of random effects given each."""
+        job, size = self.job, self.session.pop.n_subjects * max(len(self.job.program.effect_names), 1)
+        count = int(np.clip(_NUMBERS // size, _FEWEST, _DRAWS))
+        keys = jax.random.split(self._own_key(), count)
+        run = jax.jit(guide_draws(self.setting))
+        flat, eta = run(self.state, jnp.asarray(job.flat), self.design, self.session.pop, keys)
+        return Samples(np.asarray(flat)[None], np.asarray(eta)[None], {}, independent=True)
+
+    def pareto(self) -> float:
+        """Return the Pareto k of the importance weights of the population parameters' guide."""
+        job, first, second = self.job, *jax.random.split(jax.random.fold_in(self._own_key(), 1))
+        noise = jax.random.normal(first, (_JUDGED, int(job.free.sum())))
+        effects = (_REPETITIONS, self.session.pop.n_subjects, len(job.program.effect_names))
+        run = jax.jit(guide_log_weights(self.setting))
+        start = jnp.asarray(job.flat)
+        logs = np.asarray(
+            run(self.state, start, self.design, self.session.pop, noise, jax.random.normal(second, effects))
+        )
+        logs = np.where(np.isnan(logs), -np.inf, logs)
+        return float(pareto_k(logs[None])[0]) if np.isfinite(logs).all() else np.inf
+
+    def _own_key(self) -> Any:
+        """Return a key that belongs to this program, data and estimate, and not to the seed alone."""
+        here = np.asarray(self.flat())
+        own = number_of(self.job.program, self.job.layout, self.session.pop, here)
+        return jax.random.fold_in(jax.random.key(self.job.seed), np.uint32(own))
+
     def flat(self) -> Any:
         """Return the flat vector at the guide's centre."""
         zero = jnp.zeros(int(self.job.free.sum()))
@@ -177,8 +233,8 @@ def _roots(blocks: np.ndarray) -> np.ndarray:
     return np.einsum("nij,nj,nkj->nik", vectors, np.sqrt(np.clip(values, 1e-6, None)), vectors)
 
 
-def _judged(run: _Run, result: Result) -> tuple[Result, str]:
-    """Return how a run ended, and why."""
+def _judged(run: _Run, result: Result, k: float) -> tuple[Result, str]:
+    """Return how a run ended, and why; ``k`` is the Pareto k of its guide, NaN where there is none."""
     if run.stuck:
         return result, _NO_GRADIENT
     if result is not Result.converged:
@@ -191,28 +247,45 @@ def _judged(run: _Run, result: Result) -> tuple[Result, str]:
             f"the bound ended at {last:.2f}, below the {first:.2f} that it began with: steps were too long. "
             f"Lower learning_rate"
         )
-    return result, "the smoothed bound has no trend"
+    if np.isnan(k):
+        return result, "the smoothed bound has no trend"
+    if k > _HIGH_K:
+        return Result.poor_guide, (
+            f"{Result.poor_guide.meaning}: importance weights of its draws have a Pareto k of {k:.2f}, and it may be "
+            f"{_HIGH_K} at most, so that posterior SDs and intervals by it may be far off (mostly too narrow). Use "
+            f"{_better(run.vi)}hx.NUTS(), or more steps"
+        )
+    return result, f"the smoothed bound has no trend, and the guide's importance weights have a Pareto k of {k:.2f}"
+
+
+def _better(vi: VI) -> str:
+    """Return what guides may come closer than the one that was used."""
+    if vi.population == "mean-field":
+        return "population='full', "
+    return "guide=hx.guides.Sinh(), " if type(vi.guide) is Normal else ""
 
 
 def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     job, vi, session, course = run.job, run.vi, run.session, run.course
     if run.watcher is not None:
         run.state = State(*run.best)
-    flat, key = np.asarray(run.flat()), jax.random.key(job.seed)
+    flat = np.asarray(run.flat())
     bounds = np.array(course.bounds)
     steps = pd.DataFrame({"start": 0, "iteration": np.arange(len(bounds)), "bound": bounds})
     steps["ofv"], steps["gradient"] = np.nan, np.nan
     steps["seconds"] = np.repeat(np.array(run.seconds) / BLOCK, BLOCK)[: len(steps)]
     last = bounds[-_LAST:]
     elbo = (float(np.mean(last)), float(np.std(last) / np.sqrt(max(len(last), 1))))
-    samples = None
-    if vi.population != "point":
-        noise = jax.random.normal(key, (*_DRAWS, int(job.free.sum())))
-        draw = jax.vmap(jax.vmap(lambda z: place(run.setting, run.state.population, jnp.asarray(job.flat), z)))
-        samples = Samples(np.asarray(draw(noise)), None, {})
-    result, why = _judged(run, result)
+    samples, k = None, np.nan
+    if vi.population == "point":
+        spread = run.moments()
+    else:
+        samples, k = run.draws(), run.pareto()
+        assert samples.eta is not None
+        spread = draw_moments(samples.eta)
+    result, why = _judged(run, result, k)
     return Fit(
-        **sampled_fields(session, flat, run.moments()),
+        **sampled_fields(session, flat, spread),
         method=vi,
         penalty=session.penalty(flat)[0],
         free=job.free,
@@ -230,7 +303,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         samples=samples,
         held_out=None if run.watcher is None else np.array(run.watcher.rows),
         variational=Variational(
-            run.setting, jax.tree.map(np.asarray, run.state), np.asarray(job.flat), job.layout, elbo
+            run.setting, jax.tree.map(np.asarray, run.state), np.asarray(job.flat), job.layout, elbo, k
         ),
         **job.record(),
     )

@@ -15,6 +15,7 @@ import pandas as pd
 from hierax.diagnose import course_plots, plots
 from hierax.infer.result import Result
 from hierax.results.fit import Fit
+from hierax.results.fixed import need_fit
 from hierax.results.individual import observed_endpoints
 from hierax.results.summary import effect_correlations, random_effects
 
@@ -49,6 +50,7 @@ def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int =
     Path
         The file.
     """
+    need_fit(fit, "report")
     summary = fit.summary()
     heading = "Parameters" if fit.samples is None else "Parameters: the posterior"
     parts = [f"<h1>{html.escape(title)}</h1>", _head(fit, summary), f"<h2>{heading}</h2>", _parameters(summary)]

@@ -83,6 +83,11 @@ class Amortised(Guide):
     module: Any = None
     local: bool = dataclasses.field(default=False, init=False)
 
+    @property
+    def refines(self) -> bool:
+        """Whether steps of scoring follow the network's answer where the guide is read."""
+        return self.refine > 0
+
     def network(self, size: int) -> Any:
         """Return the network for so many random effects."""
         return self.module or Encoder(size, self.width, self.depth)

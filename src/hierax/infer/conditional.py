@@ -31,6 +31,7 @@ def conditional_draws(
     covariance: Any,
     draws: int,
     seed: int,
+    own: int = 0,
     kernels: Kernels = _KERNELS,
 ) -> Float[np.ndarray, "chain draw subject coordinate"]:
     """Return draws of every subject's conditional distribution by Markov chains, 4 chains or more for few subjects.
@@ -41,6 +42,8 @@ def conditional_draws(
         Where the distributions lie, roughly: modes and inverse Hessians, or moments seen before.
     draws : int
         Draws a subject, all chains together.
+    seed, own : int
+        The user's seed, and a number below 2³² that tells this use of it from others (see ``own_number``).
     """
     chains = int(np.clip(-(-200 // max(len(pop), 1)), 4, 16))
     kept = -(-draws // chains)
@@ -54,7 +57,7 @@ def conditional_draws(
         ("conditional", id(program), chains, kept, kernels),
         lambda: jax.jit(_sampler(program, chains, kept, kernels)),
     )
-    key = jax.random.key_data(jax.random.key(seed))
+    key = jax.random.key_data(jax.random.fold_in(jax.random.key(seed), np.uint32(own)))
     out = function(pop, params, jnp.asarray(centre), jnp.asarray(covariance), key)
     return np.asarray(jnp.moveaxis(out, 0, 1))
 

@@ -36,6 +36,11 @@ class Guide(abc.ABC):
 
     local: bool = True
 
+    @property
+    def refines(self) -> bool:
+        """Whether ``read`` gives other members than ``at`` does."""
+        return False
+
     @abc.abstractmethod
     def begin(self, key: Any, pop: Population, mode: Vectors, root: Blocks) -> Any:
         """Return the first parameters; ``root`` are roots of the covariances around ``mode``."""

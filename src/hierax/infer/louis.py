@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,40 +17,105 @@ from hierax.infer.roles import Roles
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
 
-# Draws whose second derivatives are taken: so many by subject in all.
-_HESSIANS = 4000
+# Draws that are treated together by what is compiled once.
+CHUNK = 64
 
 
-def louis_information(
-    program: Program,
-    layout: Layout,
-    pop: Population,
-    flat: np.ndarray,
-    active: np.ndarray,
-    roles: Roles,
-    draws: Float[np.ndarray, "draw subject coordinate"],
-) -> tuple[Float[np.ndarray, "parameter parameter"], Float[np.ndarray, "parameter subject"]]:
-    """Return −∂² log L and the subjects' scores ∂ log L_i, in the ``active`` entries.
+class Louis(NamedTuple):
+    """The information of the data, and how well it is known.
 
-    I = E[−∂²ℓ] − Σ_i Cov_i(∂ℓ_i) over the conditional distribution, ℓ_i the log density of data and φ = η + Aθ: with
-    the shifted random effects held, less is missing and the formula less noisy than with η held (Louis 1982).
+    Attributes
+    ----------
+    information : array, (parameter, parameter)
+        −∂² log L.
+    scores : array, (parameter, subject)
+        ∂ log L_i of real subjects.
+    error : array, (parameter,)
+        Relative Monte-Carlo error of the standard errors (square roots of the inverse's diagonal).
     """
-    wanted = tuple(int(index) for index in active)
-    functions = cached(
-        program.model,
-        ("louis", id(program), wanted, roles.shift.tobytes()),
-        lambda: _derivatives(program, layout, wanted, roles),
-    )
-    scores_at, hessian_at = functions
-    rows = np.flatnonzero(np.asarray(pop.subject_mask))
-    count = len(draws)
-    chosen = np.linspace(0, count - 1, int(np.clip(_HESSIANS // max(len(rows), 1), 4, count))).astype(int)
-    args = (jnp.asarray(flat), jnp.asarray(roles.design), pop)
-    scores = np.asarray(scores_at(jnp.asarray(draws), *args))[..., rows]
-    complete = np.asarray(hessian_at(jnp.asarray(draws[chosen]), *args))
-    centred = scores - scores.mean(0)
-    missing = np.einsum("mpn,mqn->pq", centred, centred) / max(count - 1, 1)
-    return -complete - missing, scores.mean(0)
+
+    information: Float[np.ndarray, "parameter parameter"]
+    scores: Float[np.ndarray, "parameter subject"]
+    error: Float[np.ndarray, " parameter"]
+
+
+class Parts(NamedTuple):
+    """What draws say: log density of data and random effects, its scores in the parameters, and second derivatives.
+
+    Attributes
+    ----------
+    joint : array, (draw, subject)
+    scores : array, (draw, parameter, subject)
+    complete : array, (draw, parameter, parameter, subject)
+    """
+
+    joint: np.ndarray
+    scores: np.ndarray
+    complete: np.ndarray
+
+
+class Terms:
+    """The derivatives that Louis' formula takes, of one program at one estimate.
+
+    Of ℓ_i, the log density of data and φ = η + Aθ: with the shifted random effects held, less is missing and the
+    formula less noisy than with η held.
+    """
+
+    def __init__(
+        self, program: Program, layout: Layout, pop: Population, flat: np.ndarray, active: np.ndarray, roles: Roles
+    ):
+        wanted = tuple(int(index) for index in active)
+        self._function = cached(
+            program.model,
+            ("louis", id(program), wanted, roles.shift.tobytes()),
+            lambda: _derivatives(program, layout, wanted, roles),
+        )
+        self._args = (jnp.asarray(flat), jnp.asarray(roles.design), pop)
+        self._rows = np.flatnonzero(np.asarray(pop.subject_mask))
+
+    def at(self, draws: Float[np.ndarray, "draw subject coordinate"]) -> Parts:
+        """Return the parts at any number of draws."""
+        count = len(draws)
+        padded = np.concatenate([draws, np.repeat(draws[:1], -count % CHUNK, axis=0)])
+        found = [
+            [np.asarray(part)[..., self._rows] for part in self._function(jnp.asarray(chunk), *self._args)]
+            for chunk in padded.reshape(-1, CHUNK, *draws.shape[1:])
+        ]
+        return Parts(*(np.concatenate(parts)[:count] for parts in zip(*found, strict=True)))
+
+
+def louis_information(parts: Parts, weights: Float[np.ndarray, "group draw subject"]) -> Louis:
+    """Return −∂² log L = E[−∂²ℓ] − Σ_i Cov_i(∂ℓ_i) over the conditional distributions (Louis 1982).
+
+    Parameters
+    ----------
+    parts : Parts
+        Of all draws, a group after the other.
+    weights : array, (group, draw, subject)
+        Of the draws, summing to one in every group. Groups are independent: separate chains or separate samples, so
+        that what differs between them is the Monte-Carlo error, autocorrelation included.
+    """
+    groups, count, _ = weights.shape
+    scores = parts.scores.reshape(groups, count, *parts.scores.shape[1:])
+    complete = parts.complete.reshape(groups, count, *parts.complete.shape[1:])
+    mean = np.einsum("gmn,gmpn->pn", weights, scores) / groups
+    centred = scores - mean
+    missing = np.einsum("gmn,gmpn,gmqn->gpq", weights, centred, centred, optimize=True)
+    each = -np.einsum("gmn,gmpqn->gpq", weights, complete, optimize=True) - missing
+    information = each.mean(0)
+    # Jackknife: the SEs without each group in turn.
+    others = (information * groups - each) / (groups - 1)
+    logs = np.log(np.stack([_errors(one) for one in others]))
+    error = np.sqrt((groups - 1) / groups * ((logs - logs.mean(0)) ** 2).sum(0))
+    return Louis(information, mean, error)
+
+
+def _errors(information: np.ndarray) -> np.ndarray:
+    """Return the standard errors by an information matrix; NaN where it is not positive definite."""
+    size = len(information)
+    if not np.isfinite(information).all() or (size and np.linalg.eigvalsh(information).min() <= 0):
+        return np.full(size, np.nan)
+    return np.sqrt(np.diagonal(np.linalg.inv(information)))
 
 
 def _derivatives(program: Program, layout: Layout, wanted: tuple[int, ...], roles: Roles) -> Any:
@@ -62,24 +127,20 @@ def _derivatives(program: Program, layout: Layout, wanted: tuple[int, ...], role
         return program.log_joint(pop, program.constrain(layout.unravel(at)), held)
 
     @jax.jit
-    def scores(draws: Array, flat: Array, design: Array, pop: Population) -> Array:
+    def run(draws: Array, flat: Array, design: Array, pop: Population) -> tuple[Array, Array, Array]:
         clean = sanitise(pop)
         seeds = jnp.eye(len(wanted), dtype=flat.dtype)
 
-        def one(eta: Array) -> Array:
+        def one(eta: Array) -> tuple[Array, Array, Array]:
             function = lambda values: density(values, eta, flat, design, clean)  # noqa: E731
-            return jax.lax.map(lambda seed: jax.jvp(function, (flat[index],), (seed,))[1], seeds)
+
+            def along(seed: Array) -> tuple[Array, Array]:
+                slope = lambda values: jax.jvp(function, (values,), (seed,))[1]  # noqa: E731
+                return jax.vmap(lambda other: jax.jvp(slope, (flat[index],), (other,)))(seeds)
+
+            slopes, curvatures = jax.lax.map(along, seeds)
+            return function(flat[index]), slopes[:, 0], curvatures
 
         return jax.lax.map(one, draws)
 
-    @jax.jit
-    def hessian(draws: Array, flat: Array, design: Array, pop: Population) -> Array:
-        clean = sanitise(pop)
-
-        def one(eta: Array) -> Array:
-            function = lambda values: density(values, eta, flat, design, clean).sum()  # noqa: E731
-            return jax.jacfwd(jax.jacfwd(function))(flat[index])
-
-        return jax.lax.map(one, draws).mean(0)
-
-    return scores, hessian
+    return run

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
+from hierax.infer import linked
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.clipping import cut_outliers
 from hierax.infer.curvature import fisher_hessian
@@ -38,13 +39,16 @@ class VI(Procedure):
         Family of each subject's distribution: :class:`~hierax.guides.Normal`, ``Sinh`` (a flow), or ``Amortised`` (an
         encoder network).
     population : {"point", "full", "mean-field"}
-        Population parameters as points (variational EM), or with a Gaussian guide of their own, for which they need
-        priors.
+        Population parameters as points (variational EM), or with a guide of their own, for which they need priors: a
+        Gaussian, "full" with correlations, skewness and tails (a sinh-arcsinh flow of every coordinate). The guides of
+        random effects are then conditional on them (but for network weights), and the whole is judged by the Pareto k
+        of its importance weights, in which random effects are integrated out.
     samples : int
         K of the importance-weighted bound; 1 is the ELBO. More samples, less bias: the ELBO shrinks the SDs of random
         effects that the data say little of.
-    particles : int
-        Independent repetitions a step, which only lower the noise.
+    particles : int, optional
+        Independent repetitions a step, which only lower the noise; by default 1, and 8 where the population parameters
+        have a guide, of which a repetition is one draw for all subjects.
     gradient : {"path", "total"}
         Of the guide: path derivatives (doubly reparameterised where K > 1), whose noise vanishes where the guide is
         exact; or the plain reparameterised gradient.
@@ -67,7 +71,7 @@ class VI(Procedure):
     guide: Guide = Normal()
     population: Literal["point", "full", "mean-field"] = "point"
     samples: int = 1
-    particles: int = 1
+    particles: int | None = None
     gradient: Literal["path", "total"] = "path"
     batch: int | None = None
     steps: int = 6000
@@ -81,7 +85,7 @@ class VI(Procedure):
             raise ValueError(f"VI(population={self.population!r}) is not known. Use 'point', 'full' or 'mean-field'.")
         if self.gradient not in ("path", "total"):
             raise ValueError(f"VI(gradient={self.gradient!r}) is not known. Use 'path' or 'total'.")
-        if min(self.samples, self.particles, self.steps) < 1 or (self.batch is not None and self.batch < 1):
+        if min(self.samples, self.repetitions, self.steps) < 1 or (self.batch is not None and self.batch < 1):
             raise ValueError("VI needs samples, particles, steps and batch of 1 or more. Leave batch out for all.")
         if not isinstance(self.guide, Guide):
             raise ValueError(f"VI(guide={self.guide!r}) is no guide. Use hx.guides.Normal(), Sinh() or Amortised().")
@@ -103,6 +107,11 @@ class VI(Procedure):
             return self.guide.refusals(program, pop)
         return ["VI approximates random effects' distributions, but the program has none. Use NaivePooled()."]
 
+    @property
+    def repetitions(self) -> int:
+        """Repetitions a step."""
+        return (1 if self.population == "point" else 8) if self.particles is None else self.particles
+
     def scaler(self) -> optax.GradientTransformation:
         """Return what scales gradients."""
         return self.optimiser or optax.chain(cut_outliers(), optax.scale_by_adam())
@@ -114,7 +123,7 @@ class State(NamedTuple):
     Attributes
     ----------
     population : dict
-        ``loc`` of the free flat entries, and ``log_scale`` and ``lower`` of their guide.
+        ``loc`` of the free flat entries, and ``log_scale``, ``lower``, ``skew`` and ``log_tail`` of their guide.
     guide : pytree
         Parameters of the guides.
     moments : tuple
@@ -133,7 +142,7 @@ class Setting(NamedTuple):
 
     Guides are those of φ = η + A(θ − θ₀), which parameters that shift random effects (``shift``) leave where it is:
     guides of η would all have to follow each step of such a parameter. ``pace`` are multiples of the learning rate, of
-    the free entries.
+    the free entries. ``linked`` are those of them that the guides of random effects are conditional on.
     """
 
     vi: VI
@@ -143,11 +152,19 @@ class Setting(NamedTuple):
     free: np.ndarray
     shift: np.ndarray
     pace: np.ndarray
+    linked: np.ndarray | None = None
 
     def paced(self) -> optax.GradientTransformation:
         """Return what scales gradients of the population parameters."""
-        slow = optax.stateless(lambda updates, _: {**updates, "loc": self.pace * updates["loc"]})
-        return optax.chain(self.vi.scaler(), slow)
+
+        def slower(updates: Any, population: Any) -> Any:
+            pace = jnp.asarray(self.pace)
+            if population is not None and "log_scale" in population:
+                # A parameter that is hundreds wide, and wide in its posterior, would not arrive by steps of 0.02.
+                pace = pace * jnp.maximum(jnp.exp(population["log_scale"]), 1.0)
+            return {**updates, "loc": pace * updates["loc"]}
+
+        return optax.chain(self.vi.scaler(), optax.stateless(slower))
 
 
 def begin(setting: Setting, flat: Array, guide: Any, key: Any) -> State:
@@ -158,6 +175,7 @@ def begin(setting: Setting, flat: Array, guide: Any, key: Any) -> State:
         population["log_scale"] = jnp.full(len(free), -3.0)
     if vi.population == "full":
         population["lower"] = jnp.zeros((len(free), len(free)))
+        population["skew"], population["log_tail"] = jnp.zeros((2, len(free)))
     scaler = vi.scaler()
     local = jax.vmap(scaler.init)(guide) if vi.guide.local else scaler.init(guide)
     return State(population, guide, (setting.paced().init(population), local), jax.random.key_data(key))
@@ -167,10 +185,28 @@ def place(setting: Setting, population: Any, flat: Array, noise: Array) -> Array
     """Return the flat vector: a point, or a draw of the population parameters' guide."""
     x = population["loc"]
     if "log_scale" in population:
-        scale = jnp.exp(population["log_scale"])
-        moved = noise + jnp.tril(population["lower"], -1) @ noise if "lower" in population else noise
-        x = x + scale * moved
+        x = x + jnp.exp(population["log_scale"]) * standardised(population, noise)
     return jnp.asarray(flat).at[np.flatnonzero(setting.free)].set(x)
+
+
+def standardised(population: Any, noise: Array) -> Array:
+    """Return a draw of the population parameters' guide, in the units of its scales; 0 of no noise."""
+    if "lower" not in population:
+        return noise
+    skew, tail = population["skew"], jnp.exp(population["log_tail"])
+    bent = jnp.sinh((jnp.arcsinh(noise) + skew) * tail) - jnp.sinh(skew * tail)
+    return bent + jnp.tril(population["lower"], -1) @ bent
+
+
+def log_volume(population: Any, noise: Array) -> Array:
+    """Return log |∂θ/∂noise| of a draw of the population parameters' guide; 0 of a point."""
+    if "log_scale" not in population:
+        return jnp.zeros(())
+    total = jnp.sum(population["log_scale"])
+    if "lower" not in population:
+        return total
+    inner = (jnp.arcsinh(noise) + population["skew"]) * jnp.exp(population["log_tail"])
+    return total + jnp.sum(jnp.log(jnp.cosh(inner)) + population["log_tail"] - 0.5 * jnp.log1p(noise**2))
 
 
 def moved(setting: Setting, here: Array, flat: Array, design: Array) -> Vectors:
@@ -179,8 +215,22 @@ def moved(setting: Setting, here: Array, flat: Array, design: Array) -> Vectors:
     return shifted(design, here[index] - flat[index])
 
 
-def read(setting: Setting, guide: Any, here: Array, away: Vectors, pop: Population) -> Any:
+def members(setting: Setting, guide: Any, here: Array, away: Vectors, standard: Array, pop: Population) -> Any:
+    """Return the guide's members as it is trained, at the flat vector ``here``, ``standard`` of the guide of it."""
+    if setting.linked is None:
+        return setting.vi.guide.at(guide, pop)
+    program, params = setting.program, setting.params_of(here)
+    mean = program.reference(pop, params)
+    root = program.prior_root(pop, params, mean)
+    own = setting.vi.guide.at(guide["own"], pop)
+    return linked.conditioned(own, guide, standard[setting.linked], mean + away, root)
+
+
+def read(setting: Setting, guide: Any, here: Array, away: Vectors, standard: Array, pop: Population) -> Any:
     """Return the guide's members where it is read, at the flat vector ``here``."""
+    if not setting.vi.guide.refines:
+        return members(setting, guide, here, away, standard, pop)
+    guide = guide if setting.linked is None else guide["own"]
     program, params = setting.program, setting.params_of(here)
     near = Near(
         lambda phi: program.log_joint(pop, params, phi - away),
@@ -194,15 +244,11 @@ def moments(
 ) -> tuple[Vectors, Blocks]:
     """Return mean and covariance of every subject's random effects: as the guide is read, or as it is trained."""
     clean, away = sanitise(pop), moved(setting, here, flat, design)
-    member = read(setting, guide, here, away, clean) if refined else setting.vi.guide.at(guide, clean)
+    centre = jnp.zeros(int(setting.free.sum()))
+    member = (read if refined else members)(setting, guide, here, away, centre, clean)
     size = len(setting.program.effect_names)
-    mean, covariance = setting.vi.guide.moments(member, key, (pop.n_subjects, size))
+    mean, covariance = linked.moments(setting.vi.guide, member, key, (pop.n_subjects, size))
     return mean - away, covariance
-
-
-def entropy(population: Any) -> Array:
-    """Return the entropy of the population parameters' guide, up to a constant; 0 of a point."""
-    return jnp.sum(population["log_scale"]) if "log_scale" in population else jnp.zeros(())
 
 
 def bound(
@@ -219,7 +265,8 @@ def bound(
     """Return the bound of the log likelihood, and its gradients in the population's parameters and the guide's.
 
     ``weight`` multiplies each subject (0 for padded ones, N/B in a batch); ``member`` are the guide's
-    members, by default as it is trained. Also the bound by subject.
+    members, by default as it is trained, or a function that returns them like :func:`members`. Also the bound by
+    subject.
     """
     vi, program = setting.vi, setting.program
     size, count = len(program.effect_names), pop.n_subjects
@@ -227,25 +274,32 @@ def bound(
     noise = jax.random.normal(noise_key, (vi.samples, count, size))
     flat_noise = jax.random.normal(flat_key, population["loc"].shape)
 
-    def members(guide: Any) -> Any:
-        return vi.guide.at(guide, pop) if member is None else member
+    def at(population: Any, guide: Any) -> tuple[Any, Array, Vectors]:
+        here = place(setting, population, flat, flat_noise)
+        away = moved(setting, here, flat, design)
+        if member is not None and not callable(member):
+            return member, here, away
+        standard = standardised(population, flat_noise)
+        return (member or members)(setting, guide, here, away, standard, pop), here, away
 
-    def draw(guide: Any) -> Array:
-        here = members(guide)
-        return jax.vmap(lambda z: vi.guide.sample(here, z))(noise)
+    def draw(guide: Any, population: Any) -> Array:
+        now = at(population, guide)[0]
+        return jax.vmap(lambda z: linked.sample(vi.guide, now, z))(noise)
 
     def log_weights(phi: Array, population: Any, guide: Any) -> Array:
-        now = members(guide)
-        here = place(setting, population, flat, flat_noise)
-        params, away = setting.params_of(here), moved(setting, here, flat, design)
+        now, here, away = at(population, guide)
+        params = setting.params_of(here)
         joint = jax.vmap(lambda p: program.log_joint(pop, params, p - away))(phi)
-        return joint - jax.vmap(lambda p: vi.guide.log_density(now, p))(phi)
+        return joint - jax.vmap(lambda p: linked.log_density(vi.guide, now, p))(phi)
 
-    eta, pull_draw = jax.vjp(draw, guide)
+    eta, pull_draw = jax.vjp(draw, guide, population)
     logs, pull = jax.vjp(log_weights, eta, population, guide)
     logs = jnp.where(weight > 0, logs, 0.0)
     shares = jax.nn.softmax(logs, axis=0) * weight
     by_eta, by_population, by_guide = pull(shares)
+    if setting.linked is not None:
+        # Draws follow the population parameters, in full: no score of theirs is left out.
+        by_population = jax.tree.map(jnp.add, by_population, pull_draw(by_eta)[1])
     if vi.gradient == "path":
         # The guide's own parameters drop out: their score has mean zero, and squared weights make up for it (K > 1).
         by_eta = by_eta * jax.nn.softmax(logs, axis=0)[..., None]
@@ -255,7 +309,8 @@ def bound(
     by_subject = jax.scipy.special.logsumexp(logs, axis=0) - jnp.log(float(vi.samples))
 
     def rest(population: Any) -> Array:
-        return entropy(population) - setting.penalty(place(setting, population, flat, flat_noise), pop)
+        # The entropy of the guide is the mean of its log volume, up to a constant.
+        return log_volume(population, flat_noise) - setting.penalty(place(setting, population, flat, flat_noise), pop)
 
     more, slope = jax.value_and_grad(rest)(population)
     total = jnp.sum(by_subject * weight) + more
@@ -290,7 +345,7 @@ def block(setting: Setting) -> Callable[..., tuple[State, Array, Array]]:
             weight = real.astype(float) if whole else jnp.full(len(chosen), jnp.sum(real) / len(chosen))
             part = design if whole else design[:, chosen]
             outs = jax.vmap(lambda k: bound(setting, state.population, guide, flat, some, part, weight, k))(
-                jax.random.split(here, vi.particles)
+                jax.random.split(here, vi.repetitions)
             )
             value, by_population, by_guide, _ = jax.tree.map(lambda leaf: leaf.mean(0), outs)
             population, first = _climb(paced, state.population, by_population, state.moments[0], rate)

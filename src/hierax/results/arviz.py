@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
 
+# Where the draws are no Markov chain's: of one chain ArviZ gives a NaN for R-hat.
+_NO_CHAIN = "NaN: the draws are independent, and an R-hat near 1 would say nothing of what they are drawn from"
+
+
 def is_modern() -> bool:
     """Whether the installed ArviZ stores xarray DataTrees (1.x)."""
     return int(importlib.metadata.version("arviz").split(".")[0]) >= 1
@@ -83,6 +87,9 @@ def _posterior_arviz(fit: Fit, seed: int) -> Any:
         "observed_data": _observed(fit),
         "constant_data": _constant(fit),
     }
+    if fit.samples.independent:
+        attrs["posterior"] = "independent draws of a variational guide, one chain"
+        attrs["r_hat"] = _NO_CHAIN
     return bundle({name: data.assign_attrs(attrs) for name, data in groups.items()})
 
 
@@ -135,4 +142,5 @@ def _attrs(fit: Fit) -> dict[str, str]:
         "inference_library": "hierax",
         "objective": fit.objective_label,
         "posterior": "asymptotic normal distribution of the estimates in unconstrained space, no MCMC",
+        "r_hat": _NO_CHAIN,
     }

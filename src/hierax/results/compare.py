@@ -9,8 +9,9 @@ import xarray as xr
 
 from hierax.infer.estimator import Estimator
 from hierax.results.arviz import bundle
-from hierax.results.draws import CHAINS, asymptotic_draws
+from hierax.results.draws import asymptotic_draws
 from hierax.results.fit import Fit
+from hierax.results.fixed import need_fit
 from hierax.results.pointwise import at_draws, effects_given_draws, pointwise_log_likelihood
 
 
@@ -49,6 +50,7 @@ def loo(
     -----
     Vehtari, Gelman & Gabry (2017); whole subjects by their marginal likelihood: Merkle, Furr & Rabe-Hesketh (2019).
     """
+    need_fit(fit, "loo")
     if unit not in ("subject", "obs"):
         raise ValueError(f"loo(unit={unit!r}) is not known. Use 'subject' or 'obs'.")
     if method is not None and not isinstance(method, Estimator):
@@ -70,8 +72,7 @@ def _by_subject(fit: Fit, method: Estimator | None, draws: int, seed: int) -> tu
         flats = asymptotic_draws(fit, draws, seed)
         return name, pointwise_log_likelihood(fit, flats, seed, method)[0].rename(name)
     chains, length, size = fit.samples.flat.shape
-    # As many a chain as the chains of asymptotic draws can be filled with.
-    count = max(min(draws // chains, length) // CHAINS, 1) * CHAINS
+    count = max(min(draws // chains, length), 1)
     kept = np.arange(count) * length // count
     flats = fit.samples.flat[:, kept].reshape(-1, size)
     values = pointwise_log_likelihood(fit, flats, seed, method)[0].values.reshape(chains, count, -1)

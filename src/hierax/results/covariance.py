@@ -50,6 +50,8 @@ class Covariance:
         they are left out, and the others' covariance is given them. :func:`hierax.profile` gives their intervals.
     stationary : bool
         Whether the fit has ended at an optimum; elsewhere a flat direction says nothing of what data identify.
+    monte_carlo : pandas.Series or None
+        Relative Monte-Carlo error of the standard errors in unconstrained space, of a matrix that comes from draws.
     """
 
     kind: str
@@ -60,6 +62,7 @@ class Covariance:
     ok: bool
     boundary: list[str] = dataclasses.field(default_factory=list)
     stationary: bool = True
+    monte_carlo: pd.Series | None = None
 
     @property
     def correlation(self) -> pd.DataFrame:
@@ -77,18 +80,14 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
     """Return the covariance of a fit's estimates; see :meth:`hierax.Fit.covariance`."""
     if kind not in ("hessian", "sandwich", "score", "louis"):
         raise ValueError(f"covariance(kind={kind!r}) is not known. Use 'hessian', 'sandwich', 'score' or 'louis'.")
-    every = np.flatnonzero(fit.free & ~fit.layout.weights())
-    information, scores = _louis(fit, every) if kind == "louis" else (None, subject_scores(fit, every))
-    ended = _at_boundary(fit, every, scores)
-    active, scores = every[~ended], scores[~ended]
+    active, ended, information, scores, error = _derivatives(fit, kind)
     names = [fit.layout.names()[index] for index in active]
+    noise = None if error is None else pd.Series(error, index=names, name="Monte-Carlo error")
     meat = scores @ scores.T
     if kind == "score":
         information = meat
     elif information is None:
         information = hessian(lambda flat, eta: gradient(fit, flat, eta, active), fit, active, meat)
-    else:
-        information = information[np.ix_(~ended, ~ended)]
     stationary = fit.result is Result.converged
     inverse, flat_ones, ok = _invert(information, names)
     covariance = inverse @ meat @ inverse if kind == "sandwich" else inverse
@@ -103,15 +102,30 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
         condition_number=condition if ok else np.inf,
         unidentified=flat_ones if stationary else [],
         ok=ok,
-        boundary=[fit.layout.names()[index] for index in every[ended]],
+        boundary=[fit.layout.names()[index] for index in ended],
         stationary=stationary,
+        monte_carlo=noise,
     )
 
 
-def _louis(fit: Fit, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _derivatives(fit: Fit, kind: Kind) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray, Any]:
+    """Return the entries that have a covariance, those at the end of their range, and what is known of the first.
+
+    That is Louis' information (None for the other kinds), the subjects' scores, and the information's relative error.
+    """
+    every = np.flatnonzero(fit.free & ~fit.layout.weights())
+    if kind != "louis":
+        scores = subject_scores(fit, every)
+        ended = _at_boundary(fit, every, scores)
+        return every[~ended], every[ended], None, scores[~ended], None
     from hierax.results.conditional import louis
 
-    return louis(fit, active)
+    found = louis(fit, every)
+    ended = _at_boundary(fit, every, found.scores)
+    active = every[~ended]
+    # Once more without them: they make the matrix all but singular, and its inverse's error with it.
+    found = louis(fit, active) if ended.any() else found
+    return active, every[ended], found.information, found.scores, found.error
 
 
 def _at_boundary(fit: Fit, active: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -150,6 +164,9 @@ def usable_covariance(fit: Fit, purpose: str) -> Covariance:
 
 def subject_scores(fit: Fit, active: np.ndarray) -> np.ndarray:
     """Return the gradients of −log L_i, (parameter, subject), real subjects only."""
+    if not len(active):
+        # Only network weights were estimated.
+        return np.zeros((0, len(fit.rows)))
     out = fit.session.evaluate(fit.flat, fit.eta)
     if out.scores is not None:
         return np.asarray(out.scores)[active][:, fit.rows]

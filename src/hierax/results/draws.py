@@ -1,18 +1,44 @@
-"""Draws of the estimates' asymptotic distribution."""
+"""Draws of the estimates' asymptotic distribution, and what makes the random numbers of a fit its own."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hierax.data.population import Population
+from hierax.program.density import Program
+from hierax.program.parameters import Layout
 from hierax.results.covariance import active_entries, usable_covariance
 
 if TYPE_CHECKING:
-    from hierax.results.fit import Fit
+    from hierax.results.fit import Evaluation, Fit
 
-# Independent draws are shown to ArviZ as this many chains, which its diagnostics ask for.
-CHAINS = 4
+# Independent draws are one chain to ArviZ: cut into several they would get an R-hat near 1, which says nothing of them.
+CHAINS = 1
+
+
+def own_number(fit: Evaluation) -> int:
+    """Return a number below 2³² that belongs to a fit, see :func:`number_of`."""
+    return number_of(fit.program, fit.layout, fit.pop, fit.flat)
+
+
+def number_of(program: Program, layout: Layout, pop: Population, flat: np.ndarray) -> int:
+    """Return a number below 2³² that belongs to a program, its sites, its data and an estimate.
+
+    Draws are keyed with it beside the seed. Two fits that were both left at the default seed would otherwise get the
+    same random numbers, and draws of one would be correlated with draws of the other, though nothing connects the
+    two. It is the same in every process, and after saving and loading.
+    """
+    from hierax.results.storage import data_hash
+
+    name = getattr(program.model, "__qualname__", type(program.model).__qualname__)
+    sites = program.sites
+    parts = [name, program.plate, *layout.names(), *program.effect_names, *sites.data, data_hash(pop)]
+    digest = hashlib.sha256("\n".join(parts).encode())
+    digest.update(np.ascontiguousarray(flat, dtype=float).tobytes())
+    return int.from_bytes(digest.digest()[:4], "little")
 
 
 def as_chains(values: np.ndarray) -> np.ndarray:
@@ -26,7 +52,7 @@ def chain_coords(count: int) -> dict[str, np.ndarray]:
 
 
 def asymptotic_draws(fit: Fit, draws: int, seed: int) -> np.ndarray:
-    """Return draws of the flat unconstrained vector, (draw, parameter), rounded up to full chains.
+    """Return draws of the flat unconstrained vector, (draw, parameter).
 
     They are normal with the Hessian covariance. Fixed entries and network weights stay at their values.
 
@@ -36,10 +62,9 @@ def asymptotic_draws(fit: Fit, draws: int, seed: int) -> np.ndarray:
         The covariance does not exist.
     """
     covariance = usable_covariance(fit, "drawn from")
-    draws = -(-draws // CHAINS) * CHAINS
     active = active_entries(fit, covariance)
     out = np.repeat(fit.flat[None], draws, axis=0)
     if len(active):
-        normal = np.random.default_rng(seed).standard_normal((draws, len(active)))
+        normal = np.random.default_rng([seed, own_number(fit)]).standard_normal((draws, len(active)))
         out[:, active] += normal @ np.linalg.cholesky(covariance.unconstrained.to_numpy()).T
     return out

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from hierax.nn.network import leaves_of
 from hierax.results.covariance import gradient, hessian, subject_scores
+from hierax.results.draws import own_number
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
@@ -215,7 +216,7 @@ def _linearised(
     curvatures, vectors = np.linalg.eigh(information)
     # At an optimum none is negative but for noise; elsewhere such a direction is no better known than by the prior.
     root = vectors / np.sqrt(np.maximum(curvatures, 1 / prior_sd**2))
-    noise = np.random.default_rng(seed).normal(size=(draws, len(active)))
+    noise = np.random.default_rng([seed, own_number(fit)]).normal(size=(draws, len(active)))
     moved = noise @ root.T
 
     def along(step: Array) -> Array:

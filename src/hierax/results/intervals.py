@@ -15,6 +15,7 @@ from hierax.errors import HieraxWarning
 from hierax.infer.objective import cached, compiled_value
 from hierax.results.covariance import active_entries, usable_covariance
 from hierax.results.fit import Fit
+from hierax.results.fixed import need_fit
 from hierax.results.likelihood import pareto_k
 
 _HIGH_K = 0.7
@@ -63,6 +64,7 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     Dosne, Bergstrand, Harling & Karlsson (2016), J Pharmacokinet Pharmacodyn 43:583. The proposal is normal in
     unconstrained space.
     """
+    need_fit(fit, "sir")
     if n < 1 or samples < max(n, 10):
         raise ValueError(f"sir(n={n}, samples={samples}) cannot resample. Weight more samples than are kept.")
     covariance = usable_covariance(fit, "resampled")

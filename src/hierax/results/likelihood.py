@@ -19,7 +19,8 @@ from hierax.infer.quadrature import AGQ
 from hierax.infer.session import Session, session_of
 from hierax.results.arviz import is_modern
 from hierax.results.conditional import conditional_moments, draw_moments, padded_draws
-from hierax.results.fit import Fit
+from hierax.results.fit import Evaluation, Fit
+from hierax.results.fixed import as_fit
 from hierax.results.outcome import evaluated_fields
 
 # Above it the importance weights' mean, and its error, cannot be trusted (Vehtari et al. 2024).
@@ -82,7 +83,7 @@ class Likelihood:
 
 
 def log_likelihood(
-    fit: Fit,
+    fit: Evaluation,
     method: Estimator | ImportanceSampling | None = None,
     *,
     pop: Population | None = None,
@@ -92,8 +93,8 @@ def log_likelihood(
 
     Parameters
     ----------
-    fit : Fit
-        By any estimator.
+    fit : Fit or Evaluation
+        By any estimator, or at fixed parameters.
     method : AGQ, FOCE, Laplace, FO or ImportanceSampling
         By default ``AGQ(9)`` up to 3 random effects a subject, else ``ImportanceSampling(10_000)``.
     pop : Population, optional
@@ -110,6 +111,7 @@ def log_likelihood(
     The log of a Monte-Carlo mean is biased low, by half its variance. A Pareto k above 0.7 says that a subject's
     weights have no mean that so many samples find: try ``proposal="t"`` or ``centre="mean"``.
     """
+    fit = as_fit(fit)
     if pop is not None:
         fit = _elsewhere(fit, pop)
     if method is None:

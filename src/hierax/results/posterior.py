@@ -35,14 +35,20 @@ class Samples:
         Random effects in working coordinates.
     stats : dict of arrays, (chain, draw)
         What the sampler says of each draw: diverging, num_steps, energy, accept_prob.
+    independent : bool
+        Whether the draws are independent, as a guide's are, and no Markov chain's: then there is no R-hat and no
+        effective sample size to speak of.
     """
 
     flat: np.ndarray
     eta: np.ndarray | None
     stats: dict[str, np.ndarray]
+    independent: bool = False
 
     def trouble(self, fit: Fit) -> str:
-        """Say what is wrong with the chains, or nothing."""
+        """Say what is wrong with the chains, or nothing; of independent draws there is nothing to say."""
+        if self.independent:
+            return ""
         table = diagnostics(fit)
         worst = table["r_hat"].max()
         share = float(np.mean(self.stats["diverging"])) if "diverging" in self.stats else 0.0
@@ -98,7 +104,13 @@ def posterior_dataset(fit: Fit, values: Mapping[str, np.ndarray]) -> xr.Dataset:
 
 
 def diagnostics(fit: Fit) -> pd.DataFrame:
-    """Return R-hat and effective sample sizes of every element of every free population parameter."""
+    """Return R-hat and effective sample sizes of every element of every free population parameter.
+
+    Both are NaN of draws that are no chains: independent ones have an R-hat near 1 whatever they are drawn from.
+    """
+    assert fit.samples is not None
+    if fit.samples.independent:
+        return pd.DataFrame(np.nan, index=list(elements(fit)), columns=["ess_bulk", "ess_tail", "r_hat"])
     rows = {}
     for element, draws in elements(fit).items():
         rows[element] = {
@@ -135,7 +147,9 @@ def posterior_table(fit: Fit) -> pd.DataFrame:
     if not len(table):
         return table
     found = diagnostics(fit)
-    table["mcse"] = table["sd"] / np.sqrt(found["ess_bulk"])
+    assert fit.samples is not None
+    count = fit.samples.flat[..., 0].size if fit.samples.independent else found["ess_bulk"]
+    table["mcse"] = table["sd"] / np.sqrt(count)
     return table.join(found)
 
 

@@ -16,6 +16,7 @@ from hierax.errors import HieraxWarning
 from hierax.infer.result import Result
 from hierax.infer.session import Session
 from hierax.results.fit import Fit
+from hierax.results.fixed import need_fit
 
 # The first step where there is no standard error to go by, in unconstrained space.
 _FIRST = 0.25
@@ -83,6 +84,7 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float | None = N
     The steps are chosen by the rise of −2 log L alone, so that a variance at 0, whose likelihood is not quadratic, has
     its interval too. There the level is the nominal one: with the truth at the boundary such intervals cover more.
     """
+    need_fit(fit, "profile")
     names = fit.layout.names()
     if name not in names or not fit.free[names.index(name)]:
         free = [one for one, is_free in zip(names, fit.free, strict=True) if is_free]

@@ -72,6 +72,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         arrays["moments_centre"], arrays["moments_covariance"] = fit.moments
     if fit.samples is not None:
         arrays["samples_flat"] = fit.samples.flat
+        arrays["samples_independent"] = np.asarray(fit.samples.independent)
         arrays |= {} if fit.samples.eta is None else {"samples_eta": fit.samples.eta}
         arrays |= {f"stats_{name}": value for name, value in fit.samples.stats.items()}
     if fit.held_out is not None:
@@ -204,7 +205,8 @@ def _samples(arrays: Mapping[str, np.ndarray]) -> Any:
     if "samples_flat" not in arrays:
         return None
     stats = {name.removeprefix("stats_"): value for name, value in arrays.items() if name.startswith("stats_")}
-    return Samples(arrays["samples_flat"], arrays.get("samples_eta"), stats)
+    independent = bool(arrays.get("samples_independent", False))
+    return Samples(arrays["samples_flat"], arrays.get("samples_eta"), stats, independent)
 
 
 def data_hash(pop: Population) -> str:

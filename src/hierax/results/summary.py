@@ -66,15 +66,22 @@ def _posterior_summary(fit: Fit) -> Summary:
 
     assert fit.samples is not None
     out = Summary(posterior_table(fit))
-    state = "Mixed" if fit.result is Result.converged else f"NOT CONVERGED ({fit.result.name})"
+    chains = not fit.samples.independent
+    good = "Mixed" if chains else "Converged"
+    state = good if fit.result is Result.converged else f"NOT CONVERGED ({fit.result.name})"
     out.above = [f"{state}: {fit.why}.", f"{fit.objective_label}."]
     diverging = fit.samples.stats.get("diverging")
     if diverging is not None:
         out.above.append(f"{int(diverging.sum())} of {diverging.size} draws diverged.")
-    if len(out):
+    if len(out) and chains:
         least, most = out["ess_bulk"].min(), out["r_hat"].max()
         out.above.append(f"Effective sample size at least {least:.0f}; R-hat at most {most:.4f}.")
     out.below = ["mean, SD and quantiles of the posterior; mcse: Monte-Carlo error of the mean."]
+    if not chains:
+        out.below.append(
+            f"{fit.samples.flat[..., 0].size} independent draws, no Markov chains: there is no R-hat and no effective "
+            f"sample size, and how good they are hangs on what they are drawn from."
+        )
     return out
 
 
@@ -209,6 +216,11 @@ def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
         lines.append(
             f"At the end of their range: {', '.join(covariance.boundary)}. The other SEs are given them; "
             f"hx.profile(fit, '{covariance.boundary[0]}') gives an interval."
+        )
+    noise = covariance.monte_carlo
+    if covariance.ok and noise is not None and len(noise):
+        lines.append(
+            f"The SEs come from draws: their Monte-Carlo error is at most {noise.max():.1%} of them ({noise.idxmax()})."
         )
     if fit.layout.weights().any():
         lines.append("SEs are given the network weights, which are not in the covariance.")

@@ -28,6 +28,9 @@ class Variational:
         The end of the run: ``population`` and ``guide`` are the guides' parameters.
     elbo : pair of float
         Mean of the bound over the last steps, and its Monte-Carlo error.
+    pareto_k : float
+        Of the importance weights p(y, θ)/q(θ) of the population parameters' guide, random effects integrated out; NaN
+        where the population parameters are points. Above 0.7 the guide is too far from the posterior.
     """
 
     setting: Setting
@@ -35,6 +38,7 @@ class Variational:
     flat: np.ndarray
     layout: Layout
     elbo: tuple[float, float]
+    pareto_k: float = np.nan
 
     def _design(self, pop: Population) -> Any:
         setting = self.setting
@@ -73,7 +77,11 @@ class Variational:
         def run(population: Any, guide: Any, design: Any, pop: Population, keys: Any) -> Any:
             clean, ones = sanitise(pop), jnp.asarray(pop.subject_mask).astype(float)
             flat, here = jnp.asarray(self.flat), self._centre()
-            member = read(setting, guide, here, moved(setting, here, flat, design), clean)
+            member: Any = read
+            if setting.linked is None:
+                # The same at every draw of the population parameters.
+                none = jnp.zeros(int(setting.free.sum()))
+                member = read(setting, guide, here, moved(setting, here, flat, design), none, clean)
 
             def once(key: Any) -> Any:
                 return bound(setting, population, guide, flat, clean, design, ones, key, member)[3]

@@ -1,0 +1,72 @@
+"""What a fit through a flow is worth: its approximated likelihood beside that of importance sampling.
+
+A flow can bend the distribution of random effects until an approximation of the integral is wrong in the fit's favour:
+the density at the mode, and its curvature there, need not say much of the rest. The approximated likelihood then rises
+while the likelihood falls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+
+from hierax.errors import HieraxWarning
+from hierax.infer.importance import ImportanceSampling, importance_sample
+from hierax.infer.result import Result
+from hierax.results.conditional import inverse_blocks
+from hierax.results.draws import own_number
+from hierax.results.fit import Fit
+from hierax.results.likelihood import weight_table
+
+# A wide t reaches to where posteriors through a flow may have their tails, or a second mode.
+_METHOD = ImportanceSampling(2000, proposal="t", scale=1.6)
+# A fall by fewer standard errors, or by less than so many nats, is noise.
+_ERRORS, _NATS = 3.0, 0.1
+_ENDED = (Result.converged, Result.max_iterations, Result.no_progress)
+
+
+def with_flow_check(fit: Fit, start: np.ndarray) -> Fit:
+    """Return a fit whose ``why`` says what importance sampling finds; warn where the approximation was exploited.
+
+    Parameters
+    ----------
+    fit : Fit
+        By an approximation of the marginal likelihood. One without a flow, or that has not moved, is returned as it is.
+    start : array, (parameter,)
+        Where the search began.
+    """
+    moved = np.any((fit.flat != start) & fit.free)
+    if not fit.program.flows or not fit.estimator.has_modes or not moved or fit.result not in _ENDED:
+        return fit
+    before = fit.session.value(start)
+    seed = fit.seed ^ own_number(fit)
+    old = _sampled(fit, start, np.asarray(before.eta), np.asarray(before.hessian), seed)
+    new = _sampled(fit, fit.flat, fit.eta, fit.hessian, seed)
+    claimed = fit.log_likelihood + float(np.asarray(before.value)[fit.rows].sum())
+    found, error = new[0] - old[0], float(np.hypot(new[1], old[1]))
+    text = (
+        f"log L by importance sampling {new[0]:.2f} ± {new[1]:.2f}, by {fit.estimator.label} {fit.log_likelihood:.2f}; "
+        f"since the start they have changed by {found:+.2f} ± {error:.2f} and {claimed:+.2f}"
+    )
+    if not np.isfinite(found) or (claimed > 0 and found < -max(_ERRORS * error, _NATS)):
+        warnings.warn(
+            f"The fit exploits its approximation: {text}. The flow has been bent to where the approximation is wrong, "
+            f"and not to where the data are likelier. Go back to the start, or refit with hx.VI(samples=32) or "
+            f"hx.SAEM(), which do not approximate the integral at its mode.",
+            HieraxWarning,
+            stacklevel=4,
+        )
+        text = f"the approximation was exploited: {text}"
+    return dataclasses.replace(fit, why=f"{fit.why}; {text}")
+
+
+def _sampled(fit: Fit, flat: np.ndarray, eta: np.ndarray, hessian: np.ndarray, seed: int) -> tuple[float, float]:
+    """Return log L by importance sampling and its Monte-Carlo error."""
+    params = fit.layout.params(flat)
+    logs = importance_sample(
+        fit.program, fit.pop, params, np.nan_to_num(eta), inverse_blocks(hessian), _METHOD, seed % 2**31
+    )
+    table = weight_table(logs[fit.rows], fit.ids)
+    return float(table["log_likelihood"].sum()), float(np.sqrt((table["se"] ** 2).sum()))
