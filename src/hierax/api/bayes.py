@@ -17,11 +17,12 @@ from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potential, nuts_block
-from hierax.infer.objective import cached
 from hierax.infer.posterior import Posterior, log_prior, posterior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
+from hierax.program.identity import fingerprint
+from hierax.program.read import cached
 from hierax.results.conditional import draw_moments, inverse_blocks
 from hierax.results.fit import Fit
 from hierax.results.outcome import sampled_fields
@@ -106,12 +107,8 @@ class _Chains(Blocks):
         super().__init__(job, sampler)
         self.sampler = sampler
         self.data = jax.tree.map(jnp.asarray, data)
-        priors = tuple((name, id(prior)) for name, prior in job.counted.items())
-        known = ("nuts", id(job.program), sampler, *key, job.free.tobytes(), priors)
-        # Priors and density are held by what was compiled with them, so that their ids stay theirs.
-        begin, self.compiled, _ = cached(
-            job.program.model, known, lambda: (*map(jax.jit, nuts_block(potential, sampler)), (potential, job.counted))
-        )
+        known = ("nuts", fingerprint((sampler, job.counted)), *key, job.free.tobytes())
+        begin, self.compiled = cached(job.program, known, lambda: tuple(map(jax.jit, nuts_block(potential, sampler))))
         keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(job.seed), sampler.chains))
         self.state = begin(_jittered(start, sampler.chains, job.seed), self.data, keys)
         self.blocks: list[Draws] = []

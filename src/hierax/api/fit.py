@@ -23,7 +23,6 @@ from hierax.infer.estimator import Estimator
 from hierax.infer.importance_em import ImportanceEM
 from hierax.infer.laplace import Laplace
 from hierax.infer.nuts import MAP, NUTS, JointMAP, MarginalNUTS
-from hierax.infer.objective import read_program
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.infer.saem import SAEM
@@ -31,6 +30,7 @@ from hierax.infer.session import Session
 from hierax.infer.vi import VI
 from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors
+from hierax.program.read import read_program
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
 from hierax.results.outcome import evaluated_fields, with_modes

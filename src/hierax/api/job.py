@@ -11,11 +11,11 @@ import numpy as np
 from hierax.data.population import Population
 from hierax.infer.estimator import Estimator
 from hierax.infer.held_out import HeldOut
-from hierax.infer.objective import read_program
 from hierax.infer.session import Session
 from hierax.program.density import Program
 from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors, collect_priors, counting
+from hierax.program.read import read_program
 from hierax.program.trace import Model
 from hierax.results.fit import Fit
 from hierax.results.priors import priors_of

@@ -17,7 +17,6 @@ from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.held_out import HeldOut
-from hierax.infer.objective import cached
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles, weights_are_aloof
 from hierax.infer.saem import SAEM, block, start
@@ -25,7 +24,9 @@ from hierax.infer.saem_state import Schedule, State
 from hierax.infer.schedule import Phases
 from hierax.infer.session import Session
 from hierax.program.density import Program
+from hierax.program.identity import fingerprint
 from hierax.program.priors import penalty
+from hierax.program.read import cached
 from hierax.results.fit import Fit
 from hierax.results.outcome import evaluated_fields, solver_error
 
@@ -65,10 +66,8 @@ class _Run(Blocks):
     def _compiled(self) -> Any:
         job, roles = self.job, self.roles
         masks = tuple(mask.tobytes() for mask in (roles.prior, roles.shift, roles.rest, roles.weights))
-        key = ("saem", id(job.program), self.saem, masks, roles.common, roles.aloof, tuple(job.counted))
-        if job.counted:
-            # Priors are closed over: what was compiled with other ones is of no use.
-            key = (*key, tuple(id(prior) for prior in job.counted.values()))
+        # Options and priors are closed over: what was compiled with others of the same values is of use.
+        key = ("saem", fingerprint((self.saem, job.counted)), masks, roles.common, roles.aloof)
 
         def params_of(flat: Any) -> Any:
             return job.program.constrain(job.layout.unravel(flat))
@@ -76,7 +75,7 @@ class _Run(Blocks):
         def extra(flat: Any, pop: Any) -> Any:
             return penalty(job.layout, job.counted, flat, pop)
 
-        return cached(job.program.model, key, lambda: jax.jit(block(self.saem, job.program, roles, params_of, extra)))
+        return cached(job.program, key, lambda: jax.jit(block(self.saem, job.program, roles, params_of, extra)))
 
     # -- what a checkpoint holds -----------------------------------------------------------------------------------
 
@@ -152,8 +151,8 @@ class _Run(Blocks):
 def _reference(program: Program) -> Any:
     """Return the compiled function of a population and parameters that gives the random effects to start from."""
     return cached(
-        program.model,
-        ("reference", id(program)),
+        program,
+        "reference",
         lambda: jax.jit(lambda pop, params: program.reference(sanitise(pop), params)),
     )
 

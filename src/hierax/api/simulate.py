@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from hierax.data.population import Population
-from hierax.infer.objective import read_program
 from hierax.infer.simulation import draw
 from hierax.program.density import Program
+from hierax.program.read import read_program
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions

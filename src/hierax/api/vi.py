@@ -19,13 +19,14 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.course import Course
 from hierax.infer.held_out import HeldOut
-from hierax.infer.objective import cached
 from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
 from hierax.infer.vi import BLOCK, VI, Setting, State, begin, block, moments, place
+from hierax.program.identity import fingerprint
 from hierax.program.priors import penalty
+from hierax.program.read import cached
 from hierax.results.conditional import inverse_blocks
 from hierax.results.fit import Fit
 from hierax.results.outcome import sampled_fields, solver_error
@@ -76,10 +77,9 @@ class _Run(Blocks):
         pace = np.where(job.layout.weights() & bool(job.program.flows), _FLOW_PACE, 1.0)[job.free]
         self.setting = Setting(vi, job.program, self._params_of, self._penalty, job.free, self.roles.shift, pace)
         self.state = begin(self.setting, jnp.asarray(job.flat), guide, key)
-        priors = tuple((name, id(prior)) for name, prior in job.counted.items())
-        known = ("vi", id(job.program), vi, job.free.tobytes(), self.roles.shift.tobytes(), priors)
+        known = ("vi", fingerprint((vi, job.counted)), job.free.tobytes(), self.roles.shift.tobytes())
         self.function, self.spread, _ = cached(
-            job.program.model,
+            job.program,
             known,
             lambda: (
                 jax.jit(block(self.setting)),

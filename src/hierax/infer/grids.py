@@ -19,8 +19,8 @@ from hierax.dynamics.grid import Grid, Placement
 from hierax.dynamics.march import MAX_STEPS, OK
 from hierax.dynamics.problem import finish
 from hierax.errors import HieraxWarning
-from hierax.infer.objective import cached
 from hierax.program.density import Program
+from hierax.program.read import cached
 from hierax.program.trace import Alone
 
 # Room of the pilot: enough for most, so that it is compiled once; and the most that a fit will try.
@@ -212,9 +212,7 @@ class Grids:
             at = jnp.where(jnp.isnan(eta), self.program.reference(clean, params), eta)
             return at + side * self.program.prior_scale(clean, params, at)
 
-        return cached(self.program.model, ("shift", id(self.program)), lambda: jax.jit(shift))(
-            pop_without(pop), params, jnp.asarray(eta), side
-        )
+        return cached(self.program, "shift", lambda: jax.jit(shift))(pop_without(pop), params, jnp.asarray(eta), side)
 
     def _orderer(self) -> Any:
         def order(pop: Population, params: Any, eta: Array, placed: dict[str, Placement]) -> dict[str, Placement]:
@@ -223,7 +221,7 @@ class Grids:
                 self._run(pop, params, eta)
             return ordering.placed
 
-        return cached(self.program.model, ("order", id(self.program)), lambda: jax.jit(order))
+        return cached(self.program, "order", lambda: jax.jit(order))
 
     def _placer(self, room: int) -> Any:
         def place(pop: Population, params: Any, eta: Array, tol: dict[str, Array]) -> dict[str, Placement]:
@@ -232,7 +230,7 @@ class Grids:
                 self._run(pop, params, eta)
             return placing.found
 
-        return cached(self.program.model, ("place", id(self.program), room), lambda: jax.jit(place))
+        return cached(self.program, ("place", room), lambda: jax.jit(place))
 
     def _run(self, pop: Population, params: Any, eta: Array) -> None:
         clean = sanitise(pop)
@@ -249,7 +247,7 @@ class Grids:
             real = jnp.asarray(pop.subject_mask)
             return {name: jnp.where(real, error, 0.0) for name, error in judging.errors.items()}
 
-        function = cached(self.program.model, ("judge", id(self.program)), lambda: jax.jit(judge))
+        function = cached(self.program, "judge", lambda: jax.jit(judge))
         return {name: np.asarray(error) for name, error in function(pop, params, jnp.asarray(eta)).items()}
 
     def look(self, pop: Population, params: Any, etas: list[Any]) -> float:

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.mstep import shifted
-from hierax.infer.objective import cached
 from hierax.infer.roles import Roles
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
+from hierax.program.read import cached
 
 # Draws whose second derivatives are taken: so many by subject in all.
 _HESSIANS = 4000
@@ -37,8 +37,8 @@ def louis_information(
     """
     wanted = tuple(int(index) for index in active)
     functions = cached(
-        program.model,
-        ("louis", id(program), wanted, roles.shift.tobytes()),
+        program,
+        ("louis", wanted, roles.shift.tobytes()),
         lambda: _derivatives(program, layout, wanted, roles),
     )
     scores_at, hessian_at = functions

@@ -15,13 +15,14 @@ from hierax.data.population import Population
 from hierax.infer import objective
 from hierax.infer.estimator import Estimator
 from hierax.infer.grids import SLACK, Grids, grids_of
-from hierax.infer.objective import Evaluated, compiled_objective, compiled_value, read_program
+from hierax.infer.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.optimise import Enough, Point, Search, minimise
 from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.program.density import Program
 from hierax.program.parameters import Layout, layout
 from hierax.program.priors import penalty
+from hierax.program.read import read_program
 
 if TYPE_CHECKING:
     from hierax.infer.held_out import HeldOut

@@ -13,8 +13,8 @@ from numpyro import handlers
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
-from hierax.infer.objective import cached
 from hierax.program.density import Program
+from hierax.program.read import cached
 from hierax.program.trace import RUNNING
 
 # Numbers drawn at once: replicates go through in batches, so that memory stays bounded.
@@ -37,7 +37,7 @@ def draw(program: Program, pop: Population, params: Mapping[str, Any], n: int, s
     The same program runs: its observed sites are unconditioned, its population parameters substituted.
     """
     batch = max(1, min(n, _CHUNK // max(pop.n_subjects * pop.n_records, 1)))
-    function = cached(program.model, ("draw", id(program), batch), lambda: jax.jit(_drawer(program, batch)))
+    function = cached(program, ("draw", batch), lambda: jax.jit(_drawer(program, batch)))
     keys = jax.random.split(jax.random.key(seed), -(-n // batch))
     parts = [jax.tree.map(np.asarray, function(key, pop, dict(params))) for key in keys]
     return {name: np.concatenate([part[name] for part in parts])[:n] for name in parts[0]}

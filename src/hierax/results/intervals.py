@@ -14,8 +14,9 @@ import scipy.stats
 
 from hierax.data.population import Population
 from hierax.errors import HieraxWarning
-from hierax.infer.objective import cached, compiled_value
+from hierax.infer.objective import compiled_value
 from hierax.infer.session import Session
+from hierax.program.read import cached
 from hierax.results.covariance import usable_covariance
 from hierax.results.fit import Fit
 from hierax.results.likelihood import pareto_k
@@ -100,7 +101,7 @@ def _log_likelihoods(fit: Fit, flats: np.ndarray) -> np.ndarray:
     def run(flats: jax.Array, eta: jax.Array, pop: Population) -> jax.Array:
         return jax.lax.map(lambda flat: -value(flat, eta, pop).value.sum(), flats)
 
-    function = cached(program.model, ("many", id(program), estimator), lambda: jax.jit(run))
+    function = cached(program, ("many", estimator), lambda: jax.jit(run))
     values = np.asarray(function(jnp.asarray(flats), jnp.asarray(fit.eta), session.pop))
     if not session.priors:
         return values

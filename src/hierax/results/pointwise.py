@@ -14,7 +14,7 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import cholesky
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
-from hierax.infer.objective import cached
+from hierax.program.read import cached
 from hierax.program.trace import site_log_prob
 from hierax.results.draws import as_chains, chain_coords
 
@@ -49,7 +49,7 @@ def pointwise_log_likelihood(
     def over_draws(flats: Any, keys: Any, eta: Any, pop: Population) -> Any:
         return jax.lax.map(lambda pair: once(pair[0], pair[1], eta, pop), (flats, keys))
 
-    function = cached(program.model, ("pointwise", id(program), estimator), lambda: jax.jit(over_draws))
+    function = cached(program, ("pointwise", estimator), lambda: jax.jit(over_draws))
     keys = jax.random.split(jax.random.key(seed), len(flats))
     marginal, sites = function(jnp.asarray(flats), keys, fit.eta, fit.pop)
     ids = fit.ids
@@ -74,7 +74,7 @@ def conditional_log_likelihood(fit: Fit) -> dict[str, xr.DataArray]:
     def over_draws(flats: Any, etas: Any, pop: Population) -> Any:
         return jax.lax.map(lambda pair: once(pair, pop), (flats, etas), batch_size=16)
 
-    function = cached(program.model, ("conditional log likelihood", id(program)), lambda: jax.jit(over_draws))
+    function = cached(program, "conditional log likelihood", lambda: jax.jit(over_draws))
     flat, eta = fit.samples.flat, fit.samples.eta
     shape = flat.shape[:2]
     sites = function(

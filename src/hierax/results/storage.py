@@ -23,7 +23,6 @@ from hierax.infer.first_order import FO, NaivePooled
 from hierax.infer.laplace import FOCE, Laplace
 from hierax.infer.modes import Newton
 from hierax.infer.nuts import Joint
-from hierax.infer.objective import read_program
 from hierax.infer.optimise import QuasiNewton
 from hierax.infer.procedure import Procedure
 from hierax.infer.quadrature import AGQ
@@ -31,6 +30,7 @@ from hierax.infer.result import Result
 from hierax.infer.session import Session
 from hierax.program.parameters import layout
 from hierax.program.priors import collect_priors, counting
+from hierax.program.read import read_program
 from hierax.program.trace import Model
 
 if TYPE_CHECKING:
