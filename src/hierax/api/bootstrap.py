@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -16,12 +15,13 @@ import scipy.stats
 from hierax.api.fit import fit as fit_again
 from hierax.api.simulate import simulate
 from hierax.data.population import Population
-from hierax.errors import HieraxWarning
-from hierax.infer.checkpoint import Checkpoint, describe
+from hierax.errors import quietly, tell
+from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.owner import option_parts, owner
 from hierax.infer.result import Result
+from hierax.program.identity import digest
 from hierax.results.covariance import subject_scores
 from hierax.results.fit import Fit
-from hierax.results.storage import data_hash
 
 Kind = Literal["cases", "parametric"]
 
@@ -128,9 +128,25 @@ def bootstrap(
     groups = _groups(fit.pop, strata)
     draw = _resample(fit, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
     names = [name for name, free in zip(fit.layout.names(), fit.free, strict=True) if free]
-    owner = {"fit": data_hash(fit.pop), "estimates": describe(fit.flat.tolist()), "kind": f"{kind} {strata} {seed} {n}"}
-    file = Checkpoint(None if checkpoint is None else Path(checkpoint), 10.0, True, owner)
-    table = np.full((n, len(names)), np.nan)
+    file = Checkpoint(None if checkpoint is None else Path(checkpoint), 10.0)
+    if file.path is not None:
+        told = {"kind": kind, "strata": str(strata), "seed": str(seed), "n": str(n)}
+        file.owner = {
+            **owner(fit.program, fit.pop, fit.session.priors),
+            **option_parts(fit.method or fit.estimator, "estimator"),
+            "estimates": digest({"estimates": str(fit.flat.tolist())}),
+            **told,
+        }
+    with file.held():
+        codes, table = _all_replicates(fit, draw, n, len(names), file, executor, progress)
+    return _bundle(fit, names, codes, table)
+
+
+def _all_replicates(
+    fit: Fit, draw: Callable[[int], Population], n: int, width: int, file: Checkpoint, executor: Any, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how each replicate ended, and its estimates; those that a checkpoint holds are not fitted again."""
+    table = np.full((n, width), np.nan)
     codes = np.full(n, -1)
     saved = file.load({"codes": codes, "table": table})
     if saved is not None:
@@ -144,7 +160,7 @@ def bootstrap(
                 file.offer(lambda: {"codes": codes, "table": table})
         finally:
             file.save({"codes": codes, "table": table})
-    return _bundle(fit, names, codes, table)
+    return codes, table
 
 
 def run_all(one: Callable[[Any], Any], todo: list[Any], executor: Executor | None) -> Iterable[Any]:
@@ -216,9 +232,8 @@ def _replicate(fit: Fit, draw: Callable[[int], Population]) -> Callable[[int], t
     given = {name: fit.session.priors[name] for name in fit.given_priors if name in fit.session.priors}
 
     def one(k: int) -> tuple[int, int, np.ndarray]:
-        with warnings.catch_warnings():
-            # How a replicate ended is in its code.
-            warnings.simplefilter("ignore", HieraxWarning)
+        # How a replicate ended is in its code.
+        with quietly():
             found = fit_again(
                 fit.program.model, draw(k), fit.method or fit.estimator, init=fit.params, fixed=held or None,
                 priors=given or None, use_priors=fit.use_priors, seed=fit.seed + k, progress=False,
@@ -236,10 +251,9 @@ def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) ->
     bad = np.flatnonzero(~good)
     failed = pd.Series([Result(int(codes[k])).name for k in bad], index=pd.Index(bad, name="replicate"), dtype=object)
     if len(bad) > 0.1 * len(codes):
-        warnings.warn(
+        tell(
             f"{len(bad)} of {len(codes)} bootstrap replicates did not converge and count for nothing "
             f"({failed.value_counts().to_dict()}), so that the others are no fair sample. Look at the model first.",
-            HieraxWarning,
             stacklevel=3,
         )
     original = pd.Series(fit.layout.natural(fit.flat[None])[0][fit.free], index=names)

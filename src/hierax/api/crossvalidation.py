@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
@@ -14,7 +13,7 @@ import pandas as pd
 from hierax.api.bootstrap import run_all
 from hierax.api.fit import fit as fit_once
 from hierax.data.population import Population
-from hierax.errors import HieraxWarning
+from hierax.errors import quietly
 from hierax.infer.importance import ImportanceSampling
 from hierax.infer.result import Result
 from hierax.results.likelihood import log_likelihood
@@ -171,9 +170,8 @@ def _held_out(
     chosen = estimator if candidate.estimator is None else candidate.estimator
     steps = list(chosen) if isinstance(chosen, Sequence) else [chosen]
     options = {"progress": False, **candidate.options}
-    with warnings.catch_warnings():
-        # How a fit ended is in the table, and so are weights of no use: their likelihood is what it is.
-        warnings.simplefilter("ignore", HieraxWarning)
+    # How a fit ended is in the table, and so are weights of no use: their likelihood is what it is.
+    with quietly():
         fit = fit_once(candidate.model, kept, steps[0], **options)
         for step in steps[1:]:
             fit = fit_once(candidate.model, kept, step, **{**options, "init": fit})

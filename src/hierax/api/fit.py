@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from hierax.api.marginal import fit_marginal
 from hierax.api.saem import fit_saem
 from hierax.api.vi import fit_vi
 from hierax.data.population import Population
-from hierax.errors import FitError, HieraxWarning
-from hierax.infer.checkpoint import Checkpoint, describe
+from hierax.errors import EstimatorError, FitError, tell
+from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.estimator import Estimator
 from hierax.infer.importance_em import ImportanceEM
 from hierax.infer.laplace import Laplace
 from hierax.infer.nuts import MAP, NUTS, JointMAP, MarginalNUTS
+from hierax.infer.owner import option_parts, owner, population_parts
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.infer.saem import SAEM
@@ -34,7 +34,6 @@ from hierax.program.read import read_program
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
 from hierax.results.outcome import evaluated_fields, with_modes
-from hierax.results.storage import data_hash
 
 _warned_float32 = False
 
@@ -117,23 +116,44 @@ def fit(
     """
     _warn_float32()
     _check_arguments(model, pop, estimator)
-    job = prepare(
-        model, pop, init=init, fixed=fixed, priors=priors, use_priors=use_priors, seed=seed, progress=progress,
-        plate=plate, bayesian=isinstance(estimator, Procedure) and estimator.bayesian,
-    )  # fmt: skip
+    file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume)
+    with file.held():
+        out = _run(
+            model, pop, estimator, file, init=init, fixed=fixed, priors=priors, use_priors=use_priors, starts=starts,
+            seed=seed, progress=progress, held_out=held_out, patience=patience, plate=plate,
+        )  # fmt: skip
+    _tell(out, throw)
+    return out
+
+
+def _run(
+    model: Model, pop: Population, estimator: Estimator | Procedure, file: Checkpoint, *, starts: int,
+    held_out: Population | None, patience: int, **options: Any
+) -> Fit:  # fmt: skip
+    """Prepare a fit and run it, whatever algorithm does it."""
+    job = prepare(model, pop, bayesian=isinstance(estimator, Procedure) and estimator.bayesian, **options)
     if held_out is not None:
         if isinstance(estimator, Procedure) and not isinstance(estimator, VI | SAEM):
             raise ValueError(f"held_out= stops VI, SAEM and maximised approximations early, not {estimator.label}.")
         job.held_out, job.patience = held_out, patience
-    file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume, _owner(job, estimator, starts))
+    if file.path is not None:
+        file.owner = _owner(job, estimator, starts)
     if isinstance(estimator, Procedure):
         if starts != 1:
             raise ValueError(f"starts={starts} is for maximised approximations (FOCE, ...). Call fit with other inits.")
-        out = _PROCEDURES[type(estimator)](job, estimator, file)
-    else:
-        out = fit_marginal(job, estimator, max(starts, 1), file)
-    _tell(out, throw)
-    return out
+        return _runner(estimator)(job, estimator, file)
+    return fit_marginal(job, estimator, starts, file)
+
+
+def _runner(procedure: Procedure) -> Callable[..., Fit]:
+    """Return what runs an algorithm: the one of its class, or of the nearest class that it derives from."""
+    for kind in type(procedure).__mro__:
+        if kind in _PROCEDURES:
+            return _PROCEDURES[kind]
+    raise EstimatorError(
+        f"{type(procedure).__name__} derives from none of {[kind.__name__ for kind in _PROCEDURES]}, so that it is not "
+        f"known how to run it. Derive it from the algorithm that it changes."
+    )
 
 
 def _fit_map(job: Job, procedure: Procedure, checkpoint: Checkpoint) -> Fit:
@@ -158,16 +178,17 @@ _PROCEDURES: dict[type, Callable[..., Fit]] = {
 
 def _owner(job: Job, estimator: Any, starts: int) -> dict[str, str]:
     """Return what a checkpoint belongs to."""
-    numbers = hashlib.sha256(job.flat.tobytes() + job.free.tobytes()).hexdigest()
+    held_out = {} if job.held_out is None else population_parts(job.held_out, "held-out ")
     return {
-        "data": data_hash(job.pop),
+        **owner(job.program, job.pop, job.counted),
         "parameters": ", ".join(job.layout.names()),
-        "start values or fixed=": numbers,
-        "estimator": describe(estimator),
-        "priors": describe(sorted(job.counted)),
+        "start values": hashlib.sha256(job.flat.tobytes()).hexdigest()[:12],
+        "fixed=": hashlib.sha256(job.free.tobytes()).hexdigest()[:12],
         "seed": str(job.seed),
         "starts": str(starts),
-        "held_out": "" if job.held_out is None else f"{data_hash(job.held_out)} {job.patience}",
+        "patience": str(job.patience) if held_out else "",
+        **held_out,
+        **option_parts(estimator, "estimator"),
     }
 
 
@@ -227,16 +248,15 @@ def _tell(out: Fit, throw: bool) -> None:
         text += explain_non_finite(out)
     if throw:
         raise FitError(text)
-    warnings.warn(text, HieraxWarning, stacklevel=3)
+    tell(text, stacklevel=3)
 
 
 def _warn_float32() -> None:
     global _warned_float32
     if not jax.config.read("jax_enable_x64") and not _warned_float32:
         _warned_float32 = True
-        warnings.warn(
+        tell(
             "JAX is in float32, and marginal likelihoods need float64: expect noise in the objective. "
             "Call numpyro.enable_x64() before anything else.",
-            HieraxWarning,
             stacklevel=3,
         )

@@ -19,19 +19,17 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.course import Course
 from hierax.infer.held_out import HeldOut
-from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
-from hierax.infer.vi import BLOCK, VI, Setting, State, begin, block, moments, place
+from hierax.infer.vi import BLOCK, VI, State, begin, block, moments, place
 from hierax.program.identity import fingerprint
-from hierax.program.priors import penalty
 from hierax.program.read import cached
 from hierax.results.conditional import inverse_blocks
 from hierax.results.fit import Fit
 from hierax.results.outcome import sampled_fields, solver_error
 from hierax.results.posterior import Samples
-from hierax.results.variational import Variational
+from hierax.results.variational import Variational, setting_of
 
 # Draws of the population parameters' guide that a fit keeps.
 _DRAWS = (4, 500)
@@ -75,7 +73,7 @@ class _Run(Blocks):
         self.roles = find_roles(job.program, session.pop, job.layout, job.flat, job.free)
         self.design = jnp.asarray(self.roles.design)
         pace = np.where(job.layout.weights() & bool(job.program.flows), _FLOW_PACE, 1.0)[job.free]
-        self.setting = Setting(vi, job.program, self._params_of, self._penalty, job.free, self.roles.shift, pace)
+        self.setting = setting_of(session, vi, job.free, self.roles.shift, pace)
         self.state = begin(self.setting, jnp.asarray(job.flat), guide, key)
         known = ("vi", fingerprint((vi, job.counted)), job.free.tobytes(), self.roles.shift.tobytes())
         self.function, self.spread, _ = cached(
@@ -90,15 +88,6 @@ class _Run(Blocks):
         self.seconds: list[float] = []
         self.stuck = False
         self.best = self.state
-
-    def _params_of(self, flat: Any) -> Any:
-        return self.job.program.constrain(self.job.layout.unravel(flat))
-
-    def _penalty(self, flat: Any, pop: Any) -> Any:
-        job = self.job
-        if self.vi.population != "point":
-            return -log_prior(job.layout, job.counted, flat, pop)
-        return penalty(job.layout, job.counted, flat, pop)
 
     def tree(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -230,7 +219,14 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         samples=samples,
         held_out=None if run.watcher is None else np.array(run.watcher.rows),
         variational=Variational(
-            run.setting, jax.tree.map(np.asarray, run.state), np.asarray(job.flat), job.layout, elbo
+            session,
+            vi,
+            job.free,
+            run.setting.shift,
+            run.setting.pace,
+            jax.tree.map(np.asarray, run.state),
+            np.asarray(job.flat),
+            elbo,
         ),
         **job.record(),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from hierax.data.sanitise import sanitise
 from hierax.dynamics.grid import Grid, Placement
 from hierax.dynamics.march import MAX_STEPS, OK
 from hierax.dynamics.problem import finish
-from hierax.errors import HieraxWarning
+from hierax.errors import tell
 from hierax.program.density import Program
 from hierax.program.read import cached
 from hierax.program.trace import Alone
@@ -196,11 +195,10 @@ class Grids:
             self.warned.append(name)
             row = int(np.argmax(np.where(stiff, count, 0)))
             subject = pop.ids[row] if pop.ids is not None and row < len(pop.ids) else row
-            warnings.warn(
+            tell(
                 f"ODE '{name}' looks stiff: {limited[row]} of the {count[row]} steps of subject {subject} are as long "
                 f"as the stability of an explicit method allows, not as the accuracy does. If the fit is slow, use "
                 f"solver=hx.Adaptive(), which is implicit, or replace the fast reaction by its equilibrium.",
-                HieraxWarning,
                 stacklevel=2,
             )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpyro.distributions as dist
 
 # Packages whose code is taken to be the same as long as its name is. What their functions close over is looked at.
 _LIBRARIES = frozenset(
@@ -77,7 +78,8 @@ class _Walk:
         if text is not None:
             self.found[place] = text
             return
-        if id(thing) in self.seen:
+        # Whether two equal tuples are one object is Python's doing.
+        if id(thing) in self.seen and type(thing) is not tuple:
             self.found[place] = f"the same as {self.seen[id(thing)] or 'all'}"
             return
         self.seen[id(thing)] = place
@@ -181,6 +183,17 @@ class _Walk:
         self.several(inside, place)
         self.several(dict(enumerate(thing.__bases__)), f"{place} base".strip(), " ")
 
+    def distribution(self, thing: dist.Distribution, place: str) -> None:
+        """Note a distribution by its parameters; what it has computed of them since is no part of it."""
+        kind = type(thing)
+        if not _of_library(kind.__module__):
+            self.instance(thing, place)
+            return
+        self.found[place] = f"{kind.__module__}.{kind.__qualname__}"
+        parameters, rest = thing.tree_flatten()
+        self.visit(parameters, f"{place} parameters".strip())
+        self.visit(rest, f"{place} options".strip())
+
     def wrapped(self, thing: Any, place: str) -> None:
         """Note a partial function, property or the like by what it wraps."""
         self.found[place] = type(thing).__qualname__
@@ -210,6 +223,7 @@ _LOOKS: tuple[tuple[Any, Any], ...] = (
     (types.ModuleType, _Walk.module),
     (type, _Walk.type),
     (_WRAPPERS, _Walk.wrapped),
+    (dist.Distribution, _Walk.distribution),
     ((list, tuple, set, frozenset), _Walk.sequence),
     ((dict, types.MappingProxyType), _Walk.mapping),
 )
