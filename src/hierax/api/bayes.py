@@ -132,6 +132,16 @@ class _Chains(Blocks):
         """Whether all draws are there."""
         return self.done >= self.sampler.warmup + self.sampler.draws
 
+    def known(self) -> dict[str, Any]:
+        """Return the draws of the population parameters; those of random effects are computed afterwards."""
+        if self.empty:
+            raise KeyboardInterrupt("There is no draw yet: the chains were still in their warm-up.")
+        draws = self.draws()
+        x = np.asarray(draws.z["x"])
+        flats = np.broadcast_to(self.job.flat, (*x.shape[:2], self.job.layout.size)).copy()
+        flats[..., np.flatnonzero(self.job.free)] = x
+        return {"flat": flats.mean((0, 1)), "samples": Samples(flats, None, _stats(draws))}
+
     def announce(self, bar: Progress) -> None:
         """Show nothing: every chain starts somewhere else."""
 

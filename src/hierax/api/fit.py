@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import xarray as xr
 
 from hierax.api.bayes import fit_marginal_nuts, fit_nuts, need_priors
+from hierax.api.interrupted import interrupted_fit
 from hierax.api.job import Job, prepare
 from hierax.api.marginal import fit_marginal
 from hierax.api.saem import fit_saem
@@ -55,7 +57,7 @@ def fit(
     resume: bool = True,
     throw: bool = False,
     held_out: Population | None = None,
-    patience: int = 5,
+    patience: int | None = None,
     plate: str = "subject",
 ) -> Fit:
     """Fit the population parameters of a program.
@@ -99,8 +101,8 @@ def fit(
         approximation, is looked at after every 100 steps of VI, every 25 iterations of SAEM, or every accepted step
         of a search. The fit ends after ``patience`` looks without a rise, and returns the parameters that made them
         most likely.
-    patience : int
-        How many looks.
+    patience : int, optional
+        How many looks; 5 by default.
     plate : str
         Name of the subject plate.
 
@@ -116,6 +118,7 @@ def fit(
     """
     _warn_float32()
     _check_arguments(model, pop, estimator)
+    _check_options(starts, patience, held_out, every, seed)
     file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume)
     with file.held():
         out = _run(
@@ -128,21 +131,28 @@ def fit(
 
 def _run(
     model: Model, pop: Population, estimator: Estimator | Procedure, file: Checkpoint, *, starts: int,
-    held_out: Population | None, patience: int, **options: Any
+    held_out: Population | None, patience: int | None, **options: Any
 ) -> Fit:  # fmt: skip
     """Prepare a fit and run it, whatever algorithm does it."""
     job = prepare(model, pop, bayesian=isinstance(estimator, Procedure) and estimator.bayesian, **options)
     if held_out is not None:
         if isinstance(estimator, Procedure) and not isinstance(estimator, VI | SAEM):
             raise ValueError(f"held_out= stops VI, SAEM and maximised approximations early, not {estimator.label}.")
-        job.held_out, job.patience = held_out, patience
+        job.held_out, job.patience = held_out, 5 if patience is None else patience
     if file.path is not None:
         file.owner = _owner(job, estimator, starts)
     if isinstance(estimator, Procedure):
         if starts != 1:
             raise ValueError(f"starts={starts} is for maximised approximations (FOCE, ...). Call fit with other inits.")
-        return _runner(estimator)(job, estimator, file)
-    return fit_marginal(job, estimator, starts, file)
+    try:
+        if isinstance(estimator, Procedure):
+            return _runner(estimator)(job, estimator, file)
+        return fit_marginal(job, estimator, starts, file)
+    except KeyboardInterrupt:
+        if isinstance(estimator, NUTS | MarginalNUTS) and job.known is None:
+            # A sampler has nothing to show before its first draw.
+            raise
+        return interrupted_fit(job, estimator)
 
 
 def _runner(procedure: Procedure) -> Callable[..., Fit]:
@@ -193,7 +203,12 @@ def _owner(job: Job, estimator: Any, starts: int) -> dict[str, str]:
 
 
 def evaluate(
-    model: Model, pop: Population, params: Mapping[str, Any], estimator: Estimator, *, plate: str = "subject"
+    model: Model,
+    pop: Population,
+    params: Mapping[str, Any] | Evaluation,
+    estimator: Estimator,
+    *,
+    plate: str = "subject",
 ) -> Evaluation:
     """Return the objective, per-subject values and EBEs at fixed parameters (NONMEM's MAXEVAL=0).
 
@@ -202,17 +217,27 @@ def evaluate(
     model, pop, estimator, plate
         As for :func:`fit`.
     params : mapping
-        Site → constrained value; sites left out take their start.
+        Site → constrained value; sites left out take their start. Or a fit: its estimates, for the sites of the
+        same names.
     """
     _warn_float32()
     _check_arguments(model, pop, estimator)
+    if isinstance(estimator, Procedure):
+        raise ValueError(
+            f"evaluate gives an approximation of the marginal likelihood, and {estimator.label} is none. Use "
+            f"hx.{type(estimator.objective).__name__}(), or hx.log_likelihood(fit, method)."
+        )
     session = _session(model, pop, estimator, plate)
+    if isinstance(params, Evaluation):
+        params = {name: value for name, value in params.params.items() if name in session.layout.slices}
+    if not isinstance(params, Mapping):
+        raise ValueError(f"params is a {type(params).__name__}. Pass a mapping of site to value, or a fit.")
     flat = session.layout.start(params)
     out = with_modes(session, flat, session.value(flat))
     return Evaluation(**evaluated_fields(session, flat, out))
 
 
-def ebe(model: Model, pop: Population, params: Mapping[str, Any], *, plate: str = "subject") -> xr.Dataset:
+def ebe(model: Model, pop: Population, params: Mapping[str, Any] | Evaluation, *, plate: str = "subject") -> xr.Dataset:
     """Return the empirical Bayes estimates at fixed parameters: modes, their SDs, individual parameters."""
     return evaluate(model, pop, params, Laplace(), plate=plate).ebe
 
@@ -235,6 +260,22 @@ def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
         raise ValueError(f"The population is a {type(pop).__name__}. Make one with hx.read_nonmem(table).")
     if not callable(model):
         raise ValueError(f"The model is a {type(model).__name__}, no function of the population. Pass the function.")
+
+
+def _check_options(starts: Any, patience: Any, held_out: Any, every: Any, seed: Any) -> None:
+    """Refuse options that ask for nothing, or that would be left out without a word."""
+    for name, value, least in (("starts", starts, 1), ("patience", patience, 1), ("seed", seed, 0)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):
+            raise ValueError(f"{name}={value!r} is no whole number of {least} or more. Give one.")
+    if patience is not None and held_out is None:
+        raise ValueError(
+            f"patience={patience} counts looks at held-out subjects, of which there are none. Pass held_out=, or leave "
+            f"patience out."
+        )
+    if held_out is not None and not isinstance(held_out, Population):
+        raise ValueError(f"held_out is a {type(held_out).__name__}. Pass a Population, such as pop[rows].")
+    if not every >= 0:
+        raise ValueError(f"every={every!r} is no number of seconds. Give 0 (at every step) or more.")
 
 
 def _tell(out: Fit, throw: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,9 @@ class Job:
     progress: bool
     held_out: Population | None = None
     patience: int = 5
+    # What an interruption finds: the objectives in use, and where the algorithm stands.
+    sessions: list[Session] = dataclasses.field(default_factory=list)
+    known: Callable[[], dict[str, Any]] | None = None
 
     def watcher(self, estimator: Estimator) -> HeldOut | None:
         """Return what watches the held-out subjects, if there are any."""
@@ -57,7 +60,8 @@ class Job:
 
     def session(self, estimator: Estimator) -> Session:
         """Return the objective of this job by an approximation of the marginal likelihood."""
-        return Session(self.program, estimator, self.pop, self.layout, self.counted)
+        self.sessions.append(Session(self.program, estimator, self.pop, self.layout, self.counted))
+        return self.sessions[-1]
 
     def record(self) -> dict[str, Any]:
         """Return what a result keeps of how it was asked for."""

@@ -103,6 +103,14 @@ class _Run(Blocks):
         if self.session.grids is not None:
             self.session.place(np.asarray(self.state.flat), np.asarray(self.state.centre))
 
+    def known(self) -> dict[str, Any]:
+        """Return where the parameters stand, and what the chains have seen."""
+        state = self.state if self.watcher is None else State(*self.best)
+        averaged = self.watcher is None and len(self.flats)
+        flat = self.phases.averaged(self.flats) if averaged else np.asarray(state.flat)
+        centre = np.asarray(state.centre)
+        return {"flat": flat, "moments": (centre, np.asarray(state.square) - centre[:, :, None] * centre[:, None, :])}
+
     # -- the loop --------------------------------------------------------------------------------------------------
 
     @property

@@ -103,6 +103,10 @@ class _Run(Blocks):
             self.watcher.restore(saved["held_out"])
             self.best = jax.tree.map(jnp.asarray, saved["best"])
 
+    def known(self) -> dict[str, Any]:
+        """Return where the parameters stand."""
+        return {"flat": np.asarray(self.flat())}
+
     @property
     def finished(self) -> bool:
         """Whether the learning rate has fallen all the way, or the held-out subjects have had enough."""

@@ -59,6 +59,8 @@ class Session:
     grids: Grids | None = None
     recorder: Recorder | None = None
     watcher: HeldOut | None = None
+    # The point of the lowest objective so far, and what was found there: what is known if the fit is interrupted.
+    best: tuple[np.ndarray, Evaluated] | None = None
 
     def __post_init__(self) -> None:
         self.grids = grids_of(self.program)
@@ -156,6 +158,10 @@ class Session:
         self.evaluations += 1
         return out
 
+    def _remember(self, flat: np.ndarray, out: Evaluated, total: float) -> None:
+        if np.isfinite(total) and (self.best is None or total <= self._lowest):
+            self.best, self._lowest = (flat.copy(), out), total
+
     def value(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective and modes, without the gradient."""
         return self._settle(self._value, flat, eta)
@@ -173,6 +179,7 @@ class Session:
         extra, slope = self.penalty(flat)
         scores = None if out.scores is None else np.asarray(out.scores)[free]
         value = float(np.asarray(out.value).sum()) + extra
+        self._remember(np.asarray(flat), out, value)
         return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta, extra)
 
     def search(self, flat: np.ndarray, free: np.ndarray, report: Report, eta: Any = None) -> Search:

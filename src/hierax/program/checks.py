@@ -29,6 +29,9 @@ def check_program(program: Program, pop: Population) -> None:
     ModelError
         Everything that breaks the contract, together.
     """
+    if program.plate not in _plate_names(program):
+        # All else that would be found follows from that.
+        raise ModelError("\n".join(_has_subjects(program, pop)))
     found = [text for check in _CHECKS for text in check(program, pop)]
     if found:
         raise ModelError("\n".join(found))
