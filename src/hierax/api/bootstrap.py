@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from hierax.api.executors import run_all
 from hierax.api.fit import fit as fit_again
 from hierax.api.simulate import simulate
 from hierax.data.population import Population
@@ -20,8 +21,10 @@ from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.owner import option_parts, owner
 from hierax.infer.result import Result
 from hierax.program.identity import digest
+from hierax.program.trace import Model
 from hierax.results.covariance import subject_scores
 from hierax.results.fit import Fit
+from hierax.results.storage import SavedMethod
 
 Kind = Literal["cases", "parametric"]
 
@@ -108,7 +111,8 @@ def bootstrap(
     strata : str, optional
         A covariate that is constant in each subject: subjects are drawn within its values (few ones, please).
     executor : concurrent.futures.Executor, optional
-        Runs the replicates; threads share what is compiled. Without one they run here, one after the other.
+        Runs the replicates: threads share what is compiled; processes (spawned, not forked) and clusters (Dask's
+        client) are sent program, data and options. Without one they run here, one after the other.
     seed : int
         Replicate k depends on the seed and k alone.
     checkpoint : path, optional
@@ -126,14 +130,14 @@ def bootstrap(
     if n < 2:
         raise ValueError(f"bootstrap(n={n}) has no spread. Use 200 or more for SEs, 1 000 for intervals.")
     groups = _groups(fit.pop, strata)
-    draw = _resample(fit, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
+    draw = _Resampled(fit.pop, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
     names = [name for name, free in zip(fit.layout.names(), fit.free, strict=True) if free]
     file = Checkpoint(None if checkpoint is None else Path(checkpoint), 10.0)
     if file.path is not None:
         told = {"kind": kind, "strata": str(strata), "seed": str(seed), "n": str(n)}
         file.owner = {
             **owner(fit.program, fit.pop, fit.session.priors),
-            **option_parts(fit.method or fit.estimator, "estimator"),
+            **option_parts(refitted_by(fit), "estimator"),
             "estimates": digest({"estimates": str(fit.flat.tolist())}),
             **told,
         }
@@ -163,11 +167,6 @@ def _all_replicates(
     return codes, table
 
 
-def run_all(one: Callable[[Any], Any], todo: list[Any], executor: Executor | None) -> Iterable[Any]:
-    """Do one thing for each of a list, in order; by an executor, if there is one."""
-    return map(one, todo) if executor is None else executor.map(one, todo)
-
-
 def _bar(results: Iterable[Any], count: int, progress: bool) -> Iterable[Any]:
     from tqdm.auto import tqdm
 
@@ -194,55 +193,93 @@ def _groups(pop: Population, strata: str | None) -> list[np.ndarray]:
     return groups
 
 
-def _resample(fit: Fit, groups: list[np.ndarray], seed: int) -> Callable[[int], Population]:
-    def draw(k: int) -> Population:
-        rng = np.random.default_rng([seed, k])
-        rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
-        picked = fit.pop[rows]
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Resampled:
+    """Draws the subjects of a replicate."""
+
+    pop: Population
+    groups: list[np.ndarray]
+    seed: int
+
+    def __call__(self, k: int) -> Population:
+        rng = np.random.default_rng([self.seed, k])
+        rows = np.concatenate([rng.choice(group, len(group)) for group in self.groups])
+        picked = self.pop[rows]
         # As many rows as the original has, padding included: the same compiled functions serve.
-        return dataclasses.replace(picked.pad(fit.pop.n_subjects), ids=tuple(range(1, len(rows) + 1)), grids={})
-
-    return draw
+        return dataclasses.replace(picked.pad(self.pop.n_subjects), ids=tuple(range(1, len(rows) + 1)), grids={})
 
 
-def _simulated(fit: Fit, n: int, seed: int) -> Callable[[int], Population]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Simulated:
+    """Draws the observations of a replicate: simulated before, for all replicates at once."""
+
+    pop: Population
+    drawn: dict[str, np.ndarray]
+
+    def __call__(self, k: int) -> Population:
+        rows, values = np.flatnonzero(np.asarray(self.pop.subject_mask)), {}
+        for name, drawn in self.drawn.items():
+            whole = np.full(np.shape(self.pop.times), np.nan)
+            whole[rows, : drawn.shape[2]] = drawn[k]
+            values[name] = np.where(np.asarray(self.pop.mask[name]), whole, np.nan)
+        return dataclasses.replace(self.pop.with_dv(**values), grids={})
+
+
+def _simulated(fit: Fit, n: int, seed: int) -> _Simulated:
     drawn = simulate(fit, n=n, seed=seed)
-    names = [name for name in fit.pop.dv if name in drawn]
-
-    def draw(k: int) -> Population:
-        values = {}
-        for name in names:
-            whole = np.full(np.shape(fit.pop.times), np.nan)
-            part = np.asarray(drawn[name].values[k])
-            whole[fit.rows, : part.shape[1]] = part
-            values[name] = np.where(np.asarray(fit.pop.mask[name]), whole, np.nan)
-        return dataclasses.replace(fit.pop.with_dv(**values), grids={})
-
-    return draw
+    return _Simulated(fit.pop, {name: np.asarray(drawn[name].values) for name in fit.pop.dv if name in drawn})
 
 
-def _replicate(fit: Fit, draw: Callable[[int], Population]) -> Callable[[int], tuple[int, int, np.ndarray]]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Replicate:
+    """Fits again to one replicate: all that it takes, as data that any process can be sent."""
+
+    model: Model
+    method: Any
+    draw: Callable[[int], Population]
+    free: np.ndarray
+    seed: int
+    options: dict[str, Any]
+
+    def __call__(self, k: int) -> tuple[int, int, np.ndarray]:
+        # How a replicate ended is in its code.
+        with quietly():
+            found = fit_again(self.model, self.draw(k), self.method, seed=self.seed + k, progress=False, **self.options)
+        return k, int(found.result), found.layout.natural(found.flat[None])[0][self.free]
+
+
+def _replicate(fit: Fit, draw: Callable[[int], Population]) -> _Replicate:
     held = {
         name: ~fit.free[place].reshape(site.shape) if site.kind != "weights" else True
         for name, place in fit.layout.slices.items()
         if not fit.free[place].all()
         for site in [fit.program.sites.population[name]]
     }
-
     given = {name: fit.session.priors[name] for name in fit.given_priors if name in fit.session.priors}
+    options = {
+        "init": fit.params,
+        "fixed": held or None,
+        "priors": given or None,
+        "use_priors": fit.use_priors,
+        "plate": fit.program.plate,
+    }
+    return _Replicate(fit.program.model, refitted_by(fit), draw, fit.free, fit.seed, options)
 
-    def one(k: int) -> tuple[int, int, np.ndarray]:
-        # How a replicate ended is in its code.
-        with quietly():
-            found = fit_again(
-                fit.program.model, draw(k), fit.method or fit.estimator, init=fit.params, fixed=held or None,
-                priors=given or None, use_priors=fit.use_priors, seed=fit.seed + k, progress=False,
-                plate=fit.program.plate,
-            )  # fmt: skip
-        values = fit.layout.natural(found.flat[None])[0][fit.free]
-        return k, int(found.result), values
 
-    return one
+def refitted_by(fit: Fit) -> Any:
+    """Return what fits again as a fit was fitted.
+
+    Raises
+    ------
+    ValueError
+        The fit was loaded, and its algorithm could not be.
+    """
+    if isinstance(fit.method, SavedMethod):
+        raise ValueError(
+            f"The options of {fit.method.label} are not all in the file that it was loaded from, so that it cannot "
+            f"fit again. Load it with load_fit(estimator=...), the estimator as it was."
+        )
+    return fit.method or fit.estimator
 
 
 def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) -> Bootstrap:

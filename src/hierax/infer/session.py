@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hierax.data.population import Population
+from hierax.errors import ModelError
 from hierax.infer import objective
 from hierax.infer.estimator import Estimator
 from hierax.infer.grids import SLACK, Grids, grids_of
@@ -20,8 +21,9 @@ from hierax.infer.optimise import Enough, Point, Search, minimise
 from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.program.density import Program
+from hierax.program.digest import program_digest
 from hierax.program.parameters import Layout, layout
-from hierax.program.priors import penalty
+from hierax.program.priors import OWN, penalty
 from hierax.program.read import read_program
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ class Session:
     priors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evaluations: int = 0
     compile_seconds: float = 0.0
-    grids: Grids | None = None
+    # No value of the class, so that one that was pickled is made anew when it is asked for.
+    grids: Grids | None = dataclasses.field(default_factory=lambda: None)
     recorder: Recorder | None = None
     watcher: HeldOut | None = None
     # The point of the lowest objective so far, and what was found there: what is known if the fit is interrupted.
@@ -68,6 +71,39 @@ class Session:
         self._use(forward=self.layout.size <= objective.FORWARD_PARAMETERS)
         self._value = compiled_value(self.program, self.estimator, self.layout.unravel)
         self._penalty = jax.jit(jax.value_and_grad(lambda flat, pop: penalty(self.layout, self.priors, flat, pop)))
+
+    # -- as data -----------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what the objective is of; the program is read again where it is needed."""
+        if "_saved" in vars(self):
+            return dict(vars(self))
+        saved = (self.program.model, self.program.plate, program_digest(self.program, self.pop))
+        kept = ("estimator", "pop", "priors", "evaluations", "compile_seconds")
+        return {"_saved": saved, **{name: getattr(self, name) for name in kept}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = {name: OWN if isinstance(prior, str) else prior for name, prior in state["priors"].items()}
+        vars(self).update({**state, "priors": own})
+
+    def __getattr__(self, name: str) -> Any:
+        """Read the program again, and with it all that comes of it."""
+        if "_saved" not in vars(self) or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        model, plate, digest = vars(self).pop("_saved")
+        try:
+            self.program = read_program(model, self.pop, plate, checked=False)
+            if program_digest(self.program, self.pop) != digest:
+                raise ModelError(
+                    "The model is not the one that was fitted: what it reads (a global, a module) is different in this "
+                    "process. Restore it, or fit again."
+                )
+        except BaseException:
+            vars(self)["_saved"] = (model, plate, digest)
+            raise
+        self.layout = layout(self.program)
+        self.__post_init__()
+        return getattr(self, name)
 
     def _use(self, forward: bool) -> None:
         self.forward = forward
