@@ -200,11 +200,13 @@ def _jittered(centre: dict[str, np.ndarray], chains: int, seed: int) -> dict[str
 def _trace_back(density: Posterior, draws: Any, pop: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return flat vectors and random effects of all draws."""
 
-    def one(values: Any) -> tuple[Any, Any]:
-        return density.effects(values["x"], values["z"], sanitise(pop))[:2]
+    def every(values: Any, data: Any, pop: Any) -> tuple[Any, Any]:
+        here, clean = density.with_arrays(data), sanitise(pop)
+        return jax.lax.map(lambda one: here.effects(one["x"], one["z"], clean)[:2], values, batch_size=64)
 
     folded = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), dict(draws))
-    flats, etas = jax.jit(lambda values: jax.lax.map(one, values, batch_size=64))(folded)
+    known = ("trace back", density.free.tobytes(), density.roles.shift.tobytes())
+    flats, etas = cached(density.program, known, lambda: jax.jit(every))(folded, density.arrays(), pop)
     shape = draws["x"].shape[:2]
     return (np.asarray(part).reshape(*shape, *part.shape[1:]) for part in (flats, etas))  # type: ignore[return-value]
 

@@ -130,7 +130,7 @@ def bootstrap(
     if n < 2:
         raise ValueError(f"bootstrap(n={n}) has no spread. Use 200 or more for SEs, 1 000 for intervals.")
     groups = _groups(fit.pop, strata)
-    draw = _Resampled(fit.pop, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
+    draw = _resample(fit, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
     names = [name for name, free in zip(fit.layout.names(), fit.free, strict=True) if free]
     file = Checkpoint(None if checkpoint is None else Path(checkpoint), 10.0)
     if file.path is not None:
@@ -223,6 +223,10 @@ class _Simulated:
             whole[rows, : drawn.shape[2]] = drawn[k]
             values[name] = np.where(np.asarray(self.pop.mask[name]), whole, np.nan)
         return dataclasses.replace(self.pop.with_dv(**values), grids={})
+
+
+def _resample(fit: Fit, groups: list[np.ndarray], seed: int) -> _Resampled:
+    return _Resampled(fit.pop, groups, seed)
 
 
 def _simulated(fit: Fit, n: int, seed: int) -> _Simulated:

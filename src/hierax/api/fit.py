@@ -264,7 +264,7 @@ def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
 
 def _check_options(starts: Any, patience: Any, held_out: Any, every: Any, seed: Any) -> None:
     """Refuse options that ask for nothing, or that would be left out without a word."""
-    for name, value, least in (("starts", starts, 1), ("patience", patience, 1), ("seed", seed, 0)):
+    for name, value, least in (("starts", starts, 1), ("seed", seed, 0)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):
             raise ValueError(f"{name}={value!r} is no whole number of {least} or more. Give one.")
     if patience is not None and held_out is None:

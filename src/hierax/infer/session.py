@@ -22,6 +22,7 @@ from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.program.density import Program
 from hierax.program.digest import program_digest
+from hierax.program.identity import fingerprint
 from hierax.program.parameters import Layout, layout
 from hierax.program.priors import OWN, penalty
 from hierax.program.read import read_program
@@ -70,7 +71,7 @@ class Session:
         self.estimator.check(self.program, self.pop)
         self._use(forward=self.layout.size <= objective.FORWARD_PARAMETERS)
         self._value = compiled_value(self.program, self.estimator, self.layout.unravel)
-        self._penalty = jax.jit(jax.value_and_grad(lambda flat, pop: penalty(self.layout, self.priors, flat, pop)))
+        self._penalty = _compiled_penalty(self.program, self.layout, dict(self.priors)) if self.priors else None
 
     # -- as data -----------------------------------------------------------------------------------------------------
 
@@ -204,7 +205,7 @@ class Session:
 
     def penalty(self, flat: Any) -> tuple[float, np.ndarray]:
         """Return −log prior of the parameters whose priors count, and its gradient."""
-        if not self.priors:
+        if self._penalty is None:
             return 0.0, np.zeros(self.layout.size)
         value, gradient = self._penalty(jnp.asarray(flat, float), self.pop)
         return float(value), np.asarray(gradient)
@@ -259,6 +260,15 @@ class Session:
         slack = 1e-6 * (1 + np.abs(np.asarray(known.joint)))
         better = np.asarray(fresh.joint) < np.asarray(known.joint) - slack
         return np.where(better[:, None], np.asarray(fresh.eta), np.asarray(known.eta)) if better.any() else None
+
+
+def _compiled_penalty(program: Program, places: Layout, priors: dict[str, Any]) -> Any:
+    """Return the compiled penalty and its gradient; priors of the same values share it."""
+
+    def value(flat: Any, pop: Population) -> Any:
+        return penalty(places, priors, flat, pop)
+
+    return cached(program, ("penalty", fingerprint(priors)), lambda: jax.jit(jax.value_and_grad(value)))
 
 
 def session_of(program: Program, pop: Population, estimator: Estimator) -> Session:
