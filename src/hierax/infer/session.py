@@ -25,7 +25,7 @@ from hierax.program.digest import program_digest
 from hierax.program.identity import fingerprint
 from hierax.program.parameters import Layout, layout
 from hierax.program.priors import OWN, penalty
-from hierax.program.read import read_program
+from hierax.program.read import cached, read_program
 
 if TYPE_CHECKING:
     from hierax.infer.held_out import HeldOut
