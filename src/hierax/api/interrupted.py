@@ -26,7 +26,8 @@ def known_of(session: Session, flat: np.ndarray, eta: Any = None) -> Evaluated:
         return session.best[1]
     n, d = session.pop.n_subjects, len(session.program.effect_names)
     known = eta is not None and np.shape(eta) == (n, d)
-    return Evaluated(
+    # Arrays of NumPy serve as those of JAX do.
+    empty: dict[str, Any] = dict(
         value=np.full(n, np.nan),
         gradient=np.full(flat.size, np.nan),
         scores=None,
@@ -35,7 +36,8 @@ def known_of(session: Session, flat: np.ndarray, eta: Any = None) -> Evaluated:
         code=np.full(n, int(Result.interrupted)),
         iterations=np.array(0),
         joint=np.full(n, np.nan),
-    )  # type: ignore[arg-type]
+    )
+    return Evaluated(**empty)
 
 
 def interrupted_fit(job: Job, estimator: Estimator | Procedure) -> Fit:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hierax.errors import tell
@@ -65,7 +66,7 @@ class Checkpoint:
                 f"another version wrote it. Delete the file, or pass resume=False."
             )
         keys = [jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key) for shape in shapes]
-        leaves = [jax.random.wrap_key_data(x) if key else x for x, key in zip(leaves, keys, strict=True)]
+        leaves = [jax.random.wrap_key_data(jnp.asarray(x)) if key else x for x, key in zip(leaves, keys, strict=True)]
         return jax.tree.unflatten(tree, leaves)
 
     def _compare(self, meta: dict[str, Any]) -> None:

@@ -69,9 +69,8 @@ class Session:
     def __post_init__(self) -> None:
         self.grids = grids_of(self.program)
         self.estimator.check(self.program, self.pop)
-        self._use(forward=self.layout.size <= objective.FORWARD_PARAMETERS)
-        self._value = compiled_value(self.program, self.estimator, self.layout.unravel)
-        self._penalty = _compiled_penalty(self.program, self.layout, dict(self.priors)) if self.priors else None
+        self.forward = self.layout.size <= objective.FORWARD_PARAMETERS
+        self._prior_key = fingerprint(dict(self.priors)) if self.priors else ""
 
     # -- as data -----------------------------------------------------------------------------------------------------
 
@@ -106,14 +105,17 @@ class Session:
         self.__post_init__()
         return getattr(self, name)
 
-    def _use(self, forward: bool) -> None:
-        self.forward = forward
-        self._objective = compiled_objective(self.program, self.estimator, self.layout.unravel, forward)
+    @property
+    def _objective(self) -> Any:
+        return self.compiled
 
     @property
     def compiled(self) -> Any:
-        """The compiled objective with its gradient, of (flat, warm start, population)."""
-        return self._objective
+        """The compiled objective with its gradient, of (flat, warm start, population).
+
+        It belongs to the program, which drops it where it is not used for long.
+        """
+        return compiled_objective(self.program, self.estimator, self.layout.unravel, self.forward)
 
     def cold(self) -> np.ndarray:
         """Return what stands for no warm start, (subject, coordinate): modes are then sought from the reference."""
@@ -184,11 +186,11 @@ class Session:
     def evaluate(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective, gradient and modes at a point."""
         start = time.perf_counter()
-        out = jax.block_until_ready(self._settle(self._objective, flat, eta))
+        out = jax.block_until_ready(self._settle(self.compiled, flat, eta))
         if not self.forward and np.isfinite(out.value).all() and not np.isfinite(out.gradient).all():
             # Reverse mode multiplies the bad derivatives of masked predictions (log of 0 at a dose record) by zero and
             # keeps the NaN. Forward passes drop them: slower with many parameters, but right.
-            self._use(forward=True)
+            self.forward = True
             return self.evaluate(flat, eta)
         if not self.evaluations:
             self.compile_seconds = time.perf_counter() - start
@@ -201,13 +203,15 @@ class Session:
 
     def value(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective and modes, without the gradient."""
-        return self._settle(self._value, flat, eta)
+        return self._settle(compiled_value(self.program, self.estimator, self.layout.unravel), flat, eta)
 
     def penalty(self, flat: Any) -> tuple[float, np.ndarray]:
         """Return −log prior of the parameters whose priors count, and its gradient."""
-        if self._penalty is None:
+        if not self.priors:
             return 0.0, np.zeros(self.layout.size)
-        value, gradient = self._penalty(jnp.asarray(flat, float), self.pop)
+        value, gradient = _compiled_penalty(self.program, self.layout, self.priors, self._prior_key)(
+            jnp.asarray(flat, float), self.pop
+        )
         return float(value), np.asarray(gradient)
 
     def point(self, flat: np.ndarray, free: np.ndarray, eta: Any) -> Point:
@@ -262,13 +266,13 @@ class Session:
         return np.where(better[:, None], np.asarray(fresh.eta), np.asarray(known.eta)) if better.any() else None
 
 
-def _compiled_penalty(program: Program, places: Layout, priors: dict[str, Any]) -> Any:
+def _compiled_penalty(program: Program, places: Layout, priors: Mapping[str, Any], key: str) -> Any:
     """Return the compiled penalty and its gradient; priors of the same values share it."""
 
     def value(flat: Any, pop: Population) -> Any:
         return penalty(places, priors, flat, pop)
 
-    return cached(program, ("penalty", fingerprint(priors)), lambda: jax.jit(jax.value_and_grad(value)))
+    return cached(program, ("penalty", key), lambda: jax.jit(jax.value_and_grad(value)))
 
 
 def session_of(program: Program, pop: Population, estimator: Estimator) -> Session:

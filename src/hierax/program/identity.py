@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 
 # Packages whose code is taken to be the same as long as its name is. What their functions close over is looked at.
 _LIBRARIES = frozenset(
@@ -100,7 +101,7 @@ class _Walk:
 
     def array(self, thing: Any, place: str) -> None:
         """Note an array by its values."""
-        if isinstance(thing, jax.core.Tracer):
+        if isinstance(thing, Tracer):
             self.found[place] = "a traced value"
             return
         if isinstance(thing, jax.Array) and jax.dtypes.issubdtype(thing.dtype, jax.dtypes.prng_key):

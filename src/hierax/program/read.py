@@ -162,6 +162,7 @@ def _drop() -> None:
     while sum(map(len, _programs.values())) > KEPT:
         oldest = next(iter(_programs))
         if _programs[oldest]:
-            _programs[oldest].pop(0)
+            # Results that are kept hold on to their programs: what is compiled goes, and is built again when asked for.
+            _programs[oldest].pop(0).built.clear()
         if not _programs[oldest]:
             del _programs[oldest]

@@ -19,8 +19,9 @@ def encode(thing: Any) -> Any:
     is passed again.
     """
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        kind = type(thing)
-        fields = {field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing) if field.init}
+        kind: Any = type(thing)
+        names = [field.name for field in dataclasses.fields(kind) if field.init]
+        fields = {name: encode(getattr(thing, name)) for name in names}
         return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
     if isinstance(thing, bool | int | float | str) or thing is None:
         return thing

@@ -120,7 +120,8 @@ def load_fit(
     objective = estimator if isinstance(estimator, Estimator) else _estimator(path, meta["estimator"])
     session = Session(program, objective, pop, places, counted)
     method = estimator if isinstance(estimator, Procedure) else _method(meta["method"])
-    values = {name: arrays[name] for name in ARRAYS}
+    values: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
+    plain: dict[str, Any] = {name: meta.get(name) for name in _PLAIN}
     return Fit(
         session=session,
         params=places.params(values["flat"]),
@@ -132,7 +133,7 @@ def load_fit(
         held_out=arrays.get("held_out"),
         variational=load_variational(arrays, method, session, values["free"], path),
         **values,
-        **{name: meta.get(name) for name in _PLAIN},
+        **plain,
     )
 
 
