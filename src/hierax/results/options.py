@@ -19,13 +19,13 @@ def encode(thing: Any) -> Any:
     is passed again.
     """
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        kind: Any = type(thing)
-        names = [field.name for field in dataclasses.fields(kind) if field.init]
+        kind = type(thing)
+        names = [field.name for field in dataclasses.fields(thing) if field.init]
         fields = {name: encode(getattr(thing, name)) for name in names}
         return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
     if isinstance(thing, bool | int | float | str) or thing is None:
         return thing
-    if type(thing) in (tuple, list):
+    if isinstance(thing, tuple | list) and not hasattr(thing, "_fields"):
         return {"tuple": [encode(one) for one in thing]}
     if isinstance(thing, dict) and all(isinstance(name, str) for name in thing):
         return {"dict": {name: encode(one) for name, one in thing.items()}}
