@@ -5,13 +5,37 @@ Every message says what is wrong, why, and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+import warnings
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 
 class HieraxWarning(UserWarning):
     """Something that does not stop the work but that the user should know."""
+
+
+# Whether fits of this thread keep what they have to say to themselves. The warnings filters of Python are one for all
+# threads: setting them aside in one thread and back in another leaves them set aside.
+_quiet = contextvars.ContextVar("quiet", default=False)
+
+
+def tell(message: str, stacklevel: int = 2) -> None:
+    """Warn by a :class:`HieraxWarning`, unless this thread is to be quiet."""
+    if not _quiet.get():
+        warnings.warn(message, HieraxWarning, stacklevel=stacklevel + 1)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Let no :class:`HieraxWarning` of this thread through: how each of many fits ended is in a table."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 class DataWarning(HieraxWarning):

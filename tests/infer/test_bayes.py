@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_draws_and_a_resumed_run_too(linear_data, t
 def test_nothing_is_compiled_again_for_other_data(linear_data):
     sampler = hx.NUTS(warmup=100, draws=50, chains=2)
     hx.fit(linear, linear_population(linear_data), sampler, progress=False)
-    cache = vars(linear)["__hierax_cache__"]
+    cache = hx.program(linear, linear_population(linear_data)).program.built
     before = {key: value[1]._cache_size() for key, value in cache.items() if key[0] == "nuts"}
     hx.fit(linear, linear_population(linear_data + 0.3), sampler, progress=False, seed=3)
     assert {key: value[1]._cache_size() for key, value in cache.items() if key[0] == "nuts"} == before

@@ -14,6 +14,7 @@ import hierax as hx
 from hierax.infer import objective
 from hierax.infer.session import Session
 from hierax.program.parameters import layout
+from hierax.program.read import forget_programs
 
 
 def session_of(model, pop, estimator):
@@ -70,7 +71,7 @@ def test_reverse_mode_for_networks_agrees_with_forward_mode(monkeypatch):
 
     forward = compare(session_of(model, pop, hx.FOCE()), 1)
     monkeypatch.setattr(objective, "FORWARD_PARAMETERS", 0)
-    objective.forget(model)
+    forget_programs()
     session = session_of(model, pop, hx.FOCE())
     backward = compare(session, 1)
     assert session.evaluate(session.layout.start(None)).scores is None
@@ -83,9 +84,9 @@ def test_many_random_effects_switch_to_reverse_mode_inside(monkeypatch):
     pop = zoo.wang_population()
     expected = hx.evaluate(zoo.wang_proportional, pop, {}, hx.Laplace()).value
     monkeypatch.setattr(blocks, "FORWARD_UP_TO", 0)
-    objective.forget(zoo.wang_proportional)
+    forget_programs()
     found = hx.evaluate(zoo.wang_proportional, pop, {}, hx.Laplace()).value
-    objective.forget(zoo.wang_proportional)
+    forget_programs()
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 

@@ -196,7 +196,7 @@ def test_padding_changes_nothing(theo_pop, saem_fit):
 def test_nothing_is_compiled_again_for_other_data(theo_pop):
     quick = hx.SAEM(exploratory=20, smoothing=20)
     hx.fit(zoo.theophylline, theo_pop, quick, progress=False)
-    cache = vars(zoo.theophylline)["__hierax_cache__"]
+    cache = hx.program(zoo.theophylline, theo_pop).program.built
     compiled = {key: value for key, value in cache.items() if key[0] == "saem"}
     before = {key: value._cache_size() for key, value in compiled.items()}
     other = theo_pop.with_dv(dv=np.where(theo_pop.mask["dv"], 1.1 * np.asarray(theo_pop.dv["dv"]), np.nan))

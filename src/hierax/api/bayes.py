@@ -17,11 +17,12 @@ from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potential, nuts_block
-from hierax.infer.objective import cached
 from hierax.infer.posterior import Posterior, log_prior, posterior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
+from hierax.program.identity import fingerprint
+from hierax.program.read import cached
 from hierax.results.conditional import draw_moments, inverse_blocks
 from hierax.results.fit import Fit
 from hierax.results.outcome import sampled_fields
@@ -106,12 +107,8 @@ class _Chains(Blocks):
         super().__init__(job, sampler)
         self.sampler = sampler
         self.data = jax.tree.map(jnp.asarray, data)
-        priors = tuple((name, id(prior)) for name, prior in job.counted.items())
-        known = ("nuts", id(job.program), sampler, *key, job.free.tobytes(), priors)
-        # Priors and density are held by what was compiled with them, so that their ids stay theirs.
-        begin, self.compiled, _ = cached(
-            job.program.model, known, lambda: (*map(jax.jit, nuts_block(potential, sampler)), (potential, job.counted))
-        )
+        known = ("nuts", fingerprint((sampler, job.counted)), *key, job.free.tobytes())
+        begin, self.compiled = cached(job.program, known, lambda: tuple(map(jax.jit, nuts_block(potential, sampler))))
         keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(job.seed), sampler.chains))
         self.state = begin(_jittered(start, sampler.chains, job.seed), self.data, keys)
         self.blocks: list[Draws] = []
@@ -134,6 +131,16 @@ class _Chains(Blocks):
     def finished(self) -> bool:
         """Whether all draws are there."""
         return self.done >= self.sampler.warmup + self.sampler.draws
+
+    def known(self) -> dict[str, Any]:
+        """Return the draws of the population parameters; those of random effects are computed afterwards."""
+        if self.empty:
+            raise KeyboardInterrupt("There is no draw yet: the chains were still in their warm-up.")
+        draws = self.draws()
+        x = np.asarray(draws.z["x"])
+        flats = np.broadcast_to(self.job.flat, (*x.shape[:2], self.job.layout.size)).copy()
+        flats[..., np.flatnonzero(self.job.free)] = x
+        return {"flat": flats.mean((0, 1)), "samples": Samples(flats, None, _stats(draws))}
 
     def announce(self, bar: Progress) -> None:
         """Show nothing: every chain starts somewhere else."""
@@ -193,11 +200,13 @@ def _jittered(centre: dict[str, np.ndarray], chains: int, seed: int) -> dict[str
 def _trace_back(density: Posterior, draws: Any, pop: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return flat vectors and random effects of all draws."""
 
-    def one(values: Any) -> tuple[Any, Any]:
-        return density.effects(values["x"], values["z"], sanitise(pop))[:2]
+    def every(values: Any, data: Any, pop: Any) -> tuple[Any, Any]:
+        here, clean = density.with_arrays(data), sanitise(pop)
+        return jax.lax.map(lambda one: here.effects(one["x"], one["z"], clean)[:2], values, batch_size=64)
 
     folded = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), dict(draws))
-    flats, etas = jax.jit(lambda values: jax.lax.map(one, values, batch_size=64))(folded)
+    known = ("trace back", density.free.tobytes(), density.roles.shift.tobytes())
+    flats, etas = cached(density.program, known, lambda: jax.jit(every))(folded, density.arrays(), pop)
     shape = draws["x"].shape[:2]
     return (np.asarray(part).reshape(*shape, *part.shape[1:]) for part in (flats, etas))  # type: ignore[return-value]
 

@@ -40,6 +40,10 @@ class Blocks(abc.ABC):
     def restore(self, saved: Any) -> None:
         """Go on from what ``tree`` returned."""
 
+    def known(self) -> dict[str, Any]:
+        """Return fields of a fit that can be said at once, wherever the run stands: ``flat`` and more."""
+        return {}
+
     def template(self) -> Any:
         """Return the structure of ``tree``."""
         return self.tree()
@@ -53,6 +57,7 @@ class Blocks(abc.ABC):
         saved = checkpoint.load(self.template())
         if saved is not None:
             self.restore(saved)
+        self.job.known = self.known
         with Progress(self.job.progress, self.method.label, 0.0) as bar, checkpoint.watching():
             self.announce(bar)
             try:

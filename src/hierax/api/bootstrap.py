@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -13,17 +12,21 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from hierax.api.executors import run_all
 from hierax.api.fit import fit as fit_again
 from hierax.api.simulate import simulate
 from hierax.data.censoring import limits_of, with_drawn
 from hierax.data.population import Population
-from hierax.errors import HieraxWarning
-from hierax.infer.checkpoint import Checkpoint, describe
+from hierax.errors import quietly, tell
+from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.owner import option_parts, owner
 from hierax.infer.result import Result
+from hierax.program.identity import digest
+from hierax.program.trace import Model
 from hierax.results.covariance import active_entries, subject_scores
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
-from hierax.results.storage import data_hash
+from hierax.results.storage import SavedMethod
 
 Kind = Literal["cases", "parametric"]
 
@@ -111,7 +114,8 @@ def bootstrap(
     strata : str, optional
         A covariate that is constant in each subject: subjects are drawn within its values (few ones, please).
     executor : concurrent.futures.Executor, optional
-        Runs the replicates; threads share what is compiled. Without one they run here, one after the other.
+        Runs the replicates: threads share what is compiled; processes (spawned, not forked) and clusters (Dask's
+        client) are sent program, data and options. Without one they run here, one after the other.
     seed : int
         Replicate k depends on the seed and k alone.
     checkpoint : path, optional
@@ -132,9 +136,25 @@ def bootstrap(
     groups = _groups(fit.pop, strata)
     draw = _resample(fit, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
     names = [name for name, free in zip(fit.layout.names(), fit.free, strict=True) if free]
-    owner = {"fit": data_hash(fit.pop), "estimates": describe(fit.flat.tolist()), "kind": f"{kind} {strata} {seed} {n}"}
-    file = Checkpoint(None if checkpoint is None else Path(checkpoint), 10.0, True, owner)
-    table = np.full((n, len(names)), np.nan)
+    file = Checkpoint(None if checkpoint is None else Path(checkpoint), 10.0)
+    if file.path is not None:
+        told = {"kind": kind, "strata": str(strata), "seed": str(seed), "n": str(n)}
+        file.owner = {
+            **owner(fit.program, fit.pop, fit.session.priors),
+            **option_parts(refitted_by(fit), "estimator"),
+            "estimates": digest({"estimates": str(fit.flat.tolist())}),
+            **told,
+        }
+    with file.held():
+        codes, table = _all_replicates(fit, draw, n, len(names), file, executor, progress)
+    return _bundle(fit, names, codes, table)
+
+
+def _all_replicates(
+    fit: Fit, draw: Callable[[int], Population], n: int, width: int, file: Checkpoint, executor: Any, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how each replicate ended, and its estimates; those that a checkpoint holds are not fitted again."""
+    table = np.full((n, width), np.nan)
     codes = np.full(n, -1)
     saved = file.load({"codes": codes, "table": table})
     if saved is not None:
@@ -148,12 +168,7 @@ def bootstrap(
                 file.offer(lambda: {"codes": codes, "table": table})
         finally:
             file.save({"codes": codes, "table": table})
-    return _bundle(fit, names, codes, table)
-
-
-def run_all(one: Callable[[Any], Any], todo: list[Any], executor: Executor | None) -> Iterable[Any]:
-    """Do one thing for each of a list, in order; by an executor, if there is one."""
-    return map(one, todo) if executor is None else executor.map(one, todo)
+    return codes, table
 
 
 def _bar(results: Iterable[Any], count: int, progress: bool) -> Iterable[Any]:
@@ -182,24 +197,51 @@ def _groups(pop: Population, strata: str | None) -> list[np.ndarray]:
     return groups
 
 
-def _resample(fit: Fit, groups: list[np.ndarray], seed: int) -> Callable[[int], Population]:
-    def draw(k: int) -> Population:
-        rng = np.random.default_rng([seed, k])
-        rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
-        picked = fit.pop[rows]
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Resampled:
+    """Draws the subjects of a replicate."""
+
+    pop: Population
+    groups: list[np.ndarray]
+    seed: int
+
+    def __call__(self, k: int) -> Population:
+        rng = np.random.default_rng([self.seed, k])
+        rows = np.concatenate([rng.choice(group, len(group)) for group in self.groups])
+        picked = self.pop[rows]
         # As many rows as the original has, padding included: the same compiled functions serve.
-        events = picked.events.structured_as(fit.pop.events)
-        picked = dataclasses.replace(picked, events=events).pad(fit.pop.n_subjects)
+        events = picked.events.structured_as(self.pop.events)
+        picked = dataclasses.replace(picked, events=events).pad(self.pop.n_subjects)
         return dataclasses.replace(picked, ids=tuple(range(1, len(rows) + 1)), grids={})
 
-    return draw
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Simulated:
+    """Draws the observations of a replicate: simulated before, for all replicates at once."""
+
+    pop: Population
+    drawn: dict[str, np.ndarray]
+    limits: dict[str, Any]
+
+    def __call__(self, k: int) -> Population:
+        rows, values = np.flatnonzero(np.asarray(self.pop.subject_mask)), {}
+        for name, drawn in self.drawn.items():
+            whole = np.full(np.shape(self.pop.times), np.nan)
+            whole[rows, : drawn.shape[2]] = drawn[k]
+            values[name] = np.where(np.asarray(self.pop.mask[name]), whole, np.nan)
+        return dataclasses.replace(with_drawn(self.pop, values, self.limits), grids={})
 
 
-def _simulated(fit: Fit, n: int, seed: int) -> Callable[[int], Population]:
+def _resample(fit: Fit, groups: list[np.ndarray], seed: int) -> _Resampled:
+    return _Resampled(fit.pop, groups, seed)
+
+
+def _simulated(fit: Fit, n: int, seed: int) -> _Simulated:
     # The estimate is what a parametric bootstrap simulates from, also where there is a posterior.
     drawn = simulate(fit, n=n, seed=seed, parameters="estimate")
-    names = [name for name in fit.pop.dv if name in drawn and np.asarray(fit.pop.mask[name]).any()]
-    lacking = [name for name in fit.pop.dv if name not in names and np.asarray(fit.pop.mask[name]).any()]
+    there = [name for name in fit.pop.dv if np.asarray(fit.pop.mask[name]).any()]
+    names = [name for name in there if name in drawn]
+    lacking = [name for name in there if name not in names]
     if lacking:
         raise ValueError(
             f"bootstrap(kind='parametric') cannot simulate {lacking}, because the program has no observed site of the "
@@ -209,47 +251,62 @@ def _simulated(fit: Fit, n: int, seed: int) -> Callable[[int], Population]:
     limits = {name: limits_of(fit.pop, name) for name in names}
     for name, found in limits.items():
         if found.assumed:
-            warnings.warn(
-                f"The censored records of '{name}' show {found.assumed}. The replicates are censored so.",
-                HieraxWarning,
-                stacklevel=3,
+            tell(
+                f"The censored records of '{name}' show {found.assumed}. The replicates are censored so.", stacklevel=4
             )
-
-    def draw(k: int) -> Population:
-        values = {}
-        for name in names:
-            whole = np.full(np.shape(fit.pop.times), np.nan)
-            part = np.asarray(drawn[name].values[k])
-            whole[fit.rows, : part.shape[1]] = part
-            values[name] = np.where(np.asarray(fit.pop.mask[name]), whole, np.nan)
-        return dataclasses.replace(with_drawn(fit.pop, values, limits), grids={})
-
-    return draw
+    return _Simulated(fit.pop, {name: np.asarray(drawn[name].values) for name in names}, limits)
 
 
-def _replicate(fit: Fit, draw: Callable[[int], Population]) -> Callable[[int], tuple[int, int, np.ndarray]]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Replicate:
+    """Fits again to one replicate: all that it takes, as data that any process can be sent."""
+
+    model: Model
+    method: Any
+    draw: Callable[[int], Population]
+    free: np.ndarray
+    seed: int
+    options: dict[str, Any]
+
+    def __call__(self, k: int) -> tuple[int, int, np.ndarray]:
+        # How a replicate ended is in its code.
+        with quietly():
+            found = fit_again(self.model, self.draw(k), self.method, seed=self.seed + k, progress=False, **self.options)
+        return k, int(found.result), found.layout.natural(found.flat[None])[0][self.free]
+
+
+def _replicate(fit: Fit, draw: Callable[[int], Population]) -> _Replicate:
     held = {
         name: ~fit.free[place].reshape(site.shape) if site.kind != "weights" else True
         for name, place in fit.layout.slices.items()
         if not fit.free[place].all()
         for site in [fit.program.sites.population[name]]
     }
-
     given = {name: fit.session.priors[name] for name in fit.given_priors if name in fit.session.priors}
+    options = {
+        "init": fit.params,
+        "fixed": held or None,
+        "priors": given or None,
+        "use_priors": fit.use_priors,
+        "plate": fit.program.plate,
+    }
+    return _Replicate(fit.program.model, refitted_by(fit), draw, fit.free, fit.seed, options)
 
-    def one(k: int) -> tuple[int, int, np.ndarray]:
-        with warnings.catch_warnings():
-            # How a replicate ended is in its code.
-            warnings.simplefilter("ignore", HieraxWarning)
-            found = fit_again(
-                fit.program.model, draw(k), fit.method or fit.estimator, init=fit.params, fixed=held or None,
-                priors=given or None, use_priors=fit.use_priors, seed=fit.seed + k, progress=False,
-                plate=fit.program.plate,
-            )  # fmt: skip
-        values = fit.layout.natural(found.flat[None])[0][fit.free]
-        return k, int(found.result), values
 
-    return one
+def refitted_by(fit: Fit) -> Any:
+    """Return what fits again as a fit was fitted.
+
+    Raises
+    ------
+    ValueError
+        The fit was loaded, and its algorithm could not be.
+    """
+    if isinstance(fit.method, SavedMethod):
+        raise ValueError(
+            f"The options of {fit.method.label} are not all in the file that it was loaded from, so that it cannot "
+            f"fit again. Load it with load_fit(estimator=...), the estimator as it was."
+        )
+    return fit.method or fit.estimator
 
 
 def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) -> Bootstrap:
@@ -258,10 +315,9 @@ def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) ->
     bad = np.flatnonzero(~good)
     failed = pd.Series([Result(int(codes[k])).name for k in bad], index=pd.Index(bad, name="replicate"), dtype=object)
     if len(bad) > 0.1 * len(codes):
-        warnings.warn(
+        tell(
             f"{len(bad)} of {len(codes)} bootstrap replicates did not converge and count for nothing "
             f"({failed.value_counts().to_dict()}), so that the others are no fair sample. Look at the model first.",
-            HieraxWarning,
             stacklevel=3,
         )
     original = pd.Series(fit.layout.natural(fit.flat[None])[0][fit.free], index=names)

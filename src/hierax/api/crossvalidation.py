@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierax.api.bootstrap import run_all
+from hierax.api.executors import run_all
 from hierax.api.fit import fit as fit_once
 from hierax.data.population import Population
-from hierax.errors import HieraxWarning
+from hierax.errors import quietly
 from hierax.infer.importance import ImportanceSampling
 from hierax.infer.result import Result
 from hierax.results.likelihood import log_likelihood
@@ -115,7 +114,8 @@ def cross_validate(
     method : Laplace, FOCE, AGQ or ImportanceSampling, optional
         What the held-out marginal likelihood is by: importance sampling, 1 000 samples a subject, by default.
     executor : concurrent.futures.Executor, optional
-        Runs the fits; threads share what is compiled.
+        Runs the fits: threads share what is compiled; processes (spawned, not forked) and clusters are sent program,
+        data and options.
     seed : int
         Of the split and of importance samples.
 
@@ -145,17 +145,29 @@ def cross_validate(
     splits = [_split(pop, rows, place == fold, folds) for fold in range(folds)]
     jobs = [(name, fold) for name in known for fold in range(folds)]
 
-    def run(job: tuple[str, int]) -> tuple[str, int, np.ndarray, str]:
-        name, fold = job
-        found, result = _held_out(known[name], *splits[fold], estimator, method, seed)
-        return name, fold, found, result
-
+    run = _Fold(known, splits, estimator, method, seed)
     subjects = pd.DataFrame(np.nan, index=pd.Index(pop.subject_ids, name="subject"), columns=list(known))
     results = pd.DataFrame("", index=pd.RangeIndex(folds, name="fold"), columns=list(known))
     for name, fold, found, result in run_all(run, jobs, executor):
         subjects.iloc[np.flatnonzero(place == fold), list(known).index(name)] = found
         results.loc[fold, name] = result
     return CrossValidation(subjects, pd.Series(place, index=subjects.index, name="fold"), results, method.label)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Fold:
+    """Fits a candidate to all but one fold: all that it takes, as data that any process can be sent."""
+
+    known: dict[str, Candidate]
+    splits: list[tuple[Population, Population]]
+    estimator: Any
+    method: Any
+    seed: int
+
+    def __call__(self, job: tuple[str, int]) -> tuple[str, int, np.ndarray, str]:
+        name, fold = job
+        found, result = _held_out(self.known[name], *self.splits[fold], self.estimator, self.method, self.seed)
+        return name, fold, found, result
 
 
 def _split(pop: Population, rows: np.ndarray, out: np.ndarray, folds: int) -> tuple[Population, Population]:
@@ -171,9 +183,8 @@ def _held_out(
     chosen = estimator if candidate.estimator is None else candidate.estimator
     steps = list(chosen) if isinstance(chosen, Sequence) else [chosen]
     options = {"progress": False, **candidate.options}
-    with warnings.catch_warnings():
-        # How a fit ended is in the table, and so are weights of no use: their likelihood is what it is.
-        warnings.simplefilter("ignore", HieraxWarning)
+    # How a fit ended is in the table, and so are weights of no use: their likelihood is what it is.
+    with quietly():
         fit = fit_once(candidate.model, kept, steps[0], **options)
         for step in steps[1:]:
             fit = fit_once(candidate.model, kept, step, **{**options, "init": fit})

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import xarray as xr
 
 from hierax.api.bayes import fit_marginal_nuts, fit_nuts, need_priors
+from hierax.api.interrupted import interrupted_fit
 from hierax.api.job import Job, prepare
 from hierax.api.marginal import fit_marginal
 from hierax.api.saem import fit_saem
 from hierax.api.vi import fit_vi
 from hierax.data.population import Population
-from hierax.errors import FitError, HieraxWarning
-from hierax.infer.checkpoint import Checkpoint, describe
+from hierax.errors import EstimatorError, FitError, tell
+from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.estimator import Estimator
 from hierax.infer.importance_em import ImportanceEM
 from hierax.infer.laplace import Laplace
 from hierax.infer.nuts import MAP, NUTS, JointMAP, MarginalNUTS
+from hierax.infer.owner import option_parts, owner, population_parts
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.infer.saem import SAEM
@@ -32,7 +34,6 @@ from hierax.program.priors import UsePriors
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
 from hierax.results.outcome import evaluated_fields, with_modes
-from hierax.results.storage import data_hash
 
 _warned_float32 = False
 
@@ -54,7 +55,7 @@ def fit(
     resume: bool = True,
     throw: bool = False,
     held_out: Population | None = None,
-    patience: int = 5,
+    patience: int | None = None,
     plate: str = "subject",
 ) -> Fit:
     """Fit the population parameters of a program.
@@ -98,8 +99,8 @@ def fit(
         approximation, is looked at after every 100 steps of VI, every 25 iterations of SAEM, or every accepted step
         of a search. The fit ends after ``patience`` looks without a rise, and returns the parameters that made them
         most likely.
-    patience : int
-        How many looks.
+    patience : int, optional
+        How many looks; 5 by default.
     plate : str
         Name of the subject plate.
 
@@ -115,23 +116,52 @@ def fit(
     """
     _warn_float32()
     _check_arguments(model, pop, estimator)
-    job = prepare(
-        model, pop, init=init, fixed=fixed, priors=priors, use_priors=use_priors, seed=seed, progress=progress,
-        plate=plate, bayesian=isinstance(estimator, Procedure) and estimator.bayesian,
-    )  # fmt: skip
+    _check_options(starts, patience, held_out, every, seed)
+    file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume)
+    with file.held():
+        out = _run(
+            model, pop, estimator, file, init=init, fixed=fixed, priors=priors, use_priors=use_priors, starts=starts,
+            seed=seed, progress=progress, held_out=held_out, patience=patience, plate=plate,
+        )  # fmt: skip
+    _tell(out, throw)
+    return out
+
+
+def _run(
+    model: Model, pop: Population, estimator: Estimator | Procedure, file: Checkpoint, *, starts: int,
+    held_out: Population | None, patience: int | None, **options: Any
+) -> Fit:  # fmt: skip
+    """Prepare a fit and run it, whatever algorithm does it."""
+    job = prepare(model, pop, bayesian=isinstance(estimator, Procedure) and estimator.bayesian, **options)
     if held_out is not None:
         if isinstance(estimator, Procedure) and not isinstance(estimator, VI | SAEM):
             raise ValueError(f"held_out= stops VI, SAEM and maximised approximations early, not {estimator.label}.")
-        job.held_out, job.patience = held_out, patience
-    file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume, _owner(job, estimator, starts))
+        job.held_out, job.patience = held_out, 5 if patience is None else patience
+    if file.path is not None:
+        file.owner = _owner(job, estimator, starts)
     if isinstance(estimator, Procedure):
         if starts != 1:
             raise ValueError(f"starts={starts} is for maximised approximations (FOCE, ...). Call fit with other inits.")
-        out = _PROCEDURES[type(estimator)](job, estimator, file)
-    else:
-        out = fit_marginal(job, estimator, max(starts, 1), file)
-    _tell(out, throw)
-    return out
+    try:
+        if isinstance(estimator, Procedure):
+            return _runner(estimator)(job, estimator, file)
+        return fit_marginal(job, estimator, starts, file)
+    except KeyboardInterrupt:
+        if isinstance(estimator, NUTS | MarginalNUTS) and job.known is None:
+            # A sampler has nothing to show before its first draw.
+            raise
+        return interrupted_fit(job, estimator)
+
+
+def _runner(procedure: Procedure) -> Callable[..., Fit]:
+    """Return what runs an algorithm: the one of its class, or of the nearest class that it derives from."""
+    for kind in type(procedure).__mro__:
+        if kind in _PROCEDURES:
+            return _PROCEDURES[kind]
+    raise EstimatorError(
+        f"{type(procedure).__name__} derives from none of {[kind.__name__ for kind in _PROCEDURES]}, so that it is not "
+        f"known how to run it. Derive it from the algorithm that it changes."
+    )
 
 
 def _fit_map(job: Job, procedure: Procedure, checkpoint: Checkpoint) -> Fit:
@@ -156,23 +186,24 @@ _PROCEDURES: dict[type, Callable[..., Fit]] = {
 
 def _owner(job: Job, estimator: Any, starts: int) -> dict[str, str]:
     """Return what a checkpoint belongs to."""
-    numbers = hashlib.sha256(job.flat.tobytes() + job.free.tobytes()).hexdigest()
+    held_out = {} if job.held_out is None else population_parts(job.held_out, "held-out ")
     return {
-        "data": data_hash(job.pop),
+        **owner(job.program, job.pop, job.counted),
         "parameters": ", ".join(job.layout.names()),
-        "start values or fixed=": numbers,
-        "estimator": describe(estimator),
-        "priors": describe(sorted(job.counted)),
+        "start values": hashlib.sha256(job.flat.tobytes()).hexdigest()[:12],
+        "fixed=": hashlib.sha256(job.free.tobytes()).hexdigest()[:12],
         "seed": str(job.seed),
         "starts": str(starts),
-        "held_out": "" if job.held_out is None else f"{data_hash(job.held_out)} {job.patience}",
+        "patience": str(job.patience) if held_out else "",
+        **held_out,
+        **option_parts(estimator, "estimator"),
     }
 
 
 def evaluate(
     model: Model,
     pop: Population,
-    params: Mapping[str, Any],
+    params: Mapping[str, Any] | Evaluation,
     estimator: Estimator,
     *,
     priors: Mapping[str, Any] | Fit | None = None,
@@ -186,7 +217,8 @@ def evaluate(
     model, pop, estimator, plate
         As for :func:`fit`.
     params : mapping
-        Site → constrained value; sites left out take their start.
+        Site → constrained value; sites left out take their start. Or a fit: its estimates, for the sites of the
+        same names.
     priors, use_priors
         As for :func:`fit`. ``penalty`` of the result is −log density of the priors that count, which the objective does
         not contain; ``ignored_priors`` are the others. With ``"auto"`` those of network weights count alone, as they
@@ -194,6 +226,13 @@ def evaluate(
     """
     _warn_float32()
     _check_arguments(model, pop, estimator)
+    if isinstance(estimator, Procedure):
+        raise ValueError(
+            f"evaluate gives an approximation of the marginal likelihood, and {estimator.label} is none. Use "
+            f"hx.{type(estimator.objective).__name__}(), or hx.log_likelihood(fit, method)."
+        )
+    if not isinstance(params, Mapping | Evaluation):
+        raise ValueError(f"params is a {type(params).__name__}. Pass a mapping of site to value, or a fit.")
     job = prepare(
         model, pop, init=params, fixed=None, priors=priors, use_priors=use_priors, seed=0, progress=False, plate=plate
     )
@@ -204,7 +243,7 @@ def evaluate(
     return Evaluation(**evaluated_fields(session, job.flat, out), penalty=penalty, ignored_priors=ignored)
 
 
-def ebe(model: Model, pop: Population, params: Mapping[str, Any], *, plate: str = "subject") -> xr.Dataset:
+def ebe(model: Model, pop: Population, params: Mapping[str, Any] | Evaluation, *, plate: str = "subject") -> xr.Dataset:
     """Return the empirical Bayes estimates at fixed parameters: modes, their SDs, individual parameters."""
     return evaluate(model, pop, params, Laplace(), plate=plate).ebe
 
@@ -223,6 +262,22 @@ def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
         raise ValueError(f"The model is a {type(model).__name__}, no function of the population. Pass the function.")
 
 
+def _check_options(starts: Any, patience: Any, held_out: Any, every: Any, seed: Any) -> None:
+    """Refuse options that ask for nothing, or that would be left out without a word."""
+    for name, value, least in (("starts", starts, 1), ("seed", seed, 0)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):
+            raise ValueError(f"{name}={value!r} is no whole number of {least} or more. Give one.")
+    if patience is not None and held_out is None:
+        raise ValueError(
+            f"patience={patience} counts looks at held-out subjects, of which there are none. Pass held_out=, or leave "
+            f"patience out."
+        )
+    if held_out is not None and not isinstance(held_out, Population):
+        raise ValueError(f"held_out is a {type(held_out).__name__}. Pass a Population, such as pop[rows].")
+    if not every >= 0:
+        raise ValueError(f"every={every!r} is no number of seconds. Give 0 (at every step) or more.")
+
+
 def _tell(out: Fit, throw: bool) -> None:
     """Warn once, or raise, where a fit did not converge."""
     if out.result is Result.converged:
@@ -234,16 +289,15 @@ def _tell(out: Fit, throw: bool) -> None:
         text += explain_non_finite(out)
     if throw:
         raise FitError(text)
-    warnings.warn(text, HieraxWarning, stacklevel=3)
+    tell(text, stacklevel=3)
 
 
 def _warn_float32() -> None:
     global _warned_float32
     if not jax.config.read("jax_enable_x64") and not _warned_float32:
         _warned_float32 = True
-        warnings.warn(
+        tell(
             "JAX is in float32, and marginal likelihoods need float64: expect noise in the objective. "
             "Call numpyro.enable_x64() before anything else.",
-            HieraxWarning,
             stacklevel=3,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,14 @@ import numpy as np
 from hierax.data.population import Population
 from hierax.infer.estimator import Estimator
 from hierax.infer.held_out import HeldOut
-from hierax.infer.objective import read_program
 from hierax.infer.session import Session
 from hierax.program.density import Program
 from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors, collect_priors, counting
+from hierax.program.read import read_program
 from hierax.program.survey import warn_of_data
 from hierax.program.trace import Model
-from hierax.results.fit import Fit
+from hierax.results.fit import Evaluation, Fit
 from hierax.results.priors import priors_of
 
 
@@ -51,6 +51,9 @@ class Job:
     progress: bool
     held_out: Population | None = None
     patience: int = 5
+    # What an interruption finds: the objectives in use, and where the algorithm stands.
+    sessions: list[Session] = dataclasses.field(default_factory=list)
+    known: Callable[[], dict[str, Any]] | None = None
 
     def watcher(self, estimator: Estimator) -> HeldOut | None:
         """Return what watches the held-out subjects, if there are any."""
@@ -58,7 +61,8 @@ class Job:
 
     def session(self, estimator: Estimator) -> Session:
         """Return the objective of this job by an approximation of the marginal likelihood."""
-        return Session(self.program, estimator, self.pop, self.layout, self.counted)
+        self.sessions.append(Session(self.program, estimator, self.pop, self.layout, self.counted))
+        return self.sessions[-1]
 
     def record(self) -> dict[str, Any]:
         """Return what a result keeps of how it was asked for."""
@@ -74,7 +78,7 @@ def prepare(
     model: Model,
     pop: Population,
     *,
-    init: Mapping[str, Any] | Fit | None,
+    init: Mapping[str, Any] | Evaluation | None,
     fixed: Fixed,
     priors: Mapping[str, Any] | Fit | None,
     use_priors: UsePriors,
@@ -88,7 +92,7 @@ def prepare(
     places = layout(program)
     given = priors_of(priors) if isinstance(priors, Fit) else dict(priors or {})
     everything = collect_priors(program, given)
-    if isinstance(init, Fit):
+    if isinstance(init, Evaluation):
         init = {name: init.params[name] for name in places.slices if name in init.params}
     flat = places.start(init)
     warn_of_data(program.sites, pop, places.params(flat))

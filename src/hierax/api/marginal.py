@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierax.api.interrupted import known_of
 from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.infer.checkpoint import Checkpoint
@@ -26,6 +27,7 @@ from hierax.results.outcome import evaluated_fields, gaussian_constant, solver_e
 SPREAD = 1.0
 _HISTORY = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
 _REFINEMENTS = 3
+_AT_THE_END = "where the search had ended, before its result was looked at once more"
 
 
 def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkpoint) -> Fit:
@@ -42,10 +44,15 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
         with Progress(job.progress, estimator.label, gaussian_constant(session, flat)) as bar, checkpoint.watching():
             bar.begin(places.params(flat))
             search, history, flat = _multi_start(session, flat, free, starts, seed, bar, modes)
-            search, history, flat, final = _refined(session, search, history, flat, free, bar)
-            if watcher is not None and watcher.best is not None:
-                search, flat = _best_held_out(session, search, watcher.best, free), watcher.best
-                final = _finish(session, flat, search)
+            try:
+                search, history, flat, final = _refined(session, search, history, flat, free, bar)
+                if watcher is not None and watcher.best is not None:
+                    search, flat = _best_held_out(session, search, watcher.best, free), watcher.best
+                    final = _finish(session, flat, search)
+            except KeyboardInterrupt:
+                # The search is worth more than what was to be computed at its end.
+                final = known_of(session, flat, search.point.state)
+                search = search._replace(result=Result.interrupted, why=f"{Result.interrupted.meaning} {_AT_THE_END}")
     finally:
         recorder.save()
         session.recorder = session.watcher = None

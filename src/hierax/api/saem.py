@@ -18,7 +18,7 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.boundary import falling
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.held_out import HeldOut
-from hierax.infer.objective import Evaluated, cached
+from hierax.infer.objective import Evaluated
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles, weights_are_aloof
 from hierax.infer.saem import SAEM, block, start
@@ -27,7 +27,9 @@ from hierax.infer.schedule import Phases
 from hierax.infer.session import Session
 from hierax.infer.verdict import left_out, stopped_by, subjects_without_density, unmoved
 from hierax.program.density import Program
+from hierax.program.identity import fingerprint
 from hierax.program.priors import penalty
+from hierax.program.read import cached
 from hierax.results.fit import Fit
 from hierax.results.outcome import evaluated_fields, solver_error
 
@@ -68,10 +70,8 @@ class _Run(Blocks):
     def _compiled(self) -> Any:
         job, roles = self.job, self.roles
         masks = tuple(mask.tobytes() for mask in (roles.prior, roles.shift, roles.rest, roles.weights))
-        key = ("saem", id(job.program), self.saem, masks, roles.common, roles.aloof, tuple(job.counted))
-        if job.counted:
-            # Priors are closed over: what was compiled with other ones is of no use.
-            key = (*key, tuple(id(prior) for prior in job.counted.values()))
+        # Options and priors are closed over: what was compiled with others of the same values is of use.
+        key = ("saem", fingerprint((self.saem, job.counted)), masks, roles.common, roles.aloof)
 
         def params_of(flat: Any) -> Any:
             return job.program.constrain(job.layout.unravel(flat))
@@ -79,7 +79,7 @@ class _Run(Blocks):
         def extra(flat: Any, pop: Any) -> Any:
             return penalty(job.layout, job.counted, flat, pop)
 
-        return cached(job.program.model, key, lambda: jax.jit(block(self.saem, job.program, roles, params_of, extra)))
+        return cached(job.program, key, lambda: jax.jit(block(self.saem, job.program, roles, params_of, extra)))
 
     # -- what a checkpoint holds -----------------------------------------------------------------------------------
 
@@ -106,6 +106,14 @@ class _Run(Blocks):
             self.best = jax.tree.map(jnp.asarray, saved["best"])
         if self.session.grids is not None:
             self.session.place(np.asarray(self.state.flat), np.asarray(self.state.centre))
+
+    def known(self) -> dict[str, Any]:
+        """Return where the parameters stand, and what the chains have seen."""
+        state = self.state if self.watcher is None else State(*self.best)
+        averaged = self.watcher is None and len(self.flats)
+        flat = self.phases.averaged(self.flats) if averaged else np.asarray(state.flat)
+        centre = np.asarray(state.centre)
+        return {"flat": flat, "moments": (centre, np.asarray(state.square) - centre[:, :, None] * centre[:, None, :])}
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -166,8 +174,8 @@ class _Run(Blocks):
 def _reference(program: Program) -> Any:
     """Return the compiled function of a population and parameters that gives the random effects to start from."""
     return cached(
-        program.model,
-        ("reference", id(program)),
+        program,
+        "reference",
         lambda: jax.jit(lambda pop, params: program.reference(sanitise(pop), params)),
     )
 

@@ -11,9 +11,9 @@ import xarray as xr
 from hierax.data.named import warn_of_other_labels
 from hierax.data.population import Population
 from hierax.errors import ModelError
-from hierax.infer.objective import read_program
 from hierax.infer.simulation import draw, reads_data
 from hierax.program.density import Program
+from hierax.program.read import read_program
 from hierax.program.survey import warn_of_data
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation

@@ -22,20 +22,19 @@ from hierax.infer.course import Course
 from hierax.infer.guide import Normal
 from hierax.infer.guide_weights import guide_draws, guide_log_weights
 from hierax.infer.held_out import HeldOut
-from hierax.infer.objective import cached
-from hierax.infer.posterior import log_prior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
-from hierax.infer.vi import BLOCK, VI, Setting, State, begin, block, moments, place
-from hierax.program.priors import penalty
+from hierax.infer.vi import BLOCK, VI, State, begin, block, moments, place
+from hierax.program.identity import fingerprint
+from hierax.program.read import cached
 from hierax.results.conditional import draw_moments, inverse_blocks
 from hierax.results.draws import number_of
 from hierax.results.fit import Fit
 from hierax.results.likelihood import pareto_k
 from hierax.results.outcome import sampled_fields, solver_error
 from hierax.results.posterior import Samples
-from hierax.results.variational import Variational
+from hierax.results.variational import Variational, setting_of
 
 # Draws of the guide that a fit keeps, fewer where they would take more numbers than this.
 _DRAWS, _FEWEST, _NUMBERS = 2000, 200, 20_000_000
@@ -88,12 +87,11 @@ class _Run(Blocks):
         self.roles = find_roles(job.program, session.pop, job.layout, job.flat, job.free)
         self.design = jnp.asarray(self.roles.design)
         pace = np.where(job.layout.weights() & bool(job.program.flows), _FLOW_PACE, 1.0)[job.free]
-        self.setting = Setting(vi, job.program, self._params_of, self._penalty, job.free, self.roles.shift, pace, links)
+        self.setting = setting_of(session, vi, job.free, self.roles.shift, pace, links)
         self.state = begin(self.setting, jnp.asarray(job.flat), guide, key)
-        priors = tuple((name, id(prior)) for name, prior in job.counted.items())
-        known = ("vi", id(job.program), vi, job.free.tobytes(), self.roles.shift.tobytes(), priors)
+        known = ("vi", fingerprint((vi, job.counted)), job.free.tobytes(), self.roles.shift.tobytes())
         self.function, self.spread, _ = cached(
-            job.program.model,
+            job.program,
             known,
             lambda: (
                 jax.jit(block(self.setting)),
@@ -107,7 +105,8 @@ class _Run(Blocks):
 
     def _stand_ins(self, mode: np.ndarray, hessian: np.ndarray) -> Any:
         """Return where the Gaussians start that stand for the data: what the prior leaves of modes and curvatures."""
-        program, params = self.job.program, self._params_of(jnp.asarray(self.job.flat))
+        program = self.job.program
+        params = program.constrain(self.job.layout.unravel(jnp.asarray(self.job.flat)))
 
         def run(pop: Any, mode: Any, hessian: Any) -> Any:
             clean = sanitise(pop)
@@ -118,15 +117,6 @@ class _Run(Blocks):
             return linked.stand_ins(mode, jnp.where(good, hessian, jnp.linalg.inv(identity)), mean, root)
 
         return jax.jit(run)(self.session.pop, jnp.asarray(mode), jnp.asarray(hessian))
-
-    def _params_of(self, flat: Any) -> Any:
-        return self.job.program.constrain(self.job.layout.unravel(flat))
-
-    def _penalty(self, flat: Any, pop: Any) -> Any:
-        job = self.job
-        if self.vi.population != "point":
-            return -log_prior(job.layout, job.counted, flat, pop)
-        return penalty(job.layout, job.counted, flat, pop)
 
     def tree(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -141,6 +131,10 @@ class _Run(Blocks):
         if self.watcher is not None:
             self.watcher.restore(saved["held_out"])
             self.best = jax.tree.map(jnp.asarray, saved["best"])
+
+    def known(self) -> dict[str, Any]:
+        """Return where the parameters stand."""
+        return {"flat": np.asarray(self.flat())}
 
     @property
     def finished(self) -> bool:
@@ -303,7 +297,16 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         samples=samples,
         held_out=None if run.watcher is None else np.array(run.watcher.rows),
         variational=Variational(
-            run.setting, jax.tree.map(np.asarray, run.state), np.asarray(job.flat), job.layout, elbo, k
+            session,
+            vi,
+            job.free,
+            run.setting.shift,
+            run.setting.pace,
+            jax.tree.map(np.asarray, run.state),
+            np.asarray(job.flat),
+            elbo,
+            run.setting.linked,
+            k,
         ),
         **job.record(),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.primitives import _PYRO_STACK, Messenger
 
-from hierax.errors import HieraxWarning
+from hierax import errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,4 +69,4 @@ def tell(pop: Any, notes: Callable[[], Iterator[Note]], level: int = 3) -> None:
             continue
         text = note.sentence(note.about, pop.subject_ids)
         if text is not None:
-            warnings.warn(text, HieraxWarning, stacklevel=level)
+            errors.tell(text, stacklevel=level)

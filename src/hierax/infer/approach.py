@@ -92,7 +92,7 @@ def is_far(point: Point) -> bool:
         return False
     subjects = np.count_nonzero(np.abs(point.scores).max(0, initial=0.0))
     # Of a few subjects' scores some combination is collinear anywhere.
-    return subjects > point.gradient.size and standardised(point) > _SATURATED * np.sqrt(subjects)
+    return bool(subjects > point.gradient.size and standardised(point) > _SATURATED * np.sqrt(subjects))
 
 
 def _step(point: Point, x: np.ndarray, bounded: np.ndarray, reach: float) -> np.ndarray:

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from hierax.infer.importance import ImportanceSampling, importance_sample
-from hierax.infer.objective import Evaluated, cached
+from hierax.infer.objective import Evaluated
 from hierax.infer.session import Session
+from hierax.program.read import cached
 
 # The standard deviation is looked at a third and a thirtieth of where it ended.
 _FACTORS = (3.0, 30.0)
@@ -48,7 +49,7 @@ def falling(
 
 def _prior_sd(session: Session, flat: np.ndarray, eta: Any) -> np.ndarray:
     program = session.program
-    function = cached(program.model, ("prior_sd", id(program)), lambda: jax.jit(program.prior_scale))
+    function = cached(program, "prior_sd", lambda: jax.jit(program.prior_scale))
     return np.asarray(function(session.pop, session.layout.params(flat), eta))
 
 

@@ -13,8 +13,8 @@ from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.kernels import Kernels, begin, landscape, sweep
-from hierax.infer.objective import cached
 from hierax.program.density import Program
+from hierax.program.read import cached
 
 # Iterations to find the right step lengths, and between two draws that are kept.
 _WARM, _THIN = 100, 5
@@ -53,8 +53,8 @@ def conditional_draws(
             f"{draws} draws of {len(pop)} subjects are {numbers:.1e} numbers, more than {_MOST:.0e}. Ask for fewer."
         )
     function = cached(
-        program.model,
-        ("conditional", id(program), chains, kept, kernels),
+        program,
+        ("conditional", chains, kept, kernels),
         lambda: jax.jit(_sampler(program, chains, kept, kernels)),
     )
     key = jax.random.key_data(jax.random.fold_in(jax.random.key(seed), np.uint32(own)))

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from hierax.data.population import Population
-from hierax.infer.objective import cached
 from hierax.program.density import Program, untransform, unwrap
 from hierax.program.families import find_family
+from hierax.program.read import cached
 
 
 def count_observations(program: Program, pop: Population, params: Mapping[str, Any]) -> tuple[int, int]:
     """Return the number of unmasked scalar observations, and of those that are Gaussian (or log) and uncensored."""
-    function = cached(program.model, ("count", id(program)), lambda: jax.jit(lambda p, v: _count(program, p, v)))
+    function = cached(program, "count", lambda: jax.jit(lambda p, v: _count(program, p, v)))
     total, gaussian = function(pop, dict(params))
     return int(total), int(gaussian)
 

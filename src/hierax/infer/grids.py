@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +17,9 @@ from hierax.data.sanitise import sanitise
 from hierax.dynamics.grid import Grid, Placement
 from hierax.dynamics.march import MAX_STEPS, OK
 from hierax.dynamics.problem import finish
-from hierax.errors import HieraxWarning
-from hierax.infer.objective import cached
+from hierax.errors import tell
 from hierax.program.density import Program
+from hierax.program.read import cached
 from hierax.program.trace import Alone
 
 # Room of the pilot: enough for most, so that it is compiled once; and the most that a fit will try.
@@ -196,11 +195,10 @@ class Grids:
             self.warned.append(name)
             row = int(np.argmax(np.where(stiff, count, 0)))
             subject = pop.ids[row] if isinstance(pop.ids, tuple) and row < len(pop.ids) else row
-            warnings.warn(
+            tell(
                 f"ODE '{name}' looks stiff: {limited[row]} of the {count[row]} steps of subject {subject} are as long "
                 f"as the stability of an explicit method allows, not as the accuracy does. If the fit is slow, use "
                 f"solver=hx.Adaptive(), which is implicit, or replace the fast reaction by its equilibrium.",
-                HieraxWarning,
                 stacklevel=2,
             )
 
@@ -212,9 +210,7 @@ class Grids:
             at = jnp.where(jnp.isnan(eta), self.program.reference(clean, params), eta)
             return at + side * self.program.prior_scale(clean, params, at)
 
-        return cached(self.program.model, ("shift", id(self.program)), lambda: jax.jit(shift))(
-            pop_without(pop), params, jnp.asarray(eta), side
-        )
+        return cached(self.program, "shift", lambda: jax.jit(shift))(pop_without(pop), params, jnp.asarray(eta), side)
 
     def _orderer(self) -> Any:
         def order(pop: Population, params: Any, eta: Array, placed: dict[str, Placement]) -> dict[str, Placement]:
@@ -223,7 +219,7 @@ class Grids:
                 self._run(pop, params, eta)
             return ordering.placed
 
-        return cached(self.program.model, ("order", id(self.program)), lambda: jax.jit(order))
+        return cached(self.program, "order", lambda: jax.jit(order))
 
     def _placer(self, room: int) -> Any:
         def place(pop: Population, params: Any, eta: Array, tol: dict[str, Array]) -> dict[str, Placement]:
@@ -232,7 +228,7 @@ class Grids:
                 self._run(pop, params, eta)
             return placing.found
 
-        return cached(self.program.model, ("place", id(self.program), room), lambda: jax.jit(place))
+        return cached(self.program, ("place", room), lambda: jax.jit(place))
 
     def _run(self, pop: Population, params: Any, eta: Array) -> None:
         clean = sanitise(pop)
@@ -249,7 +245,7 @@ class Grids:
             real = jnp.asarray(pop.subject_mask)
             return {name: jnp.where(real, error, 0.0) for name, error in judging.errors.items()}
 
-        function = cached(self.program.model, ("judge", id(self.program)), lambda: jax.jit(judge))
+        function = cached(self.program, "judge", lambda: jax.jit(judge))
         return {name: np.asarray(error) for name, error in function(pop, params, jnp.asarray(eta)).items()}
 
     def look(self, pop: Population, params: Any, etas: list[Any]) -> float:

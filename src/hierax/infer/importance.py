@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
-from hierax.infer.objective import cached
 from hierax.program.density import Program
+from hierax.program.read import cached
 
 # Numbers in flight at once.
 _CHUNK = 2_000_000
@@ -78,8 +78,8 @@ def importance_sample(
     batch = int(np.clip(_CHUNK // max(width, 1), 1, method.n))
     steps = -(-method.n // batch)
     function = cached(
-        program.model,
-        ("importance", id(program), method.proposal, batch, steps),
+        program,
+        ("importance", method.proposal, batch, steps),
         lambda: jax.jit(_weights(program, method.proposal, batch, steps)),
     )
     key = jax.random.key_data(jax.random.key(seed))

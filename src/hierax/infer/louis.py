@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.mstep import shifted
-from hierax.infer.objective import cached
 from hierax.infer.roles import Roles
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
+from hierax.program.read import cached
 
 # Draws that are treated together by what is compiled once.
 CHUNK = 64
@@ -66,8 +66,8 @@ class Terms:
     ):
         wanted = tuple(int(index) for index in active)
         self._function = cached(
-            program.model,
-            ("louis", id(program), wanted, roles.shift.tobytes()),
+            program,
+            ("louis", wanted, roles.shift.tobytes()),
             lambda: _derivatives(program, layout, wanted, roles),
         )
         self._args = (jnp.asarray(flat), jnp.asarray(roles.design), pop)

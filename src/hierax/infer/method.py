@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
+import difflib
+from typing import Any, Self
 
 from hierax.data.population import Population
 from hierax.errors import EstimatorError
@@ -11,6 +14,19 @@ from hierax.program.density import Program
 
 class Method(abc.ABC):
     """Base of approximations of the marginal likelihood and of algorithms of their own."""
+
+    def __new__(cls, *values: Any, **options: Any) -> Self:
+        """Refuse an option that there is not, naming those that there are."""
+        known = [field.name for field in dataclasses.fields(cls) if field.init] if dataclasses.is_dataclass(cls) else []
+        wrong = [name for name in options if name not in known]
+        if wrong and cls.__init__ is not object.__init__ and known:
+            close = [near for name in wrong for near in difflib.get_close_matches(name, known, 1)]
+            meant = f"Did you mean {close[0]}=? " if close else ""
+            raise TypeError(
+                f"{cls.__name__} has no option {', '.join(f'{name}=' for name in wrong)}. {meant}Its options are "
+                f"{', '.join(known)}."
+            )
+        return super().__new__(cls)
 
     @property
     @abc.abstractmethod

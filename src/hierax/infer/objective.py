@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hierax.data.population import Population
@@ -15,54 +14,11 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.chunks import by_chunks
 from hierax.infer.estimator import Anchor, Estimator, scores
-from hierax.program.checks import check_program
 from hierax.program.density import Program
-from hierax.program.sites import read_sites
-from hierax.program.trace import Model
+from hierax.program.read import cached
 
-# Where a model keeps what was built for it: on the function itself, so that both go together. Models that take no
-# attributes are kept here.
-_ATTRIBUTE = "__hierax_cache__"
-_OTHERS: dict[Any, dict[Hashable, Any]] = {}
 # Past this many parameters one reverse pass costs less than a forward pass each.
 FORWARD_PARAMETERS = 40
-
-
-def cached(model: Model, key: Hashable, build: Callable[[], Any]) -> Any:
-    """Return what was built for this model and key before, or build it."""
-    entries = _entries(model)
-    if key not in entries:
-        entries[key] = build()
-    return entries[key]
-
-
-def _entries(model: Model) -> dict[Hashable, Any]:
-    if not hasattr(model, "__dict__"):
-        return _OTHERS.setdefault(model, {})
-    return vars(model).setdefault(_ATTRIBUTE, {})
-
-
-def forget(model: Model) -> None:
-    """Drop everything that was built for a model."""
-    _entries(model).clear()
-
-
-def structure(pop: Population) -> Hashable:
-    """Return what of a population a compiled function depends on: names, shapes and types, no values."""
-    leaves, tree = jax.tree.flatten(pop)
-    return tree, tuple((np.shape(leaf), jnp.result_type(leaf).name) for leaf in leaves)
-
-
-def read_program(model: Model, pop: Population, plate: str = "subject", *, checked: bool = True) -> Program:
-    """Parse and check a program for a shape of population; cached.
-
-    ``checked=False`` is for other designs of a population that the program was checked with.
-    """
-    key = (plate, structure(pop), jax.config.read("jax_enable_x64"))
-    program = cached(model, ("program", *key), lambda: Program(model, read_sites(model, pop, plate), plate))
-    if checked:
-        cached(model, ("checked", *key), lambda: check_program(program, pop))
-    return program
 
 
 class Evaluated(NamedTuple):
@@ -153,8 +109,7 @@ def compiled_value(
 
 
 def _cached_jit(program: Program, key: tuple[Any, ...], function: Callable[..., Any]) -> Callable[..., Any]:
-    # The program object is one a shape of population, so that it belongs to the key of what is compiled for it.
-    return cached(program.model, (*key, id(program)), lambda: jax.jit(function))
+    return cached(program, key, lambda: jax.jit(function))
 
 
 def compiled_scores(

@@ -343,7 +343,7 @@ def _within(scaled: Callable[[Point], np.ndarray], point: Point, free: np.ndarra
 
 
 def _listed(names: Sequence[str], entries: np.ndarray) -> str:
-    return ", ".join(names[index] for index in np.flatnonzero(entries))
+    return ", ".join(name for name, one in zip(names, entries, strict=True) if one)
 
 
 class _AskTell:

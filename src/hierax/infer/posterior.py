@@ -19,6 +19,7 @@ from hierax.infer.roles import Roles
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
 from hierax.program.priors import penalty
+from hierax.program.read import cached
 
 # A coordinate whose posterior SD is below this part of its prior SD is sampled centred.
 _INFORMED = 0.6
@@ -106,17 +107,18 @@ class Posterior:
     def coordinates(self, flat: np.ndarray, eta: np.ndarray, pop: Population) -> dict[str, np.ndarray]:
         """Return the coordinates of a point."""
 
-        def invert(flat: Array, eta: Vectors, pop: Population) -> Array:
-            clean = sanitise(pop)
+        def invert(flat: Array, eta: Vectors, pop: Population, arrays: Mapping[str, Any]) -> Array:
+            clean, here = sanitise(pop), self.with_arrays(arrays)
             params = self.program.constrain(self.layout.unravel(flat))
             mean = self.program.reference(clean, params)
             root = self.program.prior_root(clean, params, mean)
             away = jnp.linalg.solve(root, (eta - mean)[..., None])[..., 0]
-            index = np.flatnonzero(self.roles.shift)
-            phi = eta + shifted(jnp.asarray(self.roles.design), flat[index])
-            return jnp.where(self.centred, (phi - self.centre) / self.spread, away)
+            phi = eta + shifted(jnp.asarray(here.roles.design), flat[index])
+            return jnp.where(here.centred, (phi - here.centre) / here.spread, away)
 
-        z = jax.jit(invert)(jnp.asarray(flat), jnp.asarray(eta), pop)
+        index = np.flatnonzero(self.roles.shift)
+        function = cached(self.program, ("coordinates", index.tobytes()), lambda: jax.jit(invert))
+        z = function(jnp.asarray(flat), jnp.asarray(eta), pop, self.arrays())
         return {"x": np.asarray(flat)[self.free], "z": np.asarray(z)}
 
 
@@ -149,7 +151,7 @@ def posterior(
             clean, params, program.reference(clean, params)
         )
 
-    root, sd = (np.asarray(part) for part in jax.jit(scales)(pop, params))
+    root, sd = (np.asarray(part) for part in cached(program, "scales", lambda: jax.jit(scales))(pop, params))
     rows = np.flatnonzero(np.asarray(pop.subject_mask))
     spread = np.sqrt(np.clip(np.einsum("nii->ni", covariance), 0, None))
     spread = np.where((spread > 0) & np.isfinite(spread), spread, sd)

@@ -13,8 +13,8 @@ from jaxtyping import Array
 
 from hierax.data.population import ARRAYS, Population
 from hierax.errors import ModelError
-from hierax.infer.objective import cached
 from hierax.program.density import Program
+from hierax.program.read import cached
 
 Values = dict[str, Any]
 Once = Callable[[Any, Population, Mapping[str, Any]], Values]
@@ -69,7 +69,7 @@ def sites_that_read_data(program: Program, pop: Population, once: Once) -> froze
         found = depends(closed, marks)
         return frozenset(name for name, mark in zip(names, found, strict=True) if mark)
 
-    return cached(program.model, ("reads data", id(program), id(once)), lambda: (find(), once))[0]
+    return cached(program, ("reads data", id(once)), lambda: (find(), once))[0]
 
 
 def _named(pop: Population) -> dict[str, Any]:

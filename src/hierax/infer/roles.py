@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import push_basis
-from hierax.infer.objective import cached
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
+from hierax.program.read import cached
 
 # Points beyond the number of unknowns to solve for a shift, and to verify it at.
 _SPARE, _VERIFY = 3, 3
@@ -112,9 +112,7 @@ def _points(
     program: Program, pop: Population, layout: Layout, flat: np.ndarray, candidates: np.ndarray, count: int
 ) -> _Points:
     wanted = tuple(int(index) for index in candidates)
-    slopes = cached(
-        program.model, ("slopes", id(program), wanted), lambda: jax.jit(_slopes(program, layout.unravel, wanted))
-    )
+    slopes = cached(program, ("slopes", wanted), lambda: jax.jit(_slopes(program, layout.unravel, wanted)))
     rng = np.random.default_rng(3)
     found, common = [], True
     for _ in range(count + 4):
@@ -194,8 +192,8 @@ def weights_are_aloof(program: Program, pop: Population, layout: Layout, flat: n
 
         return jnp.abs(jax.grad(density)(moved)).max()
 
-    key = ("aloof", id(program), weights.tobytes())
-    function = cached(program.model, key, lambda: jax.jit(jax.vmap(seen, in_axes=(0, None, None, None))))
+    key = ("aloof", weights.tobytes())
+    function = cached(program, key, lambda: jax.jit(jax.vmap(seen, in_axes=(0, None, None, None))))
     moved = flat[index] + 0.1 * rng.normal(size=(2, len(index)))
     eta = 0.3 * rng.normal(size=(pop.n_subjects, len(program.effect_names)))
     return bool(np.all(np.asarray(function(moved, jnp.asarray(flat), jnp.asarray(eta), sanitise(pop))) == 0))

@@ -12,17 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from hierax.data.population import Population
+from hierax.errors import ModelError
 from hierax.infer import objective
 from hierax.infer.estimator import Estimator
 from hierax.infer.grids import SLACK, Grids, grids_of
-from hierax.infer.objective import Evaluated, compiled_objective, compiled_value, read_program
+from hierax.infer.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.optimise import Enough, Search, minimise
 from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
 from hierax.infer.scaling import Point, Ranges
 from hierax.program.density import Program
+from hierax.program.digest import program_digest
+from hierax.program.identity import fingerprint
 from hierax.program.parameters import Layout, layout
-from hierax.program.priors import penalty
+from hierax.program.priors import OWN, penalty
+from hierax.program.read import cached, read_program
 
 if TYPE_CHECKING:
     from hierax.infer.held_out import HeldOut
@@ -56,25 +60,63 @@ class Session:
     priors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evaluations: int = 0
     compile_seconds: float = 0.0
-    grids: Grids | None = None
+    # No value of the class, so that one that was pickled is made anew when it is asked for.
+    grids: Grids | None = dataclasses.field(default_factory=lambda: None)
     recorder: Recorder | None = None
     watcher: HeldOut | None = None
+    # The point of the lowest objective so far, and what was found there: what is known if the fit is interrupted.
+    best: tuple[np.ndarray, Evaluated] | None = None
 
     def __post_init__(self) -> None:
         self.grids = grids_of(self.program)
         self.estimator.check(self.program, self.pop)
-        self._use(forward=self.layout.size <= objective.FORWARD_PARAMETERS)
-        self._value = compiled_value(self.program, self.estimator, self.layout.unravel)
-        self._penalty = jax.jit(jax.value_and_grad(lambda flat, pop: penalty(self.layout, self.priors, flat, pop)))
+        self.forward = self.layout.size <= objective.FORWARD_PARAMETERS
+        self._prior_key = fingerprint(dict(self.priors)) if self.priors else ""
 
-    def _use(self, forward: bool) -> None:
-        self.forward = forward
-        self._objective = compiled_objective(self.program, self.estimator, self.layout.unravel, forward)
+    # -- as data -----------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what the objective is of; the program is read again where it is needed."""
+        if "_saved" in vars(self):
+            return dict(vars(self))
+        saved = (self.program.model, self.program.plate, program_digest(self.program, self.pop))
+        kept = ("estimator", "pop", "priors", "evaluations", "compile_seconds")
+        return {"_saved": saved, **{name: getattr(self, name) for name in kept}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = {name: OWN if isinstance(prior, str) else prior for name, prior in state["priors"].items()}
+        vars(self).update({**state, "priors": own})
+
+    def __getattr__(self, name: str) -> Any:
+        """Read the program again, and with it all that comes of it."""
+        if "_saved" not in vars(self) or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        model, plate, digest = vars(self).pop("_saved")
+        try:
+            self.program = read_program(model, self.pop, plate, checked=False)
+            if program_digest(self.program, self.pop) != digest:
+                raise ModelError(
+                    "The model is not the one that was fitted: what it reads (a global, a module) is different in this "
+                    "process. Restore it, or fit again."
+                )
+        except BaseException:
+            vars(self)["_saved"] = (model, plate, digest)
+            raise
+        self.layout = layout(self.program)
+        self.__post_init__()
+        return getattr(self, name)
+
+    @property
+    def _objective(self) -> Any:
+        return self.compiled
 
     @property
     def compiled(self) -> Any:
-        """The compiled objective with its gradient, of (flat, warm start, population)."""
-        return self._objective
+        """The compiled objective with its gradient, of (flat, warm start, population).
+
+        It belongs to the program, which drops it where it is not used for long.
+        """
+        return compiled_objective(self.program, self.estimator, self.layout.unravel, self.forward)
 
     def cold(self) -> np.ndarray:
         """Return what stands for no warm start, (subject, coordinate): modes are then sought from the reference."""
@@ -145,26 +187,32 @@ class Session:
     def evaluate(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective, gradient and modes at a point."""
         start = time.perf_counter()
-        out = jax.block_until_ready(self._settle(self._objective, flat, eta))
+        out = jax.block_until_ready(self._settle(self.compiled, flat, eta))
         if not self.forward and np.isfinite(out.value).all() and not np.isfinite(out.gradient).all():
             # Reverse mode multiplies the bad derivatives of masked predictions (log of 0 at a dose record) by zero and
             # keeps the NaN. Forward passes drop them: slower with many parameters, but right.
-            self._use(forward=True)
+            self.forward = True
             return self.evaluate(flat, eta)
         if not self.evaluations:
             self.compile_seconds = time.perf_counter() - start
         self.evaluations += 1
         return out
 
+    def _remember(self, flat: np.ndarray, out: Evaluated, total: float) -> None:
+        if np.isfinite(total) and (self.best is None or total <= self._lowest):
+            self.best, self._lowest = (flat.copy(), out), total
+
     def value(self, flat: Any, eta: Any = None) -> Evaluated:
         """Return objective and modes, without the gradient."""
-        return self._settle(self._value, flat, eta)
+        return self._settle(compiled_value(self.program, self.estimator, self.layout.unravel), flat, eta)
 
     def penalty(self, flat: Any) -> tuple[float, np.ndarray]:
         """Return −log prior of the parameters whose priors count, and its gradient."""
         if not self.priors:
             return 0.0, np.zeros(self.layout.size)
-        value, gradient = self._penalty(jnp.asarray(flat, float), self.pop)
+        value, gradient = _compiled_penalty(self.program, self.layout, self.priors, self._prior_key)(
+            jnp.asarray(flat, float), self.pop
+        )
         return float(value), np.asarray(gradient)
 
     def point(self, flat: np.ndarray, free: np.ndarray, eta: Any) -> Point:
@@ -173,6 +221,7 @@ class Session:
         extra, slope = self.penalty(flat)
         scores = None if out.scores is None else np.asarray(out.scores)[free]
         value = float(np.asarray(out.value).sum()) + extra
+        self._remember(np.asarray(flat), out, value)
         return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta, extra)
 
     def search(self, flat: np.ndarray, free: np.ndarray, report: Report, eta: Any = None) -> Search:
@@ -217,6 +266,15 @@ class Session:
         slack = 1e-6 * (1 + np.abs(np.asarray(known.joint)))
         better = np.asarray(fresh.joint) < np.asarray(known.joint) - slack
         return np.where(better[:, None], np.asarray(fresh.eta), np.asarray(known.eta)) if better.any() else None
+
+
+def _compiled_penalty(program: Program, places: Layout, priors: Mapping[str, Any], key: str) -> Any:
+    """Return the compiled penalty and its gradient; priors of the same values share it."""
+
+    def value(flat: Any, pop: Population) -> Any:
+        return penalty(places, priors, flat, pop)
+
+    return cached(program, ("penalty", key), lambda: jax.jit(jax.value_and_grad(value)))
 
 
 def session_of(program: Program, pop: Population, estimator: Estimator) -> Session:

@@ -13,7 +13,6 @@ from numpyro import handlers
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
-from hierax.infer.objective import cached
 from hierax.infer.record_by_record import (
     record_by_record,
     refuse_noncausal,
@@ -22,6 +21,7 @@ from hierax.infer.record_by_record import (
 )
 from hierax.program.density import Program
 from hierax.program.parameters import layout
+from hierax.program.read import cached
 from hierax.program.trace import RUNNING
 
 # Numbers drawn at once: replicates go through in batches, so that memory stays bounded.
@@ -69,9 +69,10 @@ def draw(
         refuse_what_cannot_be_drawn(program, pop, reading)
         once = _once(program, None)
     batch = max(1, min(n, _CHUNK // max(pop.n_subjects * pop.n_records, 1)))
-    known = ("draw", id(program), batch, id(once), bool(reading), flats is not None)
+    wanted = None if reading or sites is None else tuple(sorted(sites))
+    known = ("draw", batch, wanted, bool(reading), flats is not None)
     function = cached(
-        program.model, known, lambda: (jax.jit(_drawer(program, once, batch, bool(reading), flats is not None)), once)
+        program, known, lambda: (jax.jit(_drawer(program, once, batch, bool(reading), flats is not None)), once)
     )[0]
     keys = jax.random.split(jax.random.key(seed), -(-n // batch))
     parts = []
@@ -103,7 +104,7 @@ def _once(program: Program, sites: Collection[str] | None) -> Callable[..., dict
             handlers.seed(model, key)(clean)
         return {name: trace[name]["value"] for name in kept}
 
-    return cached(program.model, ("draw once", id(program), kept), lambda: once)
+    return cached(program, ("draw once", kept), lambda: once)
 
 
 def _drawer(

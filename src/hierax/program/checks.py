@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 
 from hierax.data.population import Population
-from hierax.errors import HieraxWarning, ModelError
+from hierax.errors import ModelError, tell
 from hierax.program.density import Program
 from hierax.program.independence import check_independence
 from hierax.program.sites import is_tree
@@ -30,6 +29,9 @@ def check_program(program: Program, pop: Population) -> None:
     ModelError
         Everything that breaks the contract, together.
     """
+    if program.plate not in _plate_names(program):
+        # All else that would be found follows from that.
+        raise ModelError("\n".join(_has_subjects(program, pop)))
     found = [text for check in _CHECKS for text in check(program, pop)]
     if found:
         raise ModelError("\n".join(found))
@@ -125,9 +127,8 @@ def _warn_of_closures(program: Program, pop: Population) -> None:
         shape = np.shape(constant)
         by_subject = bool(shape) and shape[0] == pop.n_subjects >= _MANY
         if np.size(constant) >= _LARGE or by_subject:
-            warnings.warn(
+            tell(
                 f"The model closes over an array of shape {shape}, which is compiled in as a constant and cannot "
                 f"follow a subset of the subjects. Pass it with pop.with_data(name=array) and read pop.data['name'].",
-                HieraxWarning,
                 stacklevel=2,
             )

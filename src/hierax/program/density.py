@@ -51,11 +51,20 @@ class Program:
         The sites by class, with shapes, constraints, priors and starts.
     effect_names : tuple of str
         Names of the random-effect coordinates, in the order of the last axis of ``eta``.
+    parts : dict
+        What the model was made of when it was read; see ``hierax.program.identity``.
+    built : dict
+        What was compiled for it, which goes when the program goes.
+    models : list
+        Functions that are the same program (one that was defined again, say), the last one read being ``model``.
     """
 
     model: Model
     sites: Sites
     plate: str = "subject"
+    parts: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    built: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+    models: list[Model] = dataclasses.field(default_factory=list, repr=False)
 
     @property
     def effect_names(self) -> tuple[str, ...]:

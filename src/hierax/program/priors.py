@@ -60,7 +60,7 @@ def penalty(layout: Layout, priors: Mapping[str, Any], flat: Array, pop: Populat
     total = jnp.zeros(())
     for name, prior in priors.items():
         prior = run.messages[name]["fn"] if run is not None and name in own else prior
-        for fn, value in _pairs(name, prior, params[name]):
+        for fn, value in tensors_of(name, prior, params[name]):
             total = total - jnp.sum(fn.log_prob(value))
     return total
 
@@ -79,7 +79,7 @@ def _expanded(site: PopulationSite, prior: Any) -> Any:
     return prior
 
 
-def _pairs(name: str, prior: Any, value: Any) -> list[tuple[Any, Any]]:
+def tensors_of(name: str, prior: Any, value: Any) -> list[tuple[Any, Any]]:
     """Return (distribution, tensor) for every tensor of a site."""
     if not is_tree(value):
         return [(prior, value)]

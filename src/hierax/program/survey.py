@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpyro.distributions as dist
 
 from hierax.data.population import Population
 from hierax.dynamics.notes import Note
-from hierax.errors import HieraxWarning
+from hierax.errors import tell
 from hierax.program.trace import Run
 
 
@@ -150,5 +149,5 @@ def warn_of_data(
         if text is not None:
             (harmless if note.harmless else said).append(text)
     for text in said:
-        warnings.warn(text, HieraxWarning, stacklevel=level)
+        tell(text, stacklevel=level)
     return harmless

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hierax.data.population import Population
+from hierax.infer.owner import population_parts
 from hierax.program.density import Program
+from hierax.program.identity import digest
 from hierax.program.parameters import Layout
 from hierax.results.covariance import active_entries, usable_covariance
 
@@ -31,11 +33,9 @@ def number_of(program: Program, layout: Layout, pop: Population, flat: np.ndarra
     same random numbers, and draws of one would be correlated with draws of the other, though nothing connects the
     two. It is the same in every process, and after saving and loading.
     """
-    from hierax.results.storage import data_hash
-
     name = getattr(program.model, "__qualname__", type(program.model).__qualname__)
     sites = program.sites
-    parts = [name, program.plate, *layout.names(), *program.effect_names, *sites.data, data_hash(pop)]
+    parts = [name, program.plate, *layout.names(), *program.effect_names, *sites.data, digest(population_parts(pop))]
     digest = hashlib.sha256("\n".join(parts).encode())
     digest.update(np.ascontiguousarray(flat, dtype=float).tobytes())
     return int.from_bytes(digest.digest()[:4], "little")

@@ -8,11 +8,10 @@ while the likelihood falls.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 
 import numpy as np
 
-from hierax.errors import HieraxWarning
+from hierax.errors import tell
 from hierax.infer.importance import ImportanceSampling, importance_sample
 from hierax.infer.result import Result
 from hierax.results.conditional import inverse_blocks
@@ -51,11 +50,10 @@ def with_flow_check(fit: Fit, start: np.ndarray) -> Fit:
         f"since the start they have changed by {found:+.2f} ± {error:.2f} and {claimed:+.2f}"
     )
     if not np.isfinite(found) or (claimed > 0 and found < -max(_ERRORS * error, _NATS)):
-        warnings.warn(
+        tell(
             f"The fit exploits its approximation: {text}. The flow has been bent to where the approximation is wrong, "
             f"and not to where the data are likelier. Go back to the start, or refit with hx.VI(samples=32) or "
             f"hx.SAEM(), which do not approximate the integral at its mode.",
-            HieraxWarning,
             stacklevel=4,
         )
         text = f"the approximation was exploited: {text}"

@@ -15,10 +15,10 @@ from jaxtyping import Array
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
-from hierax.infer.objective import cached
 from hierax.infer.session import session_of
 from hierax.infer.simulation import every_record
 from hierax.program.density import Program, unwrap
+from hierax.program.read import cached
 from hierax.results.outcome import with_modes
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def predictions(
         individual = {name: done.messages[name]["value"] for name in program.sites.individual}
         return out, individual
 
-    key = ("predictions", id(program), eta is None)
-    function, logs = cached(program.model, key, lambda: (jax.jit(run), logs))
+    key = ("predictions", eta is None)
+    function, logs = cached(program, key, lambda: (jax.jit(run), logs))
     out, individual = function(pop, dict(params), eta)
     return {name: (*moments, logs[name]) for name, moments in out.items()}, individual
 
@@ -112,7 +112,7 @@ def active_coordinates(result: Evaluation) -> np.ndarray:
     program = result.program
     if not program.effect_names:
         return np.zeros(result.eta.shape, bool)
-    function = cached(program.model, ("active", id(program)), lambda: jax.jit(program.active))
+    function = cached(program, "active", lambda: jax.jit(program.active))
     return np.asarray(function(result.pop, result.params))
 
 
@@ -130,7 +130,7 @@ def observed_endpoints(result: Evaluation) -> list[str]:
 def prior_sd(result: Evaluation) -> np.ndarray:
     """Return the prior SD of every coordinate, (subject, coordinate)."""
     program = result.program
-    function = cached(program.model, ("prior_sd", id(program)), lambda: jax.jit(program.prior_scale))
+    function = cached(program, "prior_sd", lambda: jax.jit(program.prior_scale))
     return np.asarray(function(result.pop, result.params, result.eta))
 
 

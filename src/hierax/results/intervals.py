@@ -12,7 +12,8 @@ import pandas as pd
 
 from hierax.data.population import Population
 from hierax.errors import HieraxWarning
-from hierax.infer.objective import cached, compiled_value
+from hierax.infer.objective import compiled_value
+from hierax.program.read import cached
 from hierax.results.covariance import active_entries, usable_covariance
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
@@ -99,7 +100,7 @@ def _log_likelihoods(fit: Fit, flats: np.ndarray) -> np.ndarray:
     def run(flats: jax.Array, eta: jax.Array, pop: Population) -> jax.Array:
         return jax.lax.map(lambda flat: -value(flat, eta, pop).value.sum(), flats)
 
-    function = cached(program.model, ("many", id(program), estimator), lambda: jax.jit(run))
+    function = cached(program, ("many", estimator), lambda: jax.jit(run))
     values = np.asarray(function(jnp.asarray(flats), jnp.asarray(fit.eta), session.pop))
     if not session.priors:
         return values

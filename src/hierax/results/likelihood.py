@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import threading
 import warnings
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.population import Population
-from hierax.errors import HieraxWarning
+from hierax.errors import tell
 from hierax.infer.estimator import Estimator
 from hierax.infer.importance import ImportanceSampling, importance_sample
 from hierax.infer.laplace import Laplace
+from hierax.infer.owner import observation_digest
 from hierax.infer.quadrature import AGQ
 from hierax.infer.session import Session, session_of
 from hierax.results.arviz import is_modern
@@ -24,6 +26,8 @@ from hierax.results.fixed import as_fit
 from hierax.results.outcome import evaluated_fields
 
 # Above it the importance weights' mean, and its error, cannot be trusted (Vehtari et al. 2024).
+# Filters of warnings are one for all threads, so that one thread at a time sets them aside.
+_SILENT = threading.Lock()
 _HIGH_K = 0.7
 # Draws to find conditional means and covariances from.
 _DRAWS = 1000
@@ -128,11 +132,10 @@ def log_likelihood(
     table = weight_table(logs, fit.ids)
     high = table.index[table["pareto_k"] > _HIGH_K]
     if len(high):
-        warnings.warn(
+        tell(
             f"The importance weights of {len(high)} of {len(table)} subjects have a Pareto k above {_HIGH_K} (subject "
             f"{high[0]}: {table['pareto_k'][high[0]]:.2f}), so that neither their mean nor its error can be trusted. "
             f"Use proposal='t', centre='mean', or more samples.",
-            HieraxWarning,
             stacklevel=2,
         )
     return _bundle(fit, method.label, table, float(np.sqrt((table["se"] ** 2).sum())))
@@ -188,7 +191,7 @@ def pareto_k(logs: np.ndarray) -> np.ndarray:
     else:
         import arviz
 
-        with warnings.catch_warnings():
+        with _SILENT, warnings.catch_warnings():
             # Each subject whose weights are too uneven would be told of one by one.
             warnings.simplefilter("ignore")
             found = np.asarray(arviz.psislw(logs.copy())[1])
@@ -205,7 +208,6 @@ def _deterministic(fit: Fit, method: Estimator) -> Likelihood:
 
 
 def _bundle(fit: Fit, label: str, table: pd.DataFrame, se: float) -> Likelihood:
-    from hierax.results.storage import data_hash
 
     return Likelihood(
         label=label,
@@ -215,6 +217,6 @@ def _bundle(fit: Fit, label: str, table: pd.DataFrame, se: float) -> Likelihood:
         n_parameters=fit.n_parameters,
         n_subjects=len(fit.rows),
         n_observations=fit.n_observations,
-        data=data_hash(fit.pop),
+        data=observation_digest(fit.pop),
         subjects=table,
     )

@@ -14,8 +14,8 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import cholesky
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
-from hierax.infer.objective import cached
 from hierax.program.density import Program
+from hierax.program.read import cached
 from hierax.program.trace import site_log_prob
 from hierax.results.draws import as_chains, chain_coords
 
@@ -47,7 +47,7 @@ def pointwise_log_likelihood(
     def over_draws(flats: Any, keys: Any, eta: Any, pop: Population) -> Any:
         return jax.lax.map(lambda pair: once(pair[0], pair[1], eta, pop), (flats, keys))
 
-    function = cached(program.model, ("pointwise", id(program), estimator), lambda: jax.jit(over_draws))
+    function = cached(program, ("pointwise", estimator), lambda: jax.jit(over_draws))
     keys = jax.random.split(jax.random.key(seed), len(flats))
     marginal, sites = function(jnp.asarray(flats), keys, fit.eta, fit.pop)
     ids = fit.ids
@@ -80,7 +80,7 @@ def at_draws(fit: Fit, flats: np.ndarray, etas: np.ndarray) -> tuple[dict[str, x
     def over_draws(flats: Any, etas: Any, pop: Population) -> Any:
         return jax.lax.map(lambda pair: once(pair, pop), (flats, etas), batch_size=16)
 
-    function = cached(program.model, ("at draws", id(program)), lambda: jax.jit(over_draws))
+    function = cached(program, "at draws", lambda: jax.jit(over_draws))
     shape = flats.shape[:2]
     folded = jnp.asarray(flats.reshape(-1, flats.shape[-1])), jnp.asarray(etas.reshape(-1, *etas.shape[2:]))
     logs, values = function(*folded, fit.pop)
@@ -109,7 +109,7 @@ def effects_given_draws(fit: Fit, flats: np.ndarray, seed: int) -> np.ndarray:
     def over_draws(flats: Any, keys: Any, eta: Any, pop: Population) -> Any:
         return jax.lax.map(lambda pair: once(pair[0], pair[1], eta, pop), (flats, keys))
 
-    function = cached(program.model, ("effects given draws", id(program)), lambda: jax.jit(over_draws))
+    function = cached(program, "effects given draws", lambda: jax.jit(over_draws))
     shape = flats.shape[:2]
     keys = jax.random.split(jax.random.key(seed), shape[0] * shape[1])
     drawn = function(jnp.asarray(flats.reshape(-1, flats.shape[-1])), keys, fit.eta, fit.pop)

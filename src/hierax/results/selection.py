@@ -12,9 +12,9 @@ import pandas as pd
 import scipy.stats
 
 from hierax.errors import FitError
+from hierax.infer.owner import observation_digest
 from hierax.results.fit import Fit
 from hierax.results.likelihood import Likelihood
-from hierax.results.storage import data_hash
 
 Entry = Fit | Likelihood
 # Two Monte-Carlo log likelihoods closer than so many of their errors are not told apart.
@@ -73,7 +73,7 @@ def _row(name: str, entry: Entry) -> dict[str, object]:
         "AIC": entry.aic,
         "BIC": bic,
         "objective": _label(entry),
-        "data": data_hash(entry.pop) if isinstance(entry, Fit) else entry.data,
+        "data": observation_digest(entry.pop) if isinstance(entry, Fit) else entry.data,
         "n": entry.n_observations,
     }
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from hierax.data.sanitise import sanitise
 from hierax.dynamics import march
-from hierax.infer.objective import cached
 from hierax.infer.result import Result
+from hierax.program.read import cached
 
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation
@@ -55,7 +55,7 @@ def solver_failures(result: Evaluation, at_reference: bool = False) -> dict[str,
         solutions = {name: run.messages[name]["value"] for name in program.sites.odes}
         return {name: (solution.code, solution.when) for name, solution in solutions.items()}
 
-    function = cached(program.model, ("solver", id(program), at_reference), lambda: jax.jit(failures))
+    function = cached(program, ("solver", at_reference), lambda: jax.jit(failures))
     found = function(result.pop, result.params, None if at_reference else result.eta)
     return {name: (np.asarray(code), np.asarray(when)) for name, (code, when) in found.items()}
 

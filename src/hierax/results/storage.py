@@ -3,70 +3,64 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import io
-import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import pandas as pd
 
 from hierax.data.population import Population
-from hierax.infer.checkpoint import describe
+from hierax.errors import tell
+from hierax.infer.archive import FIT, read_archive, write_archive
 from hierax.infer.estimator import Estimator
-from hierax.infer.first_order import FO, NaivePooled
-from hierax.infer.laplace import FOCE, Laplace
-from hierax.infer.modes import Newton
-from hierax.infer.nuts import Joint
-from hierax.infer.objective import read_program
-from hierax.infer.optimise import QuasiNewton
+from hierax.infer.owner import VERSIONS, both_digests, differences, owner, population_part
 from hierax.infer.procedure import Procedure
-from hierax.infer.quadrature import AGQ
 from hierax.infer.result import Result
 from hierax.infer.session import Session
-from hierax.program.parameters import layout
-from hierax.program.priors import collect_priors, counting
+from hierax.program.density import Program
+from hierax.program.parameters import Layout, layout
+from hierax.program.priors import collect_priors
+from hierax.program.read import read_program
 from hierax.program.trace import Model
+from hierax.results.options import decode, encode, unsaved
+from hierax.results.variational import load_variational, saved_variational
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
-FORMAT = 1
+FORMAT = 2
 ARRAYS = ("flat", "eta", "value", "hessian", "codes", "free", "gradient")
-_ESTIMATORS = {kind.__name__: kind for kind in (FO, FOCE, Laplace, AGQ, NaivePooled, Joint)}
-_PACKAGES = ("hierax", "jax", "numpyro", "optimistix", "numpy")
+# What of a fit is text and numbers, under the same name.
+_PLAIN = (
+    "why",
+    "n_observations",
+    "n_gaussian",
+    "use_priors",
+    "given_priors",
+    "penalty",
+    "timing",
+    "held",
+    "ignored_priors",
+    "seed",
+    "solver_error",
+)
 
 
 def save_fit(fit: Fit, path: str | Path) -> None:
     """Write a fit to one file; see :meth:`hierax.Fit.save`."""
     meta = {
         "format": FORMAT,
-        "estimator": {"name": type(fit.estimator).__name__, **dataclasses.asdict(fit.estimator)},  # type: ignore[call-overload]
+        "estimator": encode(fit.estimator),
         "method": None if fit.method is None else _described(fit.method),
         "parameters": fit.layout.names(),
         "result": fit.result.name,
-        "why": fit.why,
-        "n_observations": fit.n_observations,
-        "n_gaussian": fit.n_gaussian,
-        "use_priors": fit.use_priors,
-        "given_priors": fit.given_priors,
-        "penalty": fit.penalty,
-        "timing": fit.timing,
-        "held": fit.held,
-        "ignored_priors": fit.ignored_priors,
-        "seed": fit.seed,
-        "solver_error": fit.solver_error,
         "plate": fit.program.plate,
+        "counted": sorted(fit.session.priors),
         "history": fit.history.to_dict(orient="list"),
-        "data": data_hash(fit.pop),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "owner": owner(fit.program, fit.pop, fit.session.priors),
+        **{name: getattr(fit, name) for name in _PLAIN},
     }
-    buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: np.asarray(getattr(fit, name)) for name in ARRAYS}
     if fit.moments is not None:
         arrays["moments_centre"], arrays["moments_covariance"] = fit.moments
@@ -77,16 +71,19 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         arrays |= {f"stats_{name}": value for name, value in fit.samples.stats.items()}
     if fit.held_out is not None:
         arrays["held_out"] = fit.held_out
-    np.savez(buffer, **arrays)
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("fit.json", json.dumps(meta, indent=1))
-        file.writestr("arrays.npz", buffer.getvalue())
-    part.replace(path)
+    if fit.variational is not None:
+        arrays |= saved_variational(fit.variational)
+    write_archive(Path(path), FIT, meta, arrays, packed=True)
 
 
-def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping[str, Any] | None = None) -> Fit:
+def load_fit(
+    path: str | Path,
+    model: Model,
+    pop: Population,
+    *,
+    priors: Mapping[str, Any] | None = None,
+    estimator: Estimator | Procedure | None = None,
+) -> Fit:
     """Read a fit that :meth:`hierax.Fit.save` wrote.
 
     Parameters
@@ -97,68 +94,83 @@ def load_fit(path: str | Path, model: Model, pop: Population, *, priors: Mapping
         The program and the data it was fitted to; they are not in the file.
     priors : mapping, optional
         The priors that were given to the fit, if there were any; they are not in the file either.
+    estimator : estimator, optional
+        The estimator of the fit, where its options hold functions (an optimiser of optax), which are not in the file,
+        and the loaded fit is to fit again (``bootstrap``).
 
     Raises
     ------
     ValueError
-        The program has other parameters, or the population other data, than the fit had.
+        Program, data or priors are not those of the fit: the message says item by item what differs. Or the file is
+        damaged, or no saved fit.
     """
     from hierax.results.fit import Fit
 
-    with zipfile.ZipFile(path) as file:
-        meta = json.loads(file.read("fit.json"))
-        if meta["format"] != FORMAT:
-            raise ValueError(f"{path} has format {meta['format']}, and this version reads {FORMAT}. Refit, or upgrade.")
-        with np.load(io.BytesIO(file.read("arrays.npz")), allow_pickle=False) as arrays:
-            values = {name: arrays[name] for name in ARRAYS}
-            more = {name: arrays[name] for name in arrays.files if name not in ARRAYS}
-    if sorted(priors or {}) != meta["given_priors"]:
-        raise ValueError(
-            f"The fit in {path} was given priors for {meta['given_priors']}, and load_fit for {sorted(priors or {})}. "
-            f"Pass the same with priors=, for its covariance depends on them."
-        )
-    if meta["data"] != data_hash(pop):
-        raise ValueError(f"The population is not the one that {path} was fitted to (its data differ). Pass that one.")
+    path = Path(path)
+    meta, arrays = read_archive(path, FIT)
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {meta.get('format')}, and this version reads {FORMAT}. Refit, or upgrade.")
     program = read_program(model, pop, meta["plate"])
     places = layout(program)
+    counted = _the_same(path, meta, program, places, pop, priors)
+    if estimator is not None and encode(estimator)["class"] != (_method_spec(meta) or meta["estimator"])["class"]:
+        raise ValueError(
+            f"The fit in {path} is by {(_method_spec(meta) or meta['estimator'])['class']}, and estimator= is "
+            f"{type(estimator).__name__}. Pass the estimator of the fit, or leave it out."
+        )
+    objective = estimator if isinstance(estimator, Estimator) else _estimator(path, meta["estimator"])
+    session = Session(program, objective, pop, places, counted)
+    method = estimator if isinstance(estimator, Procedure) else _method(meta["method"])
+    values: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
+    plain: dict[str, Any] = {name: meta.get(name) for name in _PLAIN}
+    return Fit(
+        session=session,
+        params=places.params(values["flat"]),
+        result=Result[meta["result"]],
+        history=pd.DataFrame(meta["history"]).reset_index(drop=True),
+        method=method,
+        moments=(arrays["moments_centre"], arrays["moments_covariance"]) if "moments_centre" in arrays else None,
+        samples=_samples(arrays),
+        held_out=arrays.get("held_out"),
+        variational=load_variational(arrays, method, session, values["free"], path),
+        **values,
+        **plain,
+    )
+
+
+def _the_same(
+    path: Path, meta: dict[str, Any], program: Program, places: Layout, pop: Population, priors: Any
+) -> dict[str, Any]:
+    """Return the priors that count, once program, data and priors are found to be those of a saved fit."""
+    missing = sorted(set(meta["given_priors"]) - set(priors or {}))
+    if missing:
+        raise ValueError(
+            f"The fit in {path} was given priors for {missing}, which are not in the file. Pass the same with priors=."
+        )
     if places.names() != meta["parameters"]:
         raise ValueError(
             f"The program's parameters are {places.names()}, but the fit in {path} has {meta['parameters']}. "
             f"Pass the model that was fitted."
         )
-    session = Session(
-        program,
-        _estimator(meta["estimator"]),
-        pop,
-        places,
-        counting(program, collect_priors(program, priors), meta["use_priors"]),
-    )
-    kept = (
-        "why",
-        "n_observations",
-        "n_gaussian",
-        "use_priors",
-        "given_priors",
-        "penalty",
-        "timing",
-        "held",
-        "ignored_priors",
-        "seed",
-        "solver_error",
-    )
-    history = pd.DataFrame(meta["history"]).reset_index(drop=True)
-    return Fit(
-        session=session,
-        params=places.params(values["flat"]),
-        result=Result[meta["result"]],
-        history=history,
-        method=None if meta.get("method") is None else SavedMethod(**meta["method"]),
-        moments=(more["moments_centre"], more["moments_covariance"]) if "moments_centre" in more else None,
-        samples=_samples(more),
-        held_out=more.get("held_out"),
-        **values,
-        **{name: meta.get(name) for name in kept},
-    )
+    everything = collect_priors(program, priors)
+    counted = {name: everything[name] for name in meta["counted"] if name in everything}
+    now, saved = owner(program, pop, counted), meta["owner"]
+    if now[VERSIONS] != saved.get(VERSIONS):
+        tell(
+            f"The fit in {path} was saved by {saved.get(VERSIONS)}, and this is {now[VERSIONS]}, so that the programs' "
+            f"operations cannot be compared. Make sure that the model is the one that was fitted.",
+            stacklevel=4,
+        )
+        saved = {**saved, VERSIONS: now[VERSIONS], "program": now["program"]}
+    found = differences(saved, now)
+    if found:
+        data = differences(*(population_part(side) for side in (saved, now)))
+        what = "its data differ" if data else "the program or its priors differ"
+        raise ValueError(
+            f"The fit in {path} is of another {'population' if data else 'model'} ({what}: {'; '.join(found)}; "
+            f"{both_digests(saved, now)}). Pass what was fitted."
+        )
+    return counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +181,7 @@ class SavedMethod(Procedure):
     description: str = ""
     reference: str = ""
     kind: Any = "hessian"
-    options: str = ""
+    options: Any = None
 
     @property
     def label(self) -> str:
@@ -195,8 +207,25 @@ def _described(method: Procedure) -> dict[str, Any]:
         "description": method.label,
         "reference": method.citation,
         "kind": method.covariance,
-        "options": describe(method),
+        "options": encode(method),
     }
+
+
+def _method_spec(meta: Mapping[str, Any]) -> dict[str, Any] | None:
+    return None if meta["method"] is None else meta["method"]["options"]
+
+
+def _method(saved: dict[str, Any] | None) -> Procedure | None:
+    """Return the algorithm of a saved fit with its options; where they are not all there, what is known of it."""
+    if saved is None:
+        return None
+    if not unsaved(saved["options"]):
+        try:
+            return decode(saved["options"])
+        except (LookupError, TypeError, ValueError):
+            # A class that is not known here, or has other options by now.
+            pass
+    return SavedMethod(**saved)
 
 
 def _samples(arrays: Mapping[str, np.ndarray]) -> Any:
@@ -209,20 +238,12 @@ def _samples(arrays: Mapping[str, np.ndarray]) -> Any:
     return Samples(arrays["samples_flat"], arrays.get("samples_eta"), stats, independent)
 
 
-def data_hash(pop: Population) -> str:
-    """Return a fingerprint of a population's arrays."""
-    digest = hashlib.sha256()
-    # Frozen ODE steps are the fit's doing, not data.
-    for leaf in jax.tree.leaves(dataclasses.replace(pop, grids={})):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _estimator(spec: dict[str, Any]) -> Estimator:
-    """Return the estimator of a saved description."""
-    fields = dict(spec)
-    kind = _ESTIMATORS[fields.pop("name")]
-    parts = {"newton": Newton, "optimiser": QuasiNewton}
-    return kind(**{name: parts[name](**value) if name in parts else value for name, value in fields.items()})
+def _estimator(path: Path, spec: dict[str, Any]) -> Estimator:
+    """Return the approximation of a saved fit."""
+    try:
+        return decode(spec)
+    except LookupError:
+        raise ValueError(
+            f"The fit in {path} is by {spec['class']}, which is not known here. Import the module that defines it, or "
+            f"pass estimator=."
+        ) from None

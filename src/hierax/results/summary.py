@@ -9,10 +9,10 @@ import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 
-from hierax.infer.objective import cached
 from hierax.infer.result import Result
 from hierax.program.density import unwrap
 from hierax.program.parameters import element_names, elementwise
+from hierax.program.read import cached
 from hierax.results.individual import shrinkage
 from hierax.results.matrices import is_correlation, shown, shown_places
 from hierax.results.omega import Z, correlation_table, fisher_interval, spread_table
@@ -279,7 +279,7 @@ def effect_covariance(fit: Fit) -> dict[str, np.ndarray]:
                 out[name] = full.reshape(-1, *full.shape[-2:])[0]
         return out
 
-    function = cached(fit.program.model, ("covariance", id(fit.program)), lambda: jax.jit(read))
+    function = cached(fit.program, "covariance", lambda: jax.jit(read))
     return {name: np.asarray(value) for name, value in function(fit.pop, fit.params).items()}
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hierax.data.sanitise import sanitise
-from hierax.infer.objective import cached
 from hierax.program.density import unwrap
+from hierax.program.read import cached
 from hierax.program.trace import site_log_prob
 from hierax.results.derivative import explain_derivative
 from hierax.results.place import describe_place
@@ -42,7 +42,7 @@ def explain_non_finite(result: Evaluation) -> str:
         return outside
     # Modes that are no numbers themselves say nothing of where the trouble is.
     for eta in (result.eta, None) if np.isfinite(result.eta).all() else (None,):
-        function = cached(program.model, ("trouble", id(program), eta is None), lambda: jax.jit(densities))
+        function = cached(program, ("trouble", eta is None), lambda: jax.jit(densities))
         for name, density in function(result.pop, result.params, eta).items():
             bad = ~np.isfinite(np.asarray(density))
             if bad.any():
@@ -64,7 +64,7 @@ def _outside_support(result: Evaluation) -> str:
                 out[name] = good if mask is None or jnp.shape(mask) != jnp.shape(good) else good | ~mask
         return out
 
-    function = cached(program.model, ("support", id(program)), lambda: jax.jit(inside))
+    function = cached(program, "support", lambda: jax.jit(inside))
     for name, good in function(result.pop, result.params).items():
         bad = ~np.asarray(good)
         if bad.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,31 @@ import pandas as pd
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
+from hierax.errors import tell
+from hierax.infer import linked
+from hierax.infer.posterior import log_prior
 from hierax.infer.roles import find_roles
-from hierax.infer.vi import Setting, bound, moments, moved, place, read
+from hierax.infer.session import Session
+from hierax.infer.vi import VI, Setting, State, bound, moments, moved, place, read
 from hierax.program.parameters import Layout
+from hierax.program.priors import penalty
+
+
+def setting_of(
+    session: Session, vi: VI, free: np.ndarray, shift: np.ndarray, pace: np.ndarray, linked: np.ndarray | None
+) -> Setting:
+    """Return the static parts of a run of VI on an objective."""
+    program, layout, priors = session.program, session.layout, session.priors
+
+    def params_of(flat: Any) -> Any:
+        return program.constrain(layout.unravel(flat))
+
+    def extra(flat: Any, pop: Any) -> Any:
+        if vi.population != "point":
+            return -log_prior(layout, priors, flat, pop)
+        return penalty(layout, priors, flat, pop)
+
+    return Setting(vi, program, params_of, extra, free, shift, pace, linked)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,21 +47,45 @@ class Variational:
 
     Attributes
     ----------
+    session : Session
+        The objective of the fit, with its program, layout and priors.
+    vi : VI
+        The options.
+    free, shift, pace : arrays, (parameter,)
+        Which entries of the flat vector were free, which of them shift random effects, and their multiples of the rate.
     state : State
         The end of the run: ``population`` and ``guide`` are the guides' parameters.
+    flat : array, (parameter,)
+        Where the run began.
     elbo : pair of float
         Mean of the bound over the last steps, and its Monte-Carlo error.
+    linked : array of int, or None
+        Which of the free entries the guides of random effects are conditional on.
     pareto_k : float
         Of the importance weights p(y, θ)/q(θ) of the population parameters' guide, random effects integrated out; NaN
         where the population parameters are points. Above 0.7 the guide is too far from the posterior.
     """
 
-    setting: Setting
+    session: Session
+    vi: VI
+    free: np.ndarray
+    shift: np.ndarray
+    pace: np.ndarray
     state: Any
     flat: np.ndarray
-    layout: Layout
     elbo: tuple[float, float]
+    linked: np.ndarray | None = None
     pareto_k: float = np.nan
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of the flat vector."""
+        return self.session.layout
+
+    @property
+    def setting(self) -> Setting:
+        """The static parts of the run."""
+        return setting_of(self.session, self.vi, self.free, self.shift, self.pace, self.linked)
 
     def _design(self, pop: Population) -> Any:
         setting = self.setting
@@ -100,3 +147,53 @@ class Variational:
                 f"The guide has {len(leaves[0])} subjects of its own, and the population {pop.n_subjects}, because "
                 f"only an amortised guide reads other subjects. Fit with VI(guide=hx.guides.Amortised())."
             )
+
+
+# How the arrays of a guide are called in a file.
+_POPULATION, _GUIDE, _ELSE = "vi_population_", "vi_guide_", "vi_"
+
+
+def saved_variational(found: Variational) -> dict[str, Any]:
+    """Return a guide as arrays by name."""
+    guide = {f"{_GUIDE}{index}": leaf for index, leaf in enumerate(jax.tree.leaves(found.state.guide))}
+    population = {f"{_POPULATION}{name}": value for name, value in found.state.population.items()}
+    rest = {name: getattr(found, name) for name in ("shift", "pace", "flat", "elbo", "pareto_k")}
+    if found.linked is not None:
+        rest["linked"] = found.linked
+    arrays = {**guide, **population, **{f"{_ELSE}{name}": value for name, value in rest.items()}}
+    return {name: np.asarray(value) for name, value in arrays.items()}
+
+
+def load_variational(
+    arrays: Mapping[str, np.ndarray], method: Any, session: Session, free: np.ndarray, path: Any
+) -> Variational | None:
+    """Return the guide that a file holds; None where there is none, or where its options are not known.
+
+    The estimates are there in any case. What is gone is what asks the guide: ``encode`` and ``bounds``.
+    """
+    if f"{_ELSE}flat" not in arrays:
+        return None
+    if not isinstance(method, VI):
+        tell(
+            f"The guide of the fit in {path} cannot be read without its options, because an optimiser is not in the "
+            f"file. Pass load_fit(estimator=VI(...)) with the options of the fit to have it.",
+            stacklevel=4,
+        )
+        return None
+    size = len(session.program.effect_names)
+    shapes = jnp.zeros((session.pop.n_subjects, size)), jnp.zeros((session.pop.n_subjects, size, size))
+    links = arrays.get(f"{_ELSE}linked")
+
+    def begun(pop: Population) -> Any:
+        own = method.guide.begin(jax.random.key(0), sanitise(pop), *shapes)
+        return own if links is None else linked.begin(method.guide, own, size, len(links))
+
+    template = jax.eval_shape(begun, jax.tree.map(jnp.asarray, session.pop))
+    leaves = [arrays[f"{_GUIDE}{index}"] for index in range(len(jax.tree.leaves(template)))]
+    population = {
+        name.removeprefix(_POPULATION): value for name, value in arrays.items() if name.startswith(_POPULATION)
+    }
+    state = State(population, jax.tree.unflatten(jax.tree.structure(template), leaves), (), None)
+    rest = {name: arrays[f"{_ELSE}{name}"] for name in ("shift", "pace", "flat")}
+    elbo, k = tuple(arrays[f"{_ELSE}elbo"].tolist()), float(arrays[f"{_ELSE}pareto_k"])
+    return Variational(session, method, free, **rest, state=state, elbo=elbo, linked=links, pareto_k=k)

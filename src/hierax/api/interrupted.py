@@ -1,0 +1,78 @@
+"""The fit that is left where Ctrl-C ended one before it was whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierax.api.job import Job
+from hierax.infer.counts import count_observations
+from hierax.infer.estimator import Estimator
+from hierax.infer.objective import Evaluated
+from hierax.infer.procedure import Procedure
+from hierax.infer.result import Result
+from hierax.infer.session import Session
+from hierax.results.conditional import inverse_blocks
+from hierax.results.fit import Fit
+
+_COLUMNS = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
+
+
+def known_of(session: Session, flat: np.ndarray, eta: Any = None) -> Evaluated:
+    """Return what was evaluated at a point, NaN where nothing was."""
+    if session.best is not None and np.array_equal(session.best[0], flat):
+        return session.best[1]
+    n, d = session.pop.n_subjects, len(session.program.effect_names)
+    known = eta is not None and np.shape(eta) == (n, d)
+    # Arrays of NumPy serve as those of JAX do.
+    empty: dict[str, Any] = dict(
+        value=np.full(n, np.nan),
+        gradient=np.full(flat.size, np.nan),
+        scores=None,
+        eta=np.asarray(eta) if known else np.full((n, d), np.nan),
+        hessian=np.full((n, d, d), np.nan),
+        code=np.full(n, int(Result.interrupted)),
+        iterations=np.array(0),
+        joint=np.full(n, np.nan),
+    )
+    return Evaluated(**empty)
+
+
+def interrupted_fit(job: Job, estimator: Estimator | Procedure) -> Fit:
+    """Return a fit of what a job knows: its best point, or where its algorithm stands, or its start."""
+    procedure = estimator if isinstance(estimator, Procedure) else None
+    objective = estimator.objective if isinstance(estimator, Procedure) else estimator
+    session = job.sessions[-1] if job.sessions else job.session(objective)
+    known: dict[str, Any] = {} if job.known is None else job.known()
+    flat = known.pop("flat", None)
+    if flat is None:
+        flat = job.flat if session.best is None else session.best[0]
+    flat = np.asarray(flat)
+    out, moments = known_of(session, flat), known.get("moments")
+    params = job.layout.params(flat)
+    count, gaussian = count_observations(job.program, session.pop, params)
+    moved = not np.array_equal(flat, job.flat)
+    return Fit(
+        session=session,
+        params=params,
+        flat=flat,
+        eta=np.asarray(out.eta if moments is None else moments[0]),
+        value=np.asarray(out.value),
+        hessian=np.asarray(out.hessian if moments is None else inverse_blocks(moments[1])),
+        codes=np.asarray(out.code),
+        n_observations=count,
+        n_gaussian=gaussian,
+        penalty=session.penalty(flat)[0],
+        free=job.free,
+        gradient=np.full(flat.size, np.nan),
+        result=Result.interrupted,
+        why=f"{Result.interrupted.meaning}; the parameters are "
+        + ("the best so far, and what was not computed yet is NaN" if moved else "the start values"),
+        history=pd.DataFrame(columns=_COLUMNS),
+        timing={"compile": session.compile_seconds, "search": 0.0, "evaluations": session.evaluations, "total": 0.0},
+        method=procedure,
+        **known,
+        **job.record(),
+    )

@@ -1,0 +1,5 @@
+"""``python -m hierax.cli``."""
+
+from hierax.cli.commands import main
+
+main()

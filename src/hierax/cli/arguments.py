@@ -1,0 +1,140 @@
+"""What the words of a command line stand for: estimators, models, data, start values, priors."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hierax.cli.errors import plain_errors
+
+if TYPE_CHECKING:
+    from hierax.data.population import Population
+
+ESTIMATORS = (
+    "fo, foce, foce-no-interaction, laplace, agq (or agqN), pooled, saem, importance-em, vi, vi-full, nuts, "
+    "marginal-nuts, map, joint-map"
+)
+
+
+def named_estimator(name: str, options: list[str] | None = None) -> Any:
+    """Return the estimator of a name on the command line, with its options."""
+    import hierax as hx
+
+    known: dict[str, tuple[Any, dict[str, Any]]] = {
+        "fo": (hx.FO, {}),
+        "foce": (hx.FOCE, {}),
+        "foce-no-interaction": (hx.FOCE, {"interaction": False}),
+        "laplace": (hx.Laplace, {}),
+        "agq": (hx.AGQ, {"n": 9}),
+        "pooled": (hx.NaivePooled, {}),
+        "saem": (hx.SAEM, {}),
+        "importance-em": (hx.ImportanceEM, {}),
+        "vi": (hx.VI, {}),
+        "vi-full": (hx.VI, {"population": "full"}),
+        "nuts": (hx.NUTS, {}),
+        "marginal-nuts": (hx.MarginalNUTS, {}),
+        "map": (hx.MAP, {}),
+        "joint-map": (hx.JointMAP, {}),
+    }
+    key = name.lower()
+    given = {option: literal(value) for option, value in pairs(options, "--option").items()}
+    if key.startswith("agq") and key[3:].isdigit():
+        return hx.AGQ(int(key[3:]), **given)
+    if key not in known:
+        raise typer.BadParameter(f"{name!r} is not known. Use one of {ESTIMATORS}.")
+    kind, own = known[key]
+    with plain_errors():
+        return kind(**{**own, **given})
+
+
+def literal(text: str) -> Any:
+    """Return the number, list or word that a text stands for."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def start_values(given: list[str] | None) -> dict[str, Any] | None:
+    """Return start values of ``cl=3`` or ``omega=0.3,0.2``."""
+    out = {}
+    for name, text in pairs(given, "--init").items():
+        value = literal(text)
+        if isinstance(value, str):
+            raise typer.BadParameter(f"--init {name}={text} is no number. Write {name}=0.5, or {name}=0.5,0.2.")
+        out[name] = list(value) if isinstance(value, tuple) else value
+    return out or None
+
+
+def named_in(spec: str, what: str) -> tuple[Path, str]:
+    """Return file and name of ``FILE.py:name``."""
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    if not name or not path.is_file():
+        raise typer.BadParameter(f"{spec!r} is no {what}: write FILE.py:{what}, with a file that exists.")
+    return path, name
+
+
+def load_object(spec: str, what: str) -> Any:
+    """Return what a Python file calls by a name; the file is executed."""
+    path, name = named_in(spec, what)
+    module = _module(path)
+    if not hasattr(module, name):
+        kinds = dict if what == "priors" else object
+        named = [
+            key
+            for key, value in vars(module).items()
+            if not key.startswith("_") and (callable(value) or isinstance(value, kinds)) and not isinstance(value, type)
+        ]
+        names = [key for key in named if what == "priors" or callable(getattr(module, key))]
+        raise typer.BadParameter(f"{path} has no {name!r}; it has {', '.join(names)}.")
+    return getattr(module, name)
+
+
+def _module(path: Path) -> Any:
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
+        return known
+    loader = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    assert loader is not None
+    assert loader.loader is not None
+    module = importlib.util.module_from_spec(loader)
+    sys.path.insert(0, str(path.parent.resolve()))
+    with plain_errors(path):
+        loader.loader.exec_module(module)
+    return module
+
+
+def load_data(
+    data: Path,
+    covariate: list[str] | None,
+    endpoint: list[str] | None,
+    column: list[str] | None,
+    interpolation: str | None,
+) -> Population:
+    """Read the table of a command line."""
+    import hierax as hx
+
+    if not data.is_file():
+        raise typer.BadParameter(f"{data} is not a file.")
+    with plain_errors():
+        return hx.read_nonmem(
+            data,
+            columns=pairs(column, "--column"),
+            endpoints=pairs(endpoint, "--endpoint") or None,
+            covariates=covariate or [],
+            interpolation=interpolation,
+        )
+
+
+def pairs(given: list[str] | None, flag: str) -> dict[str, str]:
+    """Return ``NAME=VALUE`` words as a mapping."""
+    wrong = [text for text in given or [] if "=" not in text]
+    if wrong:
+        raise typer.BadParameter(f"{flag} {' '.join(wrong)} should be NAME=VALUE.")
+    return dict(text.split("=", 1) for text in given or [])

@@ -1,0 +1,168 @@
+"""Reading a program once a shape of population, and keeping what is built for it as long as it is used."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hierax.data.population import Population
+from hierax.errors import ModelError
+from hierax.program.checks import check_program
+from hierax.program.density import Program
+from hierax.program.identity import parts
+from hierax.program.sites import read_sites
+from hierax.program.trace import RUNNING, Model
+
+# Programs of so many shapes are kept, the last ones used. What is compiled for one takes some 20 MiB and 400 maps of
+# memory, of which a process may have 65 530.
+KEPT = 32
+# So many compiled functions are kept for one of them: each other prior, option or choice of parameters makes its own.
+BUILT = 128
+# How many functions that are the same program are remembered for it.
+_TWINS = 4
+
+_programs: collections.OrderedDict[Hashable, list[Program]] = collections.OrderedDict()
+# Model's code → the parts of the model that reading it changes (counters of its calls, say).
+_written: dict[str, set[str]] = {}
+
+
+def structure(pop: Population) -> Hashable:
+    """Return what of a population a compiled function depends on: names, shapes and types, no values."""
+    leaves, tree = jax.tree.flatten(pop)
+    return tree, tuple((np.shape(leaf), jnp.result_type(leaf).name) for leaf in leaves)
+
+
+def cached(program: Program, key: Hashable, build: Callable[[], Any]) -> Any:
+    """Return what was built for this program and key before, or build it.
+
+    Raises
+    ------
+    ModelError
+        Something that the model reads has changed since the program was read, so that what would be built now belongs
+        to another model.
+    """
+    built = program.built
+    with _lock:
+        if key in built:
+            built[key] = built.pop(key)
+            return built[key]
+        _still_the_same(program)
+        built[key] = found = build()
+        while len(built) > BUILT:
+            del built[next(iter(built))]
+        return found
+
+
+def read_program(model: Model, pop: Population, plate: str = "subject", *, checked: bool = True) -> Program:
+    """Parse and check a program for a shape of population, or return the one that was read before.
+
+    Programs are told apart by what they are made of: code, closed-over values, globals that they read, attributes of
+    the object that a method belongs to. ``checked=False`` is for other designs of a population that the program was
+    checked with.
+    """
+    key = (plate, structure(pop), jax.config.read("jax_enable_x64"))
+    with _lock:
+        known = _programs.setdefault(key, [])
+        _programs.move_to_end(key)
+        made = parts(model)
+        program = next((one for one in known if _same(made, one.parts)), None)
+        if program is None:
+            program = Program(model, read_sites(model, pop, plate), plate)
+            program.parts.update(_without_what_it_writes(model, made))
+            known.append(program)
+            _drop()
+        else:
+            known.remove(program)
+            known.append(program)
+        _run_by(program, model)
+        if checked and "checked" not in program.built:
+            check_program(program, pop)
+            program.built["checked"] = True
+    return program
+
+
+def changes(program: Program) -> list[str]:
+    """Return what has changed of a model since the program was read."""
+    now, then = _kept_parts(parts(program.model)), program.parts
+    return sorted(place for place in now.keys() | then.keys() if now.get(place) != then.get(place))
+
+
+def forget_programs() -> None:
+    """Drop all programs and everything that was compiled for them."""
+    with _lock:
+        _programs.clear()
+
+
+# A program is read and looked up by one thread at a time. The same lock as that of running programs: two would be taken
+# in either order.
+_lock: threading.RLock = RUNNING  # type: ignore[valid-type]
+
+
+def _run_by(program: Program, model: Model) -> None:
+    """Let a program be run by a function that is known to be it."""
+    object.__setattr__(program, "model", model)
+    program.models[:] = [*(other for other in program.models if other is not model), model][-_TWINS:]
+
+
+def _still_the_same(program: Program) -> None:
+    """Refuse to go on where what the program was read from is another model by now.
+
+    Of several functions that were the same program one may have changed; any that has not will do.
+    """
+    found = changes(program)
+    for model in program.models if found else ():
+        if _same(parts(model), program.parts):
+            _run_by(program, model)
+            return
+    if found:
+        raise ModelError(
+            f"The model has changed since this program was read from it ({', '.join(found[:3])}), so that what is "
+            f"asked for now would mix two models. Fit again, or restore what has changed."
+        )
+
+
+def _same(made: dict[str, str], known: dict[str, str]) -> bool:
+    return _kept_parts(made) == known
+
+
+def _kept_parts(made: dict[str, str]) -> dict[str, str]:
+    ignored = _written.get(_code(made), set())
+    return {place: text for place, text in made.items() if not _within(place, ignored)} if ignored else made
+
+
+def _code(made: dict[str, str]) -> str:
+    return f"{made.get('code')} {made.get('')}"
+
+
+def _without_what_it_writes(model: Model, before: dict[str, str]) -> dict[str, str]:
+    """Return the parts of a model that reading it has left as they were.
+
+    A model that counts its calls, or keeps what it has computed, is not another one after each call.
+    """
+    after = parts(model)
+    written = {place for place in before.keys() | after.keys() if before.get(place) != after.get(place)}
+    if written:
+        _written.setdefault(_code(before), set()).update(written)
+    return _kept_parts(after)
+
+
+def _within(place: str, ignored: set[str]) -> bool:
+    """Whether a place is one of those ignored, or lies inside one."""
+    return place in ignored or any(place.startswith((f"{other}.", f"{other}[", f"{other} ")) for other in ignored)
+
+
+def _drop() -> None:
+    """Drop the programs that were used longest ago, with what was compiled for them."""
+    while sum(map(len, _programs.values())) > KEPT:
+        oldest = next(iter(_programs))
+        if _programs[oldest]:
+            # Results that are kept hold on to their programs: what is compiled goes, and is built again when asked for.
+            _programs[oldest].pop(0).built.clear()
+        if not _programs[oldest]:
+            del _programs[oldest]

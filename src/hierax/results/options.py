@@ -1,0 +1,82 @@
+"""Estimators and their options as JSON, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+from hierax.infer.method import Method
+
+# Where classes of the library's own options live; those of users must be known to the program that loads.
+_OWN = "hierax."
+
+
+def encode(thing: Any) -> Any:
+    """Return an estimator or option as JSON; what cannot be written says what it was.
+
+    Functions cannot be written (optimisers of optax hold them), so that an estimator with one comes back only where it
+    is passed again.
+    """
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        kind = type(thing)
+        names = [field.name for field in dataclasses.fields(thing) if field.init]
+        fields = {name: encode(getattr(thing, name)) for name in names}
+        return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
+    if isinstance(thing, bool | int | float | str) or thing is None:
+        return thing
+    if isinstance(thing, tuple | list) and not hasattr(thing, "_fields"):
+        return {"tuple": [encode(one) for one in thing]}
+    if isinstance(thing, dict) and all(isinstance(name, str) for name in thing):
+        return {"dict": {name: encode(one) for name, one in thing.items()}}
+    return {"unsaved": type(thing).__name__}
+
+
+def unsaved(spec: Any, place: str = "") -> list[str]:
+    """Return which options of an encoded estimator were not written."""
+    if isinstance(spec, list):
+        return [name for index, one in enumerate(spec) for name in unsaved(one, f"{place}[{index}]")]
+    if not isinstance(spec, dict):
+        return []
+    if "unsaved" in spec:
+        return [f"{place} ({spec['unsaved']})"]
+    inside = next((spec[key] for key in ("fields", "tuple", "dict") if key in spec), {})
+    if isinstance(inside, list):
+        return unsaved(inside, place)
+    return [found for name, one in inside.items() for found in unsaved(one, f"{place}.{name}" if place else name)]
+
+
+def decode(spec: Any) -> Any:
+    """Return the estimator or option of a JSON description.
+
+    Raises
+    ------
+    LookupError
+        Its class is not known here.
+    """
+    if isinstance(spec, dict) and "class" in spec:
+        return _class(spec["class"])(**{name: decode(one) for name, one in spec["fields"].items()})
+    if isinstance(spec, dict) and "tuple" in spec:
+        return tuple(decode(one) for one in spec["tuple"])
+    if isinstance(spec, dict) and "dict" in spec:
+        return {name: decode(one) for name, one in spec["dict"].items()}
+    return spec
+
+
+def _class(path: str) -> Any:
+    """Return a class that is loaded already, and that holds options: a file shall not have anything else made."""
+    module, _, name = path.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        # Classes that were defined in functions are found among those that derive from an estimator.
+        found = next((kind for kind in _below(Method) if f"{kind.__module__}:{kind.__qualname__}" == path), None)
+    own = module.startswith(_OWN) or (isinstance(found, type) and issubclass(found, Method))
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and own):
+        raise LookupError(path)
+    return found
+
+
+def _below(kind: type) -> list[type]:
+    return [one for child in kind.__subclasses__() for one in (child, *_below(child))]
