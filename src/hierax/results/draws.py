@@ -36,9 +36,9 @@ def number_of(program: Program, layout: Layout, pop: Population, flat: np.ndarra
     name = getattr(program.model, "__qualname__", type(program.model).__qualname__)
     sites = program.sites
     parts = [name, program.plate, *layout.names(), *program.effect_names, *sites.data, digest(population_parts(pop))]
-    digest = hashlib.sha256("\n".join(parts).encode())
-    digest.update(np.ascontiguousarray(flat, dtype=float).tobytes())
-    return int.from_bytes(digest.digest()[:4], "little")
+    number = hashlib.sha256("\n".join(parts).encode())
+    number.update(np.ascontiguousarray(flat, dtype=float).tobytes())
+    return int.from_bytes(number.digest()[:4], "little")
 
 
 def as_chains(values: np.ndarray) -> np.ndarray:
