@@ -21,12 +21,14 @@ from hierax.infer.posterior import Posterior, log_prior, posterior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
+from hierax.infer.verdict import unmoved
 from hierax.program.identity import fingerprint
 from hierax.program.read import cached
 from hierax.results.conditional import draw_moments, inverse_blocks
-from hierax.results.fit import Fit
-from hierax.results.outcome import sampled_fields
+from hierax.results.fit import Evaluation, Fit
+from hierax.results.outcome import evaluated_fields, sampled_fields
 from hierax.results.posterior import Samples
+from hierax.results.trouble import explain_non_finite
 
 # Chains start this far apart, in units of the coordinates (prior or posterior SDs).
 _JITTER = 0.1
@@ -182,9 +184,10 @@ def _at_start(job: Job, objective: Any) -> tuple[Session, Any]:
     session = job.session(objective)
     out = session.value(job.flat)
     if not np.isfinite(np.asarray(out.value)).all():
+        where = explain_non_finite(Evaluation(**evaluated_fields(session, job.flat, out)))
         raise EstimatorError(
-            "The density is not finite at the start values, so that chains have nowhere to begin. Pass init=, or start "
-            "from a fit: init=hx.fit(model, pop, hx.FOCE())."
+            f"The density is not finite at the start values, so that chains have nowhere to begin. Pass init=, or "
+            f"start from a fit: init=hx.fit(model, pop, hx.FOCE()).{where}"
         )
     return session, out
 
@@ -255,5 +258,9 @@ def _result(
     else:
         out.result = Result.not_mixed if trouble else Result.converged
         out.why = trouble or "R-hat below 1.01, and no divergences to speak of"
+        # A chain that stands still has no R-hat, and no draws that could be judged by one.
+        moved = np.ptp(samples.flat, axis=1).min(0)
+        stayed = unmoved(np.zeros(moved.size), moved, job.free, job.layout.names())
+        out.result, out.why = stayed or (out.result, out.why)
     out.timing["total"] = time.perf_counter() - began
     return out

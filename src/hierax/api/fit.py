@@ -285,7 +285,7 @@ def _tell(out: Fit, throw: bool) -> None:
     from hierax.results.trouble import explain_non_finite
 
     text = f"The fit did not converge ({out.result.name}): {out.why}."
-    if out.result is Result.non_finite:
+    if out.result in (Result.non_finite, Result.did_not_move):
         text += explain_non_finite(out)
     if throw:
         raise FitError(text)

@@ -25,6 +25,7 @@ from hierax.infer.held_out import HeldOut
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
+from hierax.infer.verdict import unmoved
 from hierax.infer.vi import BLOCK, VI, State, begin, block, moments, place
 from hierax.program.identity import fingerprint
 from hierax.program.read import cached
@@ -74,6 +75,7 @@ class _Run(Blocks):
         self.course = Course(vi, network=bool((job.layout.weights() & job.free).any()))
         self.watcher = job.watcher(vi.objective)
         out = session.value(job.flat)
+        # Where guides begin; a subject without a mode begins at 0, and its density decides what becomes of it.
         mode = np.nan_to_num(np.asarray(out.eta))
         root = _roots(inverse_blocks(np.asarray(out.hessian)))
         key, guide_key = jax.random.split(jax.random.key(job.seed))
@@ -100,7 +102,7 @@ class _Run(Blocks):
             ),
         )
         self.seconds: list[float] = []
-        self.stuck = False
+        self.stuck, self.skipped = False, 0
         self.best = self.state
 
     def _stand_ins(self, mode: np.ndarray, hessian: np.ndarray) -> Any:
@@ -120,14 +122,19 @@ class _Run(Blocks):
 
     def tree(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        out = {"state": self.state, "course": self.course.state(), "seconds": np.array(self.seconds)}
+        out = {
+            "state": self.state,
+            "course": self.course.state(),
+            "seconds": np.array(self.seconds),
+            "skipped": np.array(self.skipped),
+        }
         return out if self.watcher is None else {**out, "held_out": self.watcher.state(), "best": self.best}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.state = jax.tree.map(jnp.asarray, saved["state"])
         self.course.restore(saved["course"])
-        self.seconds = saved["seconds"].tolist()
+        self.seconds, self.skipped = saved["seconds"].tolist(), int(saved["skipped"])
         if self.watcher is not None:
             self.watcher.restore(saved["held_out"])
             self.best = jax.tree.map(jnp.asarray, saved["best"])
@@ -155,6 +162,7 @@ class _Run(Blocks):
         out = self.function(self.state, rates, rows, flat, self.design, self.session.pop)
         state, bounds, good = jax.block_until_ready(out)
         self.stuck = bool(self.job.free.any()) and not np.asarray(good).any()
+        self.skipped += int((~np.asarray(good)).sum()) if self.job.free.any() else 0
         self.state = State(*state)
         course.take(np.asarray(bounds))
         self.seconds.append(time.perf_counter() - before)
@@ -228,6 +236,18 @@ def _roots(blocks: np.ndarray) -> np.ndarray:
 
 
 def _judged(run: _Run, result: Result, k: float) -> tuple[Result, str]:
+    """Return how a run ended, and why, with the steps that were left out; ``k`` as for :func:`_ended`."""
+    result, why = _ended(run, result, k)
+    if result in (Result.converged, Result.poor_guide):
+        job = run.job
+        stayed = unmoved(job.flat, np.asarray(run.flat()), job.free & ~job.layout.weights(), job.layout.names())
+        result, why = stayed or (result, why)
+    if run.skipped and not run.stuck:
+        why += f"; {run.skipped} of {len(run.course.bounds)} steps were left out, for their gradient was not finite"
+    return result, why
+
+
+def _ended(run: _Run, result: Result, k: float) -> tuple[Result, str]:
     """Return how a run ended, and why; ``k`` is the Pareto k of its guide, NaN where there is none."""
     if run.stuck:
         return result, _NO_GRADIENT

@@ -78,6 +78,7 @@ def demo(out: OutOption = Path("hierax-demo"), progress: bool = True) -> None:
     print(f"Theophylline, one compartment with first-order absorption: {example.population()}\n")
     found = hx.fit(example.model, example.population(), hx.FOCE(), progress=progress)
     deliver(found, out, "Theophylline by FOCE")
+    print(example.OTHER_OPTIMUM)
     raise typer.Exit(exit_code(found))
 
 

@@ -173,6 +173,7 @@ def to_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
         cells = column.astype(object)
         numbers = pd.to_numeric(cells.where(~missing & ~cells.map(_is_complex)).map(_real), errors="coerce")
         numbers = numbers.astype(float)
+    # Infinite cells become empty ones and are refused by name where they are no `missing` ones.
     return numbers.where(np.isfinite(numbers)), missing
 
 

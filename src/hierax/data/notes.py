@@ -129,6 +129,7 @@ def _note_subjects(frame: pd.DataFrame, note: Callable[[str, pd.Series, str, str
     if len(spans) < 3 or not spans.median() > 0 or not gaps.median() > 0:
         return
     # Both the whole span and the shortest gap are those of the others in one of the ratios, up or down.
+    # Subjects with one record have no span and no gap: their logs are none, and compare as false.
     with np.errstate(divide="ignore", invalid="ignore"):
         span, gap = np.log(spans / spans.median()), np.log(gaps / gaps.median())
     same_way = np.sign(span) == np.sign(gap)

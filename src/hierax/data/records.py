@@ -109,6 +109,7 @@ def _censoring(records: dict[str, np.ndarray], mask: dict[str, np.ndarray]) -> d
     cens, lower, kinds = {}, {}, []
     limit = records.get("limit", np.full_like(records["dv"], np.nan))
     for name, observed in mask.items():
+        # An empty CENS cell means "not censored".
         codes = np.where(observed, np.nan_to_num(records["cens"]), 0.0)
         if not codes.any():
             continue

@@ -97,7 +97,7 @@ def covariates(fit: Evaluation, names: Sequence[str] | str, **options: Any) -> F
     """
     table = covariate_effects(fit, names, **options)
     by_covariate, by_parameter = list(table["covariate"].unique()), list(table["parameter"].unique())
-    own = predictions(fit.program, fit.pop, fit.params, np.nan_to_num(fit.eta))[1]
+    own = predictions(fit.program, fit.pop, fit.params, fit.eta)[1]
     figure, axes = new_figure(len(by_parameter), len(by_covariate), 3.6, 2.8)
     for (name, parameter), rows in table.groupby(["covariate", "parameter"]):
         axis = axes[by_parameter.index(parameter), by_covariate.index(name)]

@@ -38,7 +38,7 @@ def drawn_effects(fit: Evaluation, site: str | None, n: int, seed: int) -> tuple
 def estimated_effects(fit: Evaluation, site: str | None) -> np.ndarray:
     """Return the values of a random effect at the modes, (subject, coordinate); not in its working coordinates."""
     name = effect_site(fit, site)
-    run = fit.program.run(fit.pop, fit.params, jnp.nan_to_num(jnp.asarray(fit.eta)), stop=True)
+    run = fit.program.run(fit.pop, fit.params, jnp.asarray(fit.eta), stop=True)
     return _by_subject(fit, name, np.asarray(run.messages[name]["value"])[None])[0, fit.rows]
 
 

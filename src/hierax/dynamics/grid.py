@@ -192,6 +192,7 @@ class Grid:
         found = pilot(one.y0)
         steady = steady_amounts(problem, self._along(problem), shaped(found.mesh))
         y = steady.amounts[:, jnp.arange(n)[:, None], one.chosen].reshape(one.y0.shape)
+        # Only where steps are placed from: a steady state that was not found is a failure of the solve, said there.
         found = pilot(jnp.where(jnp.isfinite(y), y, one.y0))
         found = found._replace(code=jnp.where(one.valid, found.code, OK), count=jnp.where(one.valid, found.count, 0))
         return shaped(found.mesh), found

@@ -151,6 +151,7 @@ def _scored(near: Near, loc: Vectors) -> Vectors:
     _, gradient = value_and_gradient(near.joint, loc)
     factor, good = cholesky(near.information(loc))
     step = jnp.where(good[:, None], solve_factored(factor, gradient), 0.0)
+    # Of several parts of a step the best one is taken, the step of 0 among them.
     step = jnp.where(jnp.isfinite(step), step, 0.0)
     return _best(near, loc + jnp.array(_PARTS)[:, None, None] * step)
 

@@ -74,6 +74,7 @@ class ModeEstimator(Estimator):
         """
         reference = program.reference(pop, params)
         spread = program.prior_scale(pop, params, reference)
+        # Only how far a search may go in a step: no SD, no step. A mode that is not found so has its own code.
         spread = jnp.where(jnp.isfinite(spread), spread, 0.0)
 
         def subset(rows: Int[Array, " row"]) -> PerSubject:

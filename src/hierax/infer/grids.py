@@ -253,6 +253,7 @@ class Grids:
         self.error = dict.fromkeys(self.solvers, 0.0)
         for eta in etas:
             for name, error in self.judge(pop, params, eta).items():
+                # An error that is no number is the largest one.
                 worst = float(np.max(np.nan_to_num(error, nan=np.inf), initial=0.0))
                 self.error[name] = max(self.error[name], worst)
         return max(self.error[name] / solver.rtol for name, solver in self.solvers.items())

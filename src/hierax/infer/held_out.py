@@ -47,6 +47,7 @@ class HeldOut:
         if self.session.grids is not None:
             # For the next look: the parameters will have moved on.
             self.session.watch(np.asarray(flat), eta)
+        # Infinities stand for no warm start too.
         self._eta = np.where(np.isfinite(eta), eta, np.nan) if eta.size else None
         real = np.asarray(self.session.pop.subject_mask)
         value = -float(np.asarray(out.value)[real].sum())

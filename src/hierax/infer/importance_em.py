@@ -84,6 +84,7 @@ class _Sampling(Iteration):
         eta = anchor.eta + jnp.einsum("nij,cnj->cni", factor, z)
         logs = jax.vmap(lambda e: program.log_joint(pop, params, e))(eta) - log_normal(z)
         logs = logs + jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+        # A sample without a density has no weight; subjects all of whose samples are such end the fit (`verdict`).
         logs = jnp.where(self.real, jnp.where(jnp.isfinite(logs), logs, -jnp.inf), 0.0)
         weights = jax.nn.softmax(logs, axis=0)
         total = jnp.sum(jax.scipy.special.logsumexp(logs, axis=0) - jnp.log(float(len(logs))), where=self.real)

@@ -154,6 +154,7 @@ def posterior(
     root, sd = (np.asarray(part) for part in cached(program, "scales", lambda: jax.jit(scales))(pop, params))
     rows = np.flatnonzero(np.asarray(pop.subject_mask))
     spread = np.sqrt(np.clip(np.einsum("nii->ni", covariance), 0, None))
+    # Only the scale of coordinates: any positive one samples the same posterior.
     spread = np.where((spread > 0) & np.isfinite(spread), spread, sd)
     size = eta.shape[1]
     if centring == "auto":

@@ -123,6 +123,7 @@ def open_records(pop: Population, names: Sequence[str]) -> dict[str, Array]:
     """
     held = jnp.asarray(pop.record_mask) & jnp.asarray(pop.subject_mask)[:, None]
     if "evid" in pop.records:
+        # An empty EVID is no dose and no observation, as −1.
         held = held & jnp.isin(jnp.nan_to_num(jnp.asarray(pop.records["evid"]), nan=-1.0), jnp.array([0.0, 2.0]))
     masks = {name: jnp.asarray(pop.mask[name]) & jnp.asarray(pop.subject_mask)[:, None] for name in names}
     return {name: jnp.where(mask.any(), mask, held) for name, mask in masks.items()}

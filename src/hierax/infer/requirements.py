@@ -66,6 +66,7 @@ def _moving_parameters(program: Program, pop: Population, estimator: str, instea
         f"information is known for a fixed one only. {instead}."
         for name, labels in held.items()
         for label, tangent in zip(labels, moved[name], strict=True)
+        # A derivative that is no number, at a masked entry, says nothing; all other entries do.
         if label and np.any(np.nan_to_num(np.asarray(tangent)) != 0)
     ]
 

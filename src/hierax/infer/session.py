@@ -290,6 +290,7 @@ def _finite(eta: Any) -> np.ndarray:
 
 def _spread(hessian: np.ndarray) -> np.ndarray:
     """Return the posterior SD of every coordinate by the Hessian at the mode, 0 where it has none."""
+    # How far around the mode ODE grids are judged: nowhere but at the mode where there is no Hessian.
     diagonal = np.einsum("nkk->nk", np.linalg.pinv(np.nan_to_num(hessian), hermitian=True))
     return np.sqrt(np.clip(diagonal, 0.0, None))
 

@@ -117,6 +117,7 @@ def _moved(program: Program, pop: Population, inputs: dict[str, Any], names: lis
         return jax.jvp(lambda x: densities(x, params), (inputs,), (seed,))[1]
 
     over_points = jax.jit(jax.vmap(jax.vmap(push, in_axes=(None, 0)), in_axes=(0, None), axis_size=2))
+    # A derivative that is no number, of a masked prediction of 0 say, shows no dependence; the other entries do.
     moved = np.nan_to_num(np.asarray(over_points(_points(program), stacked))) != 0
     changes = moved.any(0)[..., real]
     even = real % 2 == 0

@@ -37,11 +37,13 @@ def conditional_moments(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     """
     if fit.moments is not None:
         return fit.moments
+    # Where chains and proposals begin, not what comes out of them.
     return np.nan_to_num(fit.eta), inverse_blocks(fit.hessian)
 
 
 def inverse_blocks(blocks: np.ndarray) -> np.ndarray:
     """Return the inverses of symmetric blocks, 0 in directions that are not positive definite."""
+    # A block that is no number has no inverse: 0 in all its directions, as where it is not positive definite.
     values, vectors = np.linalg.eigh(np.where(np.isfinite(blocks), blocks, 0.0))
     inverse = np.where(values > 0, 1.0 / np.where(values > 0, values, 1.0), 0.0)
     return np.einsum("nij,nj,nkj->nik", vectors, inverse, vectors)

@@ -64,7 +64,14 @@ def _sampled(fit: Fit, flat: np.ndarray, eta: np.ndarray, hessian: np.ndarray, s
     """Return log L by importance sampling and its Monte-Carlo error."""
     params = fit.layout.params(flat)
     logs = importance_sample(
-        fit.program, fit.pop, params, np.nan_to_num(eta), inverse_blocks(hessian), _METHOD, seed % 2**31
+        # A centre of proposals alone: a subject without a mode has poor weights there, which the error tells.
+        fit.program,
+        fit.pop,
+        params,
+        np.nan_to_num(eta),
+        inverse_blocks(hessian),
+        _METHOD,
+        seed % 2**31,
     )
     table = weight_table(logs[fit.rows], fit.ids)
     return float(table["log_likelihood"].sum()), float(np.sqrt((table["se"] ** 2).sum()))

@@ -76,6 +76,7 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     flats = np.repeat(fit.flat[None], samples, axis=0)
     flats[:, active] += noise @ factor.T
     logs = _log_likelihoods(fit, flats) + 0.5 * (noise**2).sum(1)
+    # Parameters without a likelihood have no weight; how much weight is left is in `ess` and `pareto_k`.
     logs = np.where(np.isfinite(logs), logs, -np.inf)
     weights = np.exp(logs - logs.max())
     k = float(pareto_k(logs[None])[0])

@@ -169,9 +169,11 @@ def _proposal(fit: Fit, method: ImportanceSampling) -> tuple[np.ndarray, np.ndar
 def weight_table(logs: np.ndarray, ids: Any) -> pd.DataFrame:
     """Return by subject the log mean weight, its error by the delta method, Pareto k and effective sample size."""
     n = logs.shape[1]
+    # A subject none of whose samples has a density: its log mean below is minus infinity, not NaN.
     top = np.where(np.isfinite(logs.max(1)), logs.max(1), 0.0)
     weights = np.exp(logs - top[:, None])
     mean = weights.mean(1)
+    # For the same subjects: log of 0, and errors relative to 0. They are in the table as they come out.
     with np.errstate(divide="ignore", invalid="ignore"):
         table = {
             "log_likelihood": np.log(mean) + top,
