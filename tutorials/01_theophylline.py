@@ -85,7 +85,9 @@ print(fit.summary())
 flipped = hx.fit(model, pop, hx.FOCE(), init={"ka": 0.09, "v": 1.7}, progress=False)
 for name, one in (("literature", fit), ("flip-flop", flipped)):
     ka, ke, v = one.params["ka"], one.params["cl"] / one.params["v"], one.params["v"]
-    print(f"{name:10s} OFV {one.ofv:.3f}: absorption {ka:.3f}/h, elimination {ke:.3f}/h, volume {v:.1f} L")
+    print(
+        f"{name:10s} {one.result}, OFV {one.ofv:.3f}: absorption {ka:.3f}/h, elimination {ke:.3f}/h, volume {v:.1f} L"
+    )
 
 # %% [markdown]
 # Individual results: empirical Bayes estimates, and one row a record with predictions and residuals.

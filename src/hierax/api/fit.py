@@ -231,7 +231,7 @@ def evaluate(
             f"evaluate gives an approximation of the marginal likelihood, and {estimator.label} is none. Use "
             f"hx.{type(estimator.objective).__name__}(), or hx.log_likelihood(fit, method)."
         )
-    if not isinstance(params, Mapping | Evaluation):
+    if not isinstance(params, Mapping | Evaluation | None):
         raise ValueError(f"params is a {type(params).__name__}. Pass a mapping of site to value, or a fit.")
     job = prepare(
         model, pop, init=params, fixed=None, priors=priors, use_priors=use_priors, seed=0, progress=False, plate=plate

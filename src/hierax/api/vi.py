@@ -91,7 +91,7 @@ class _Run(Blocks):
         pace = np.where(job.layout.weights() & bool(job.program.flows), _FLOW_PACE, 1.0)[job.free]
         self.setting = setting_of(session, vi, job.free, self.roles.shift, pace, links)
         self.state = begin(self.setting, jnp.asarray(job.flat), guide, key)
-        known = ("vi", fingerprint((vi, job.counted)), job.free.tobytes(), self.roles.shift.tobytes())
+        self.known_as = known = ("vi", fingerprint((vi, job.counted)), job.free.tobytes(), self.roles.shift.tobytes())
         self.function, self.spread, _ = cached(
             job.program,
             known,
@@ -108,17 +108,19 @@ class _Run(Blocks):
     def _stand_ins(self, mode: np.ndarray, hessian: np.ndarray) -> Any:
         """Return where the Gaussians start that stand for the data: what the prior leaves of modes and curvatures."""
         program = self.job.program
-        params = program.constrain(self.job.layout.unravel(jnp.asarray(self.job.flat)))
 
-        def run(pop: Any, mode: Any, hessian: Any) -> Any:
+        def run(pop: Any, params: Any, mode: Any, hessian: Any) -> Any:
             clean = sanitise(pop)
             mean = program.reference(clean, params)
             root = program.prior_root(clean, params, mean)
             identity = jnp.einsum("nij,nkj->nik", root, root)
             good = jnp.isfinite(hessian).all((-1, -2))[:, None, None]
+            # A subject without a Hessian begins at its prior.
             return linked.stand_ins(mode, jnp.where(good, hessian, jnp.linalg.inv(identity)), mean, root)
 
-        return jax.jit(run)(self.session.pop, jnp.asarray(mode), jnp.asarray(hessian))
+        params = program.constrain(self.job.layout.unravel(jnp.asarray(self.job.flat)))
+        function = cached(program, "stand ins", lambda: jax.jit(run))
+        return function(self.session.pop, params, jnp.asarray(mode), jnp.asarray(hessian))
 
     def tree(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -200,7 +202,7 @@ class _Run(Blocks):
         job, size = self.job, self.session.pop.n_subjects * max(len(self.job.program.effect_names), 1)
         count = int(np.clip(_NUMBERS // size, _FEWEST, _DRAWS))
         keys = jax.random.split(self._own_key(), count)
-        run = jax.jit(guide_draws(self.setting))
+        run = self._cached("draws", guide_draws)
         flat, eta = run(self.state, jnp.asarray(job.flat), self.design, self.session.pop, keys)
         return Samples(np.asarray(flat)[None], np.asarray(eta)[None], {}, independent=True)
 
@@ -209,13 +211,20 @@ class _Run(Blocks):
         job, first, second = self.job, *jax.random.split(jax.random.fold_in(self._own_key(), 1))
         noise = jax.random.normal(first, (_JUDGED, int(job.free.sum())))
         effects = (_REPETITIONS, self.session.pop.n_subjects, len(job.program.effect_names))
-        run = jax.jit(guide_log_weights(self.setting))
+        run = self._cached("weights", guide_log_weights)
         start = jnp.asarray(job.flat)
         logs = np.asarray(
             run(self.state, start, self.design, self.session.pop, noise, jax.random.normal(second, effects))
         )
         logs = np.where(np.isnan(logs), -np.inf, logs)
         return float(pareto_k(logs[None])[0]) if np.isfinite(logs).all() else np.inf
+
+    def _cached(self, name: str, build: Any) -> Any:
+        """Return a compiled function of the guide, which another fit with the same options shares."""
+        known = (*self.known_as, name)
+        return cached(self.job.program, known, lambda: (jax.jit(build(self.setting)), self.setting, self.job.counted))[
+            0
+        ]
 
     def _own_key(self) -> Any:
         """Return a key that belongs to this program, data and estimate, and not to the seed alone."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hierax.infer.approach import come_nearer, wake
+from hierax.infer.bfgs import AskTell
 from hierax.infer.certify import polish
 from hierax.infer.result import Result
 from hierax.infer.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling, standardised
@@ -230,7 +231,7 @@ class _Run:
             return Result.converged, "the standardised gradient is below gtol"
         held = self.at_boundary()
         origin, scale = self.best_x, _within(scaling, self.best, ~held)
-        bfgs = _AskTell(np.zeros_like(origin))
+        bfgs = AskTell(np.zeros_like(origin))
         bfgs.tell(self.best.value, scale.T @ self.best.gradient)
         refused, still, ahead, suspected = 0, 0, 0, False
         while len(self.history) < self.options.max_iter:
@@ -297,7 +298,7 @@ class _Run:
         self.see(self.best_x, state, 0.0, replace=True)
         return True
 
-    def shorten(self, bfgs: _AskTell, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def shorten(self, bfgs: AskTell, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return the step that is asked for, halved until no bounded parameter moves too far from the best point."""
         for _ in range(_HALVINGS):
             step = bfgs.ask()
@@ -344,66 +345,3 @@ def _within(scaled: Callable[[Point], np.ndarray], point: Point, free: np.ndarra
 
 def _listed(names: Sequence[str], entries: np.ndarray) -> str:
     return ", ".join(name for name, one in zip(names, entries, strict=True) if one)
-
-
-class _AskTell:
-    """optimistix's BFGS, one step at a time: it asks for a point, and is told value and gradient there.
-
-    The model is evaluated outside, by the one compiled function that everything else uses too; what is compiled
-    here knows nothing of the model.
-    """
-
-    def __init__(self, x: np.ndarray):
-        import equinox
-        import jax
-        import jax.numpy as jnp
-        import optimistix
-
-        self.solver = optimistix.BFGS(rtol=1e-8, atol=1e-8)
-        self.step = equinox.filter_jit(_bfgs_step)
-        self.x = jnp.asarray(x)
-        self.accepted = 0
-        scalar = jax.ShapeDtypeStruct((), self.x.dtype)
-        self.state = self.solver.init(_told, self.x, None, {}, scalar, None, frozenset())
-
-    def ask(self) -> np.ndarray:
-        """Return the point to evaluate next."""
-        return np.asarray(self.state.y_eval)
-
-    def tell(self, value: float, gradient: np.ndarray) -> bool:
-        """Take value and gradient at the asked point; return whether it was accepted."""
-        import jax.numpy as jnp
-
-        before = self.accepted
-        told = (jnp.asarray(value, self.x.dtype), jnp.asarray(gradient, self.x.dtype))
-        self.x, self.state = self.step(self.solver, self.x, told, self.state)
-        self.accepted = int(self.state.num_accepted_steps)
-        return self.accepted > before
-
-    def halve(self, times: int) -> None:
-        """Halve the step that is asked for."""
-        for _ in range(times):
-            self.tell(np.inf, np.zeros(self.x.shape))
-
-    def promised(self) -> float:
-        """Return by how much the asked step would decrease a linear function."""
-        return -float(self.state.f_info.grad @ (self.state.y_eval - self.x))
-
-    def decrement(self) -> float:
-        """Return gᵀBg at the accepted point, B the inverse Hessian by BFGS: twice the decrease to expect."""
-        info = self.state.f_info
-        return float(info.grad @ info.hessian_inv.mv(info.grad))
-
-
-def _told(y: Any, told: Any) -> Any:
-    """Return a function with the told value and gradient at ``y``."""
-    import jax
-    import jax.numpy as jnp
-
-    value, gradient = told
-    return value + jnp.vdot(gradient, y - jax.lax.stop_gradient(y)), None
-
-
-def _bfgs_step(solver: Any, x: Any, told: Any, state: Any) -> Any:
-    x, state, _ = solver.step(_told, x, told, {}, state, frozenset())
-    return x, state
