@@ -97,9 +97,13 @@ def test_a_fit_that_was_interrupted_while_it_was_finished_resumes(pop, tmp_path)
     assert resumed.ofv == whole.ofv
 
 
-def test_chains_in_their_warm_up_have_nothing_to_show(pop):
+@pytest.mark.filterwarnings("ignore:The program's")
+def test_chains_in_their_warm_up_show_where_they_start(pop):
     for after in (0, 1):
         with pytest.MonkeyPatch.context() as patch:
             Keyboard(patch, after)
-            with pytest.raises(KeyboardInterrupt):
-                hx.fit(linear, pop, hx.NUTS(warmup=200, draws=100, chains=2), progress=False)
+            fit = hx.fit(linear, pop, hx.NUTS(warmup=200, draws=100, chains=2), progress=False)
+        assert fit.result is hx.Result.interrupted
+        assert "the start values" in fit.why
+        assert fit.samples is None
+        assert str(fit.summary()).startswith("NOT CONVERGED (interrupted)")

@@ -241,3 +241,9 @@ def test_a_variance_that_still_falls_is_no_convergence(lifetimes, seed):
     with pytest.warns(hx.HieraxWarning, match="falling towards 0.*omega"):
         fit = hx.fit(frailty, lifetimes[0], hx.SAEM(), seed=seed, progress=False)
     assert fit.result is hx.Result.falling_to_boundary
+
+
+def test_variational_inference_says_so_too(lifetimes):
+    with pytest.warns(hx.HieraxWarning, match="falling towards 0.*omega"):
+        fit = hx.fit(frailty, lifetimes[0], hx.VI(steps=600), progress=False)
+    assert fit.result is hx.Result.falling_to_boundary

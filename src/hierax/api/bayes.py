@@ -135,9 +135,10 @@ class _Chains(Blocks):
         return self.done >= self.sampler.warmup + self.sampler.draws
 
     def known(self) -> dict[str, Any]:
-        """Return the draws of the population parameters; those of random effects are computed afterwards."""
+        """Return the draws of the population parameters, if any; those of random effects are computed afterwards."""
         if self.empty:
-            raise KeyboardInterrupt("There is no draw yet: the chains were still in their warm-up.")
+            # The chains are still in their warm-up: there is no more to show than where they began.
+            return {"flat": self.job.flat}
         draws = self.draws()
         x = np.asarray(draws.z["x"])
         flats = np.broadcast_to(self.job.flat, (*x.shape[:2], self.job.layout.size)).copy()

@@ -147,9 +147,6 @@ def _run(
             return _runner(estimator)(job, estimator, file)
         return fit_marginal(job, estimator, starts, file)
     except KeyboardInterrupt:
-        if isinstance(estimator, NUTS | MarginalNUTS) and job.known is None:
-            # A sampler has nothing to show before its first draw.
-            raise
         return interrupted_fit(job, estimator)
 
 

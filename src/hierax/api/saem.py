@@ -15,7 +15,7 @@ from hierax.api.blocks import Blocks
 from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
-from hierax.infer.boundary import falling
+from hierax.infer.boundary import still_falling
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import Evaluated
@@ -240,12 +240,9 @@ def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tup
     stayed = unmoved(job.flat, flat, job.free & ~run.roles.weights, job.layout.names())
     if stayed is not None:
         return stayed
-    down = falling(run.session, flat, out, job.free & run.roles.prior)
-    if down:
-        return Result.falling_to_boundary, (
-            f"{Result.falling_to_boundary.meaning}: {', '.join(down)}. The likelihood is highest at 0, which "
-            f"iterations approach ever more slowly: leave out that random effect, or fit by FOCE, which gets there"
-        )
+    down = still_falling(run.session, flat, out, job.free & run.roles.prior)
+    if down is not None:
+        return down
     why = HeldOut.WHY if watcher is not None and watcher.enough else "the phases are complete"
     stuck = ~np.isfinite(np.asarray(run.state.chains.log_density))[:, np.asarray(run.session.pop.subject_mask)]
     return result, why + left_out(np.asarray(run.state.skipped), len(run.rows), stuck)

@@ -17,6 +17,7 @@ from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer import linked
+from hierax.infer.boundary import still_falling
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.course import Course
 from hierax.infer.guide import Normal
@@ -251,6 +252,10 @@ def _judged(run: _Run, result: Result, k: float) -> tuple[Result, str]:
         job = run.job
         stayed = unmoved(job.flat, np.asarray(run.flat()), job.free & ~job.layout.weights(), job.layout.names())
         result, why = stayed or (result, why)
+    if result is Result.converged and run.vi.population == "point":
+        flat = np.asarray(run.flat())
+        out = run.session.value(flat, run.moments(refined=False)[0])
+        result, why = still_falling(run.session, flat, out, run.job.free & run.roles.prior) or (result, why)
     if run.skipped and not run.stuck:
         why += f"; {run.skipped} of {len(run.course.bounds)} steps were left out, for their gradient was not finite"
     return result, why

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from hierax.infer.importance import ImportanceSampling, importance_sample
 from hierax.infer.objective import Evaluated
+from hierax.infer.result import Result
 from hierax.infer.session import Session
 from hierax.program.read import cached
 
@@ -20,6 +21,19 @@ _FACTORS = (3.0, 30.0)
 _GAIN = 0.01
 # Samples that judge the exact likelihood where the approximation says that it rises towards 0.
 _SAMPLES = ImportanceSampling(2000)
+
+
+def still_falling(
+    session: Session, flat: Float[np.ndarray, " parameter"], out: Evaluated, free: Bool[np.ndarray, " parameter"]
+) -> tuple[Result, str] | None:
+    """Return that variances are still on their way to 0, or None; see :func:`falling`."""
+    down = falling(session, flat, out, free)
+    if not down:
+        return None
+    return Result.falling_to_boundary, (
+        f"{Result.falling_to_boundary.meaning}: {', '.join(down)}. The likelihood is highest at 0, which iterations "
+        f"approach ever more slowly: leave out that random effect, or fit by FOCE, which gets there"
+    )
 
 
 def falling(

@@ -1,0 +1,68 @@
+"""Arguments that ask for nothing, or for what there is not, are refused by name before anything runs."""
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+from linear_normal import linear, linear_population
+from zoo import POSITIVE
+
+import hierax as hx
+
+
+@pytest.fixture(scope="module")
+def pop():
+    return linear_population(1.0 + np.random.default_rng(0).normal(size=(8, 3)))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"starts": -3}, "starts=-3"), ({"starts": 0}, "starts=0"), ({"patience": 3}, "patience")],
+)
+def test_options_that_ask_for_nothing(pop, options, text):
+    with pytest.raises(ValueError, match=text):
+        hx.fit(linear, pop, hx.FOCE(), progress=False, **options)
+
+
+def test_an_option_of_another_estimator_is_named_with_those_that_exist():
+    with pytest.raises(TypeError, match=r"SAEM has no option iterations=.*Its options are .*exploratory"):
+        hx.SAEM(iterations=100)
+
+
+def test_a_wrong_plate_is_one_message(pop):
+    with pytest.raises(hx.ModelError, match="patient") as caught:
+        hx.fit(linear, pop, hx.FOCE(), plate="patient", progress=False)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_evaluate_takes_a_fit(pop):
+    fit = hx.fit(linear, pop, hx.FOCE(), progress=False)
+    assert hx.evaluate(linear, pop, fit, hx.FOCE()).ofv == pytest.approx(fit.ofv, abs=1e-9)
+
+
+def growth(with_weight):
+    def model(pop):
+        slope = numpyro.param("slope", 1.0)
+        effect = numpyro.param("effect", 0.0) * (pop.covariates["WT"] - 70) if with_weight else 0.0
+        omega, sigma = (numpyro.param(name, 0.5, constraint=POSITIVE) for name in ("omega", "sigma"))
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.Normal(0, omega))
+            hx.observe("dv", dist.Normal(slope * pop.times + eta + effect, sigma), pop)
+
+    return model
+
+
+def test_the_same_observations_compare_with_and_without_covariates():
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"ID": np.repeat(range(6), 4), "TIME": np.tile(np.arange(4.0), 6)})
+    frame["WT"] = np.repeat(rng.normal(70, 10, 6), 4)
+    frame["DV"] = frame["TIME"] + np.repeat(rng.normal(0, 0.5, 6), 4) + rng.normal(0, 0.3, 24)
+    bare = hx.fit(growth(False), hx.read_nonmem(frame), hx.FOCE(), progress=False)
+    weighed = hx.fit(growth(True), hx.read_nonmem(frame, covariates=["WT"]), hx.FOCE(), progress=False)
+    table = hx.compare({"bare": bare, "weighed": weighed})
+    assert set(table.index) == {"bare", "weighed"}
+    frame.loc[0, "DV"] += 1.0
+    other = hx.fit(growth(False), hx.read_nonmem(frame), hx.FOCE(), progress=False)
+    with pytest.raises(ValueError, match="different data"):
+        hx.compare({"bare": bare, "other": other})
