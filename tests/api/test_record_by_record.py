@@ -54,7 +54,7 @@ def stationary(record):
 
 
 def test_ar1_has_the_sd_and_correlation_of_its_recursion(pop):
-    """The issue's process: SD 0.80 and correlation 0.74 in closed form; from the data's previous values 0.537."""
+    """An AR(1) process: SD 0.80 and correlation 0.74 in closed form; from the data's previous values 0.537."""
     drawn = hx.simulate(autoregressive, pop, n=1000, seed=1)
     values = drawn["dv"].to_numpy().reshape(-1, RECORDS)
     expected = stationary(np.arange(RECORDS))

@@ -47,7 +47,7 @@ def censored(whole):
 
 
 def test_a_true_model_looks_true_with_censored_data(censored, whole):
-    """The issue: observed 0.564 in a band of 0.136 to 0.244, because simulated values were not censored."""
+    """A true model once looked wrong: observed 0.564 in a band of 0.136 to 0.244, because simulated values were not censored."""
     check = hx.vpc(censored, n=300, seed=1)
     there = check.table.dropna(subset=["observed"])
     inside = (there["observed"] >= there["lower"]) & (there["observed"] <= there["upper"])
@@ -206,7 +206,7 @@ def test_many_counts_get_groups(discrete_fit):
 
 
 def test_few_nominal_times_are_the_bins():
-    """The issue: 12 and 24 h shared a bin, 48 and 72 h another."""
+    """Default bins were too wide: 12 and 24 h shared a bin, 48 and 72 h another."""
     nominal = np.array([0.5, 1, 2, 4, 8, 12, 24, 48, 72])
     times = np.tile(nominal, 20)
     place = bin_numbers(times, 9, None)
