@@ -47,7 +47,7 @@ def censored(whole):
 
 
 def test_a_true_model_looks_true_with_censored_data(censored, whole):
-    """A true model once looked wrong: observed 0.564 in a band of 0.136 to 0.244, because simulated values were not censored."""
+    """Simulated values that are not censored make it look wrong: observed 0.564 in a band of 0.136 to 0.244."""
     check = hx.vpc(censored, n=300, seed=1)
     there = check.table.dropna(subset=["observed"])
     inside = (there["observed"] >= there["lower"]) & (there["observed"] <= there["upper"])
