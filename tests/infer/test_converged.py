@@ -48,6 +48,24 @@ def test_a_start_far_off_finds_an_optimum(theo_pop, far):
     assert np.abs(fit.gradient[inner]).max() < 2e-2
 
 
+@pytest.mark.parametrize("start", [{"sigma": 1e-2}, {"sigma": 1e-4}, {"omega": 0.01}, {"rate": 50.0}], ids=str)
+def test_ten_subjects_of_two_observations_too(start):
+    """At a rate of 50 the objective does not contain omega, nor near by: that is no reason to hold it."""
+    fit = hx.fit(zoo.wang_additive, zoo.wang_population(), hx.FOCE(), init=start, progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.held == []
+    assert fit.ofv == pytest.approx(-4.2422, abs=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.01])
+def test_five_subjects_and_five_parameters_too(sigma):
+    """lme4: log L −131.571885."""
+    pop = hx.read_nonmem(hx.datasets.load("orange"))
+    fit = hx.fit(zoo.orange, pop, hx.FOCE(), init={"sigma": sigma}, progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.log_likelihood == pytest.approx(-131.571885, abs=1e-5)
+
+
 def test_a_search_that_is_cut_accuses_no_data(theo_pop):
     cut = hx.FOCE(optimiser=hx.QuasiNewton(max_iter=4))
     with pytest.warns(hx.HieraxWarning, match="max_iterations"):

@@ -91,8 +91,12 @@ def is_far(point: Point) -> bool:
     if point.scores is None or not point.gradient.size:
         return False
     subjects = np.count_nonzero(np.abs(point.scores).max(0, initial=0.0))
-    # Of a few subjects' scores some combination is collinear anywhere.
-    return bool(subjects > point.gradient.size and standardised(point) > _SATURATED * np.sqrt(subjects))
+    if subjects > point.gradient.size:
+        return bool(standardised(point) > _SATURATED * np.sqrt(subjects))
+    # Of so few subjects' scores some combination is collinear anywhere: only a parameter by itself can tell.
+    squares = (point.scores**2).sum(-1)
+    share = np.divide(point.gradient**2, subjects * squares, out=np.zeros_like(squares), where=squares > 0)
+    return bool(subjects > 2 and share.max() > _SATURATED)
 
 
 def _step(point: Point, x: np.ndarray, bounded: np.ndarray, reach: float) -> np.ndarray:

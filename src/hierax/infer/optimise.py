@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hierax.infer.approach import come_nearer, wake
+from hierax.infer.approach import come_nearer, is_far, wake
 from hierax.infer.bfgs import AskTell
 from hierax.infer.certify import polish
 from hierax.infer.result import Result
@@ -61,6 +61,8 @@ _RESTARTS = 4
 # So many changes of the objective by ``watch`` are no restarts.
 _CHANGES = 20
 _STILL = 4
+# So many points in a row at which all scores point the same way, and BFGS has nothing to learn a curvature from.
+_ASTRAY = 4
 # By how much log likelihood a value decades away has to be lower to be gone to: a lot at the start, where a place that
 # is a little lower may lie in another valley, and next to nothing at the end.
 _A_LOT, _A_LITTLE = 0.1, 1e-4
@@ -140,11 +142,11 @@ class _Run:
             return Result.converged, "nothing is free to vary"
         self.start = self.best_x
         self.found_lower(_A_LOT)
-        if self.norm() >= self.options.gtol:
-            come_nearer(self, self.options.max_step)
         attempt = -1
         while attempt < _RESTARTS:
             attempt += 1
+            if self.norm() >= self.options.gtol:
+                come_nearer(self, self.options.max_step)
             before = self.best.value if self.best is not None else np.inf
             changes = self.changed
             done = self.descend()
@@ -202,6 +204,15 @@ class _Run:
         there = at_boundary(self.best, self.ranges, self.best_x)
         return there | (self.scanned & idle(self.best, self.bounded))
 
+    def falls_on(self, entries: np.ndarray) -> bool:
+        """Return whether the objective goes on falling where these entries alone go another decade outwards.
+
+        On the way here other parameters may have made it fall.
+        """
+        assert self.best is not None
+        further = self.best_x + np.where(entries, np.sign(self.best_x) * np.log(10), 0.0)
+        return self.look(further, self.best.state).value < self.best.value - _A_LOT
+
     def without_bound(self, entries: np.ndarray) -> str:
         """Say along which parameters the likelihood grows without bound."""
         names = _listed(self.names, entries)
@@ -233,7 +244,7 @@ class _Run:
         origin, scale = self.best_x, _within(scaling, self.best, ~held)
         bfgs = AskTell(np.zeros_like(origin))
         bfgs.tell(self.best.value, scale.T @ self.best.gradient)
-        refused, still, ahead, suspected = 0, 0, 0, False
+        refused, still, ahead, suspected, astray = 0, 0, 0, False, 0
         while len(self.history) < self.options.max_iter:
             if not refused:
                 # Where the last step had to be halved twice, this one will have to be too: half of that is not tried.
@@ -251,8 +262,11 @@ class _Run:
                 if self.norm() < self.options.gtol:
                     return Result.converged, "the standardised gradient is below gtol"
                 unbounded = self.trail.unbounded()
-                if unbounded.any():
+                if unbounded.any() and self.falls_on(unbounded):
                     return Result.degenerate, self.without_bound(unbounded)
+                astray = astray + 1 if is_far(self.best) else 0
+                if astray >= _ASTRAY:
+                    return None
                 if (self.at_boundary() != held).any():
                     # From here on that entry stays where it is, for it would only run on, and hold the others up.
                     self.changed += 1

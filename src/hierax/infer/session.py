@@ -300,13 +300,14 @@ def inert_entries(session: Session, flat: np.ndarray, free: np.ndarray) -> tuple
 
     Also the modes at ``flat``, if they were looked for.
 
-    They must be zero at two other points too, for a start may be special (a slope of zero, say). Network weights
+    They must be zero at four other points too, for a start may be special (a slope of zero, say). Network weights
     are never held.
     """
     inert = free & ~session.layout.weights()
     eta = None
     rng = np.random.default_rng(2)
-    for at in (flat, flat + rng.normal(0, 0.2, flat.size), flat + rng.normal(0, 0.2, flat.size)):
+    # Near by, and then far off: a start may lie where nothing is felt of a parameter that matters elsewhere.
+    for at in (flat, *(flat + rng.normal(0, away, flat.size) for away in (0.2, 0.2, 2.0, 2.0))):
         if not inert.any():
             break
         out = session.evaluate(at, eta)
