@@ -202,7 +202,9 @@ class _Run:
         """Return which entries have nothing to gain any more on their way to the end of their range."""
         assert self.best is not None
         there = at_boundary(self.best, self.ranges, self.best_x)
-        return there | (self.scanned & idle(self.best, self.bounded))
+        # One that would still gain by going outwards goes on.
+        inward = self.best.gradient * np.sign(self.best_x) >= 0
+        return there | (self.scanned & inward & idle(self.best, self.bounded))
 
     def falls_on(self, entries: np.ndarray) -> bool:
         """Return whether the objective goes on falling where these entries alone go another decade outwards.
