@@ -13,7 +13,7 @@ import shapes
 from matplotlib.figure import Figure
 
 import hierax as hx
-from hierax.api.augment import _tell
+from hierax.api.augment_advice import advise
 from hierax.data.context import Context
 from hierax.infer.choice import Choice, Split
 from hierax.infer.two_stage import Draws, Learner, _log_mean
@@ -294,13 +294,13 @@ def test_a_penalty_at_the_end_of_its_list_is_said():
     for strength, gain in ((100.0, 0.1), (10.0, 0.2), (1.0, 0.3)):
         choice.gains[strength] = np.full(4, gain)
     with pytest.warns(hx.HieraxWarning, match=r"weakest penalty of the list, 1, was chosen.*Add 0\.2 to penalties="):
-        _tell(choice, (100.0, 10.0, 1.0), 0.0, 0.3)
+        advise(choice, (100.0, 10.0, 1.0), 0.0, 0.3)
     choice.gains[100.0] = np.full(4, 0.5)
     with pytest.warns(hx.HieraxWarning, match=r"strongest penalty of the list, 100, was chosen"):
-        _tell(choice, (100.0, 10.0, 1.0), 0.0, 0.3)
+        advise(choice, (100.0, 10.0, 1.0), 0.0, 0.3)
     choice.gains[10.0] = np.full(4, 0.6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _tell(choice, (100.0, 10.0, 1.0), 0.0, 0.3)
+        advise(choice, (100.0, 10.0, 1.0), 0.0, 0.3)
     with pytest.warns(hx.HieraxWarning, match=r"over 4 draws is too low by 0\.2000 nats.*leave draws= out"):
-        _tell(choice, (100.0, 10.0, 1.0), 0.2, 0.3)
+        advise(choice, (100.0, 10.0, 1.0), 0.2, 0.3)

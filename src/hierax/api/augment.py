@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,11 +13,11 @@ import numpyro.distributions as dist
 import pandas as pd
 from numpyro.distributions.transforms import LowerCholeskyAffine
 
+from hierax.api.augment_advice import advise, tolerated_bias
 from hierax.api.fit import evaluate
 from hierax.api.fit import fit as fit_once
 from hierax.data.context import Context
 from hierax.data.population import Population
-from hierax.errors import HieraxWarning
 from hierax.infer.choice import Choice, Split, choose
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
@@ -36,10 +35,8 @@ from hierax.results.fit import Evaluation, Fit
 from hierax.results.fixed import as_fit
 
 PENALTIES = (1000.0, 200.0, 40.0, 8.0, 1.6)
-# Draws of a subject that are tried in turn, until their bias is below this share of the gain, or below so many nats: at
-# 10⁻³ nats a subject a thousand subjects are one nat, which no choice of a distribution hangs on. A bias of this many
-# times as much makes the distribution too flat to be kept quiet about.
-_COUNTS, _SHARE, _SLIGHT, _WORTH_SAYING = (40, 160, 640), 0.02, 1e-3, 3.0
+# Draws of a subject that are tried in turn, until their bias is small enough.
+_COUNTS = (40, 160, 640)
 # Numbers that draws may take before no more are asked for.
 _NUMBERS = 10_000_000
 # Covariates whose p value is higher are left out.
@@ -205,7 +202,7 @@ def augment(
     choice, context, importance = _selected(learn, pop, context, select, seed)
     trained = choice.final()
     bias = float(np.asarray(choice.learner.bias(trained.flat))[fit.rows].mean())
-    _tell(choice, penalties, bias, float(np.asarray(trained.gain)[fit.rows].mean()))
+    advise(choice, penalties, bias, float(np.asarray(trained.gain)[fit.rows].mean()))
     affine = LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
     learned = _placed(choice.learner.build, context, [affine, *outer])
     model, new = swapped(program.model, effect.name, learned), choice.learner.params(trained.flat)
@@ -295,50 +292,9 @@ def _enough(
         learner = Learner(build, found, seed, steps)
         trained = learner.train(np.isin(np.arange(found.z.shape[1]), rows), strength)
         bias = np.asarray(learner.bias(trained.flat))[rows].mean()
-        if bias <= _tolerated(float(np.asarray(trained.gain)[rows].mean())):
+        if bias <= tolerated_bias(float(np.asarray(trained.gain)[rows].mean())):
             break
     return found
-
-
-def _tolerated(gain: float) -> float:
-    """Return the mean bias (nats a subject) that is small beside a mean gain."""
-    return max(_SHARE * abs(gain), _SLIGHT)
-
-
-def _tell(choice: Choice, penalties: Sequence[float], bias: float, learned: float) -> None:
-    """Warn where the result is worse than what it would replace, at the end of a list, or known badly."""
-    _tell_ends(choice, penalties)
-    if bias > _WORTH_SAYING * _tolerated(learned):
-        warnings.warn(
-            f"The log of the mean over {len(choice.learner.draws.z)} draws is too low by {bias:.4f} nats a subject on "
-            f"average, and the gain is {learned:.4f}: so few draws favour distributions that are too flat, because "
-            f"some subjects' data say little. Ask for more with draws=, or leave draws= out.",
-            HieraxWarning,
-            stacklevel=3,
-        )
-    gain = choice.mean(choice.strength)
-    if not gain > 0:
-        warnings.warn(
-            f"Held-out subjects are less likely under the learned distribution than under the fit's own (gain "
-            f"{gain:.3f} nats a subject). Keep the fit's, or try stronger penalties=.",
-            HieraxWarning,
-            stacklevel=3,
-        )
-
-
-def _tell_ends(choice: Choice, penalties: Sequence[float]) -> None:
-    """Warn where the best strength is the first or the last of several, so that a better one may lie beyond."""
-    ends = {max(penalties): ("strongest", "stronger", 5.0), min(penalties): ("weakest", "weaker", 0.2)}
-    if len(set(penalties)) < 2 or choice.strength not in ends:
-        return
-    which, beyond, factor = ends[choice.strength]
-    warnings.warn(
-        f"The {which} penalty of the list, {choice.strength:g}, was chosen, so that the best one may be {beyond} "
-        f"still, because held-out subjects were most likely at the end of what was tried. Add "
-        f"{choice.strength * factor:g} to penalties=.",
-        HieraxWarning,
-        stacklevel=4,
-    )
 
 
 def _kept(importance: pd.DataFrame) -> list[str]:

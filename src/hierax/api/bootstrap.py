@@ -294,7 +294,7 @@ def _replicate(fit: Fit, draw: Callable[[int], Population]) -> _Replicate:
 
 
 def refitted_by(fit: Fit) -> Any:
-    """Return what fits again as a fit was fitted.
+    """Return the function that repeats a fit, with its options and priors, on the data of a replicate.
 
     Raises
     ------

@@ -183,7 +183,7 @@ def _held_out(
     chosen = estimator if candidate.estimator is None else candidate.estimator
     steps = list(chosen) if isinstance(chosen, Sequence) else [chosen]
     options = {"progress": False, **candidate.options}
-    # How a fit ended is in the table, and so are weights of no use: their likelihood is what it is.
+    # The table says how each fit ended, and a fit that is of no use shows in its held-out likelihood.
     with quietly():
         fit = fit_once(candidate.model, kept, steps[0], **options)
         for step in steps[1:]:

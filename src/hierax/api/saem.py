@@ -199,16 +199,14 @@ def roles_of(job: Job, pop: Any) -> Roles:
 def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     """Return the fit: modes and log likelihood at the estimate by the objective."""
     job, session, watcher = run.job, run.session, run.watcher
-    state = run.state if watcher is None else State(*run.best)
-    averaged = watcher is None and len(run.flats)
-    flat = run.phases.averaged(run.flats) if averaged else np.asarray(state.flat)
+    known = run.known()
+    flat, (centre, _) = known["flat"], known["moments"]
     if session.grids is not None:
-        session.place(flat, np.asarray(state.centre))
-    out = session.value(flat, np.asarray(state.centre))
+        session.place(flat, centre)
+    out = session.value(flat, centre)
     if session.grids is not None:
         session.look_around(flat, out)
     result, why = _verdict(run, result, flat, out)
-    covariance = np.asarray(state.square - state.centre[:, :, None] * state.centre[:, None, :])
     fit = Fit(
         **evaluated_fields(session, flat, out),
         method=run.saem,
@@ -224,7 +222,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
             "total": seconds,
         },
         solver_error=solver_error(session),
-        moments=(np.asarray(state.centre), covariance),
+        moments=known["moments"],
         held_out=None if watcher is None else np.array(watcher.rows),
         **job.record(),
     )

@@ -33,7 +33,7 @@ from hierax.program.read import cached
 from hierax.results.conditional import draw_moments, inverse_blocks
 from hierax.results.draws import number_of
 from hierax.results.fit import Fit
-from hierax.results.likelihood import pareto_k
+from hierax.results.likelihood import HIGH_K, pareto_k
 from hierax.results.outcome import sampled_fields, solver_error
 from hierax.results.posterior import Samples
 from hierax.results.variational import Variational, setting_of
@@ -42,8 +42,6 @@ from hierax.results.variational import Variational, setting_of
 _DRAWS, _FEWEST, _NUMBERS = 2000, 200, 20_000_000
 # Draws of the population parameters that judge their guide, and repetitions that integrate random effects out of each.
 _JUDGED, _REPETITIONS = 2000, 10
-# Above it the weights have no mean that so many draws find (Vehtari et al. 2024): the guide is not the posterior.
-_HIGH_K = 0.7
 # The bound that is reported is the mean of the last so many steps.
 _LAST = 300
 # Weights of flows of random effects learn at this multiple of the rate.
@@ -107,7 +105,7 @@ class _Run(Blocks):
         self.best = self.state
 
     def _stand_ins(self, mode: np.ndarray, hessian: np.ndarray) -> Any:
-        """Return where the Gaussians start that stand for the data: what the prior leaves of modes and curvatures."""
+        """Return mean and root of a Gaussian for each subject's data: mode and curvature without the prior's part."""
         program = self.job.program
 
         def run(pop: Any, params: Any, mode: Any, hessian: Any) -> Any:
@@ -222,10 +220,8 @@ class _Run(Blocks):
 
     def _cached(self, name: str, build: Any) -> Any:
         """Return a compiled function of the guide, which another fit with the same options shares."""
-        known = (*self.known_as, name)
-        return cached(self.job.program, known, lambda: (jax.jit(build(self.setting)), self.setting, self.job.counted))[
-            0
-        ]
+        known, held = (*self.known_as, name), (self.setting, self.job.counted)
+        return cached(self.job.program, known, lambda: (jax.jit(build(self.setting)), held))[0]
 
     def _own_key(self) -> Any:
         """Return a key that belongs to this program, data and estimate, and not to the seed alone."""
@@ -277,10 +273,10 @@ def _ended(run: _Run, result: Result, k: float) -> tuple[Result, str]:
         )
     if np.isnan(k):
         return result, "the smoothed bound has no trend"
-    if k > _HIGH_K:
+    if k > HIGH_K:
         return Result.poor_guide, (
             f"{Result.poor_guide.meaning}: importance weights of its draws have a Pareto k of {k:.2f}, and it may be "
-            f"{_HIGH_K} at most, so that posterior SDs and intervals by it may be far off (mostly too narrow). Use "
+            f"{HIGH_K} at most, so that posterior SDs and intervals by it may be far off (mostly too narrow). Use "
             f"{_better(run.vi)}hx.NUTS(), or more steps"
         )
     return result, f"the smoothed bound has no trend, and the guide's importance weights have a Pareto k of {k:.2f}"

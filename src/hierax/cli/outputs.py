@@ -44,7 +44,7 @@ def deliver(fit: Fit, out: Path, title: str) -> None:
 
     out = _saved(fit, out)
     written: list[str] = ["fit.hierax"]
-    # What cannot be written costs neither the fit nor what comes after it.
+    # If one of the files cannot be written, the fit is already saved, and the other files are still written.
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         summary = _try(fit.summary, "the summary")

@@ -56,7 +56,7 @@ def _check_times(frame: pd.DataFrame, check: Check) -> None:
     )
 
 
-def _check_codes(frame: pd.DataFrame, check: Check) -> None:
+def _check_evid(frame: pd.DataFrame, check: Check) -> None:
     evid = frame["EVID"]
     others = evid.isin([5, 6, 7])
     check(
@@ -82,6 +82,10 @@ def _check_codes(frame: pd.DataFrame, check: Check) -> None:
         "EVID must be 0, 1, 2, 3 or 4.",
         "use 0 (observation), 1 (dose), 2 (other), 3 (reset) or 4 (reset and dose).",
     )
+
+
+def _check_codes(frame: pd.DataFrame, check: Check) -> None:
+    _check_evid(frame, check)
     check(
         "mdv_code",
         ~frame["MDV"].isin([0, 1, 100, 101]),
@@ -91,7 +95,7 @@ def _check_codes(frame: pd.DataFrame, check: Check) -> None:
     )
     check(
         "mdv_dose",
-        frame["MDV"].isin([100, 101]) & evid.isin([1, 3, 4]),
+        frame["MDV"].isin([100, 101]) & frame["EVID"].isin([1, 3, 4]),
         "MDV",
         "a dose or reset cannot be left out of estimation alone, because predictions would no longer agree.",
         "set MDV=1, or delete the row.",

@@ -20,6 +20,10 @@ _UNIT_RATIOS = (24.0, 60.0, 1440.0, 3600.0)
 _NEAR = 1.5
 
 
+# Adds a note: its code, the rows that it is of, the column, what is odd, and what to do.
+Note = Callable[[str, pd.Series, str, str, str], None]
+
+
 def note_oddities(
     frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict[str, tuple[object, ...]], items: Iterable[str]
 ) -> None:
@@ -29,6 +33,21 @@ def note_oddities(
     def note(code: str, where: pd.Series, column: str, problem: str, fix: str) -> None:
         notes.add_rows(code, frame, where, column, problem, fix)
 
+    _note_records(frame, note)
+    _note_reading(frame, note)
+    _note_limits(frame, note)
+    _note_subjects(frame, note)
+    note_ids(frame, notes)
+    note_codes(frame, covariates, labels, notes)
+    note_unused(frame, items, covariates, notes)
+    _note_covariates(frame, covariates, labels, notes)
+    table = notes.table()
+    if len(table):
+        warnings.warn(DataWarning(table), stacklevel=3)
+
+
+def _note_records(frame: pd.DataFrame, note: Note) -> None:
+    """Note rows that stand twice, and items that do nothing on their record."""
     own = [name for name in frame.columns if not str(name).startswith("_")]
     note(
         "duplicate_row",
@@ -59,6 +78,10 @@ def note_oddities(
         "an interval without ADDL and SS repeats nothing.",
         "give ADDL or SS, or set II=0.",
     )
+
+
+def _note_reading(frame: pd.DataFrame, note: Note) -> None:
+    """Note times, dates and durations that could have been meant in another way than they are read."""
     if "_elapsed" in frame.columns:
         note(
             "date_and_elapsed_time",
@@ -83,6 +106,10 @@ def note_oddities(
             "a duration on a record that is no dose does nothing; on doses it is the duration of an infusion.",
             "set it to 0 there; if the column is no duration of infusions, name it in covariates= or leave it out.",
         )
+
+
+def _note_limits(frame: pd.DataFrame, note: Note) -> None:
+    """Note censored observations whose limit of quantification seems to be missing."""
     quantified = frame["DV"][frame["_observed"] & (frame["CENS"] == 0)]
     note(
         "cens_zero",
@@ -91,17 +118,9 @@ def note_oddities(
         "the observation is censored below a limit of 0, and all quantified ones are above 0.",
         "give in DV the limit of quantification.",
     )
-    _note_subjects(frame, note)
-    note_ids(frame, notes)
-    note_codes(frame, covariates, labels, notes)
-    note_unused(frame, items, covariates, notes)
-    _note_covariates(frame, covariates, labels, notes)
-    table = notes.table()
-    if len(table):
-        warnings.warn(DataWarning(table), stacklevel=3)
 
 
-def _note_subjects(frame: pd.DataFrame, note: Callable[[str, pd.Series, str, str, str], None]) -> None:
+def _note_subjects(frame: pd.DataFrame, note: Note) -> None:
     """Note subjects without observations or doses, and subjects whose times look like another unit."""
     first = ~frame["_id"].duplicated()
     by = frame["_id"]

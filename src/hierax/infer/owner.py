@@ -99,7 +99,7 @@ def population_part(items: Mapping[str, str]) -> dict[str, str]:
 
 
 def both_digests(saved: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Return the digests of two owners, as a message shows them."""
+    """Return a short text with the digest of the saved fit and that of the present one, for a message."""
     return f"digest {digest(saved)[:8]} there, {digest(now)[:8]} here"
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # An entry whose scores are below this for every subject is not felt by the objective: a unit step of a logarithm
-# changes no subject's log likelihood by as much.
-_IDLE = 1e-5
+# changes no subject's log likelihood by as much. Entries of matrices count as ended earlier, see _OF_MATRICES.
+_IDLE, _IDLE_OF_MATRICES = 1e-5, 1e-3
 # What may be left to gain by moving such an entry to the end of its range, in units of log likelihood. Closer to a
 # singular matrix, rounding of its factors is larger than what is left.
 _NEGLIGIBLE, _OF_MATRICES = 1e-8, 1e-6
@@ -60,16 +60,19 @@ def at_boundary(point: Point, ranges: Ranges, x: np.ndarray) -> np.ndarray:
 
 
 def _quiet(point: Point, ranges: Ranges) -> np.ndarray:
-    """Return which entries are idle; of matrices already where only a thousandth of a subject's score is left."""
+    """Return which entries are idle, those of matrices by their own, larger threshold."""
     if point.scores is None:
         return np.zeros(ranges.bounded.size, bool)
-    return idle(point, ranges.bounded) | (ranges.matrices & (np.abs(point.scores).max(-1, initial=0.0) < 1e-3))
+    return idle(point, ranges.bounded) | (
+        ranges.matrices & (np.abs(point.scores).max(-1, initial=0.0) < _IDLE_OF_MATRICES)
+    )
 
 
 def standardised(point: Point, without: np.ndarray | None = None) -> float:
-    """Return sqrt(gᵀS⁻¹g), the gradient in units of its own sampling SD; without scores, its largest entry.
+    """Return sqrt(gᵀS⁻¹g): the length of the gradient in units of its own sampling SD.
 
-    ``without`` marks entries to leave out: those at the end of their range.
+    Where there are no scores by subject, the largest entry of the gradient is returned instead. ``without`` marks
+    entries to leave out: those at the end of their range.
     """
     keep = np.ones(point.gradient.size, bool) if without is None else ~without
     gradient = point.gradient[keep]

@@ -17,9 +17,7 @@ from hierax.program.read import cached
 from hierax.results.covariance import active_entries, usable_covariance
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
-from hierax.results.likelihood import pareto_k
-
-_HIGH_K = 0.7
+from hierax.results.likelihood import HIGH_K, pareto_k
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,9 +78,9 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     logs = np.where(np.isfinite(logs), logs, -np.inf)
     weights = np.exp(logs - logs.max())
     k = float(pareto_k(logs[None])[0])
-    if k > _HIGH_K:
+    if k > HIGH_K:
         warnings.warn(
-            f"The weights of sir have a Pareto k of {k:.2f}, above {_HIGH_K}: the asymptotic distribution is too far "
+            f"The weights of sir have a Pareto k of {k:.2f}, above {HIGH_K}: the asymptotic distribution is too far "
             f"from the likelihood. Use a larger inflate=, more samples=, or bootstrap.",
             HieraxWarning,
             stacklevel=2,

@@ -28,7 +28,7 @@ from hierax.results.outcome import evaluated_fields
 # Above it the importance weights' mean, and its error, cannot be trusted (Vehtari et al. 2024).
 # Filters of warnings are one for all threads, so that one thread at a time sets them aside.
 _SILENT = threading.Lock()
-_HIGH_K = 0.7
+HIGH_K = 0.7
 # Draws to find conditional means and covariances from.
 _DRAWS = 1000
 
@@ -130,10 +130,10 @@ def log_likelihood(
         fit.program, fit.pop, fit.params, *_proposal(fit, method), method=method, seed=seed
     )[fit.rows]  # fmt: skip
     table = weight_table(logs, fit.ids)
-    high = table.index[table["pareto_k"] > _HIGH_K]
+    high = table.index[table["pareto_k"] > HIGH_K]
     if len(high):
         tell(
-            f"The importance weights of {len(high)} of {len(table)} subjects have a Pareto k above {_HIGH_K} (subject "
+            f"The importance weights of {len(high)} of {len(table)} subjects have a Pareto k above {HIGH_K} (subject "
             f"{high[0]}: {table['pareto_k'][high[0]]:.2f}), so that neither their mean nor its error can be trusted. "
             f"Use proposal='t', centre='mean', or more samples.",
             stacklevel=2,

@@ -154,7 +154,7 @@ _POPULATION, _GUIDE, _ELSE = "vi_population_", "vi_guide_", "vi_"
 
 
 def saved_variational(found: Variational) -> dict[str, Any]:
-    """Return a guide as arrays by name."""
+    """Return the parameters of a guide as named arrays, the way a saved fit holds them."""
     guide = {f"{_GUIDE}{index}": leaf for index, leaf in enumerate(jax.tree.leaves(found.state.guide))}
     population = {f"{_POPULATION}{name}": value for name, value in found.state.population.items()}
     rest = {name: getattr(found, name) for name in ("shift", "pace", "flat", "elbo", "pareto_k")}
