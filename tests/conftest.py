@@ -1,11 +1,17 @@
+import gc
 import os
+import pathlib
 import time
 import warnings
 
-import numpyro
+import jax
 import pytest
 
-numpyro.enable_x64()
+from hierax.cli.commands import prepare
+from hierax.program.read import forget_programs
+
+# Nearly all of the time of the tests is compilation: all workers, all Pythons and later runs share what is compiled.
+prepare()
 
 # ArviZ 0.23 announces its successor when it is imported; do that once, outside the tests that raise on warnings.
 with warnings.catch_warnings():
@@ -17,12 +23,35 @@ import zoo  # noqa: E402
 import hierax as hx  # noqa: E402
 
 
+# A process may have 65 530 memory maps on Linux, and one more ends it by a segmentation fault in the compiler. A worker
+# that runs the whole suite compiles more programs than fit in, so it drops them when it has this many.
+MAPS_TO_KEEP = 30_000
+MAPS = pathlib.Path("/proc/self/maps")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keep a file's tests, which share what is compiled, in one worker; tutorials share nothing."""
+    """Keep a file's tests, which share what is compiled, in one worker; tutorials share nothing, and begin first.
+
+    The tutorials are the longest tests. One that began last would keep one worker busy while the other has nothing.
+    """
     for item in items:
-        alone = item.path.name == "test_tutorials.py"
-        item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(item.name if _is_tutorial(item) else item.path.stem))
+    items.sort(key=lambda item: not _is_tutorial(item))
+
+
+def _is_tutorial(item):
+    return item.path.name == "test_tutorials.py"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_maps():
+    """Drop what is compiled when a worker comes near the limit of memory maps."""
+    yield
+    if MAPS.exists() and len(MAPS.read_bytes().splitlines()) > MAPS_TO_KEEP:
+        forget_programs()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -81,31 +81,6 @@ def test_print_of_a_result_is_its_name(theo_fit):
     assert f"{theo_fit.result}" == "converged"
 
 
-# -- likelihoods without a maximum ------------------------------------------------------------------------------------
-
-
-def single(random):
-    def model(pop):
-        mu = numpyro.param("mu", 1.0)
-        sigma = numpyro.param("sigma", 1.0, constraint=POSITIVE)
-        with numpyro.plate("subject", pop.n_subjects, dim=-2):
-            eta = (
-                numpyro.sample("eta", dist.Normal(0, numpyro.param("omega", 1.0, constraint=POSITIVE))) if random else 0
-            )
-            hx.observe("dv", dist.Normal(mu + eta + 0 * pop.times, sigma), pop)
-
-    return model
-
-
-@pytest.mark.parametrize(("random", "estimator"), [(False, hx.NaivePooled()), (True, hx.FOCE()), (True, hx.FO())])
-def test_one_observation_fitted_exactly_is_named(random, estimator):
-    pop = hx.read_nonmem(pd.DataFrame({"ID": [1], "TIME": [0.0], "DV": [2.0]}))
-    with pytest.warns(hx.HieraxWarning, match=r"degenerate.*without bound as a scale goes to 0: .*sigma"):
-        fit = hx.fit(single(random), pop, estimator, progress=False)
-    assert fit.result is hx.Result.degenerate
-    assert fit.params["mu"] == pytest.approx(2.0, abs=1e-6)
-
-
 # -- densities and derivatives that are not finite --------------------------------------------------------------------
 
 

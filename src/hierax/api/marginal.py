@@ -12,12 +12,14 @@ from hierax.api.interrupted import known_of
 from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.collapse import without_bound
 from hierax.infer.estimator import Estimator
+from hierax.infer.inert import absent_entries, inert_entries, nothing_to_estimate
 from hierax.infer.objective import Evaluated
 from hierax.infer.optimise import Search
 from hierax.infer.recorder import Recorder
 from hierax.infer.result import Result
-from hierax.infer.session import Session, inert_entries
+from hierax.infer.session import Session
 from hierax.results.fit import Fit
 from hierax.results.flow_check import with_flow_check
 from hierax.results.outcome import evaluated_fields, gaussian_constant, solver_error, with_modes
@@ -37,6 +39,7 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
     session = job.session(estimator)
     flat, free = job.flat, job.free
     held, modes = inert_entries(session, flat, free)
+    absent = absent_entries(session, flat, held)
     free = free & ~held
     session.recorder = recorder = Recorder(checkpoint)
     session.watcher = watcher = job.watcher(estimator)
@@ -49,6 +52,7 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
                 if watcher is not None and watcher.best is not None:
                     search, flat = _best_held_out(session, search, watcher.best, free), watcher.best
                     final = _finish(session, flat, search)
+                search = _collapsed(session, search, job.flat, flat, final, free)
             except KeyboardInterrupt:
                 # The search is worth more than what was to be computed at its end.
                 final = known_of(session, flat, search.point.state)
@@ -56,7 +60,10 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
     finally:
         recorder.save()
         session.recorder = session.watcher = None
-    names = places.names()
+    names = np.array(places.names())
+    if search.result is Result.converged and absent.any():
+        result, why = nothing_to_estimate(list(names[absent]))
+        search = search._replace(result=result, why=why)
     out = Fit(
         **evaluated_fields(session, flat, final),
         penalty=session.penalty(flat)[0],
@@ -65,7 +72,7 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
         result=search.result,
         why=search.why,
         history=history,
-        held=[names[index] for index in np.flatnonzero(held)],
+        held=list(map(str, names[held])),
         **job.record(),
         timing={
             "compile": session.compile_seconds,
@@ -78,6 +85,17 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
         held_out=None if watcher is None else np.array(watcher.rows),
     )
     return with_flow_check(out, job.flat)
+
+
+def _collapsed(
+    session: Session, search: Search, start: np.ndarray, flat: np.ndarray, final: Evaluated, free: np.ndarray
+) -> Search:
+    """Say of a search that has not found an optimum whether there is none to be found."""
+    if search.result not in (Result.no_progress, Result.max_iterations):
+        return search
+    session.recorder = session.watcher = None
+    found = without_bound(session, start, flat, final, free)
+    return search if found is None else search._replace(result=found[0], why=found[1])
 
 
 def _best_held_out(session: Session, search: Search, best: np.ndarray, free: np.ndarray) -> Search:

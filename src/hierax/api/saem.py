@@ -17,8 +17,10 @@ from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer.boundary import still_falling
 from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.collapse import without_bound
 from hierax.infer.held_out import HeldOut
 from hierax.infer.objective import Evaluated
+from hierax.infer.inert import unused_effects
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles, weights_are_aloof
 from hierax.infer.saem import SAEM, block, start
@@ -233,14 +235,18 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
 def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tuple[Result, str]:
     """Return how the run has ended, and why."""
     job, watcher = run.job, run.watcher
+    session, free = run.session, job.free & ~run.roles.weights
     if result is not Result.converged:
-        return result, run.trouble or result.meaning
-    stayed = unmoved(job.flat, flat, job.free & ~run.roles.weights, job.layout.names())
-    if stayed is not None:
-        return stayed
-    down = still_falling(run.session, flat, out, job.free & run.roles.prior)
-    if down is not None:
-        return down
+        unbounded = without_bound(session, job.flat, flat, out, free) if run.trouble else None
+        return unbounded or (result, run.trouble or result.meaning)
+    found = (
+        unmoved(job.flat, flat, free, job.layout.names())
+        or without_bound(session, job.flat, flat, out, free)
+        or unused_effects(session, flat, out)
+        or still_falling(session, flat, out, job.free & run.roles.prior)
+    )
+    if found is not None:
+        return found
     why = HeldOut.WHY if watcher is not None and watcher.enough else "the phases are complete"
     stuck = ~np.isfinite(np.asarray(run.state.chains.log_density))[:, np.asarray(run.session.pop.subject_mask)]
     return result, why + left_out(np.asarray(run.state.skipped), len(run.rows), stuck)

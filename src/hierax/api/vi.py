@@ -19,10 +19,12 @@ from hierax.data.sanitise import sanitise
 from hierax.infer import linked
 from hierax.infer.boundary import still_falling
 from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.collapse import without_bound
 from hierax.infer.course import Course
 from hierax.infer.guide import Normal
 from hierax.infer.guide_weights import guide_draws, guide_log_weights
 from hierax.infer.held_out import HeldOut
+from hierax.infer.inert import unused_effects
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
@@ -251,7 +253,13 @@ def _judged(run: _Run, result: Result, k: float) -> tuple[Result, str]:
     if result is Result.converged and run.vi.population == "point":
         flat = np.asarray(run.flat())
         out = run.session.value(flat, run.moments(refined=False)[0])
-        result, why = still_falling(run.session, flat, out, run.job.free & run.roles.prior) or (result, why)
+        job = run.job
+        result, why = (
+            without_bound(run.session, job.flat, flat, out, job.free & ~job.layout.weights())
+            or unused_effects(run.session, flat, out)
+            or still_falling(run.session, flat, out, job.free & run.roles.prior)
+            or (result, why)
+        )
     if run.skipped and not run.stuck:
         why += f"; {run.skipped} of {len(run.course.bounds)} steps were left out, for their gradient was not finite"
     return result, why

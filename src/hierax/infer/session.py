@@ -295,29 +295,6 @@ def _spread(hessian: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(diagonal, 0.0, None))
 
 
-def inert_entries(session: Session, flat: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Return which free entries the objective does not contain at all: their scores are zero for every subject.
-
-    Also the modes at ``flat``, if they were looked for.
-
-    They must be zero at four other points too, for a start may be special (a slope of zero, say). Network weights
-    are never held.
-    """
-    inert = free & ~session.layout.weights()
-    eta = None
-    rng = np.random.default_rng(2)
-    # Near by, and then far off: a start may lie where nothing is felt of a parameter that matters elsewhere.
-    for at in (flat, *(flat + rng.normal(0, away, flat.size) for away in (0.2, 0.2, 2.0, 2.0))):
-        if not inert.any():
-            break
-        out = session.evaluate(at, eta)
-        eta = out.eta if at is flat and np.isfinite(out.eta).all() else eta
-        scores = np.asarray(out.gradient)[:, None] if out.scores is None else np.asarray(out.scores)
-        usable = np.isfinite(scores).all()
-        inert &= (np.abs(scores).max(-1) == 0) & (session.penalty(at)[1] == 0) if usable else False
-    return inert, eta
-
-
 def subject_results(codes: Any) -> list[Result]:
     """Return each subject's result from its code."""
     return [Result(int(code)) for code in np.asarray(codes)]

@@ -1,0 +1,104 @@
+"""Whether a likelihood grows without bound along a scale, so that there is no estimate however a fit has ended."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from hierax.infer.objective import Evaluated
+from hierax.infer.result import Result
+from hierax.infer.session import Session
+
+_DECADE = np.log(10.0)
+# A fit that stands at an optimum loses when a parameter is moved by a decade. One that gains this much log likelihood
+# has not arrived, and is looked at more closely.
+_UNFINISHED = 0.2
+# A search that has moved a parameter by so many decades may have been on its way to a likelihood without bound.
+_FAR_DECADES = 5
+# The profile is followed over this many decades; each has to gain as much as the one before it, but for this factor.
+_DECADES, _ALIKE = 4, 1.4
+# At most so many parameters are followed: each takes as many searches as there are decades.
+_SUSPECTS = 3
+
+
+def without_bound(
+    session: Session,
+    start: Float[np.ndarray, " parameter"],
+    flat: Float[np.ndarray, " parameter"],
+    out: Evaluated,
+    free: Bool[np.ndarray, " parameter"],
+) -> tuple[Result, str] | None:
+    """Return that the likelihood grows without bound as a parameter goes to the end of its range, or None.
+
+    n observations that are fitted exactly are each as much likelier, the smaller their standard deviation is: the
+    profile likelihood of that parameter gains n log(10) with every decade. In an ordinary valley gains vanish.
+
+    Parameters
+    ----------
+    start, flat : array, (parameter,)
+        Where the fit began and where it ended, in unconstrained space.
+    out : Evaluated
+        The objective at ``flat``.
+    free : array of bool, (parameter,)
+        The parameters that vary.
+    """
+    if not np.isfinite(np.asarray(out.value)).all():
+        return None
+    names = session.layout.names()
+    for entry, way in _suspects(session, start, flat, out, free)[:_SUSPECTS]:
+        others = free.copy()
+        others[entry] = False
+        if _grows(_profile(session, flat, out.eta, others, entry, way)):
+            return Result.degenerate, (
+                f"{Result.degenerate.meaning}: {names[entry]}. Some data are fitted exactly; give a prior, or hold it "
+                f"(fixed=)"
+            )
+    return None
+
+
+def _suspects(
+    session: Session, start: np.ndarray, flat: np.ndarray, out: Evaluated, free: np.ndarray
+) -> list[tuple[int, np.ndarray]]:
+    """Return the entries along which the likelihood may grow without bound, and the places to look at.
+
+    Of one that has moved over many decades already, the way that it has come is looked at: where it stands, rounding
+    may be larger than what is to be seen.
+    """
+    found = []
+    total = float(np.asarray(out.value).sum()) + session.penalty(flat)[0]
+    for entry in np.flatnonzero(free & session.layout.bounded() & ~session.layout.matrices()):
+        moved = flat[entry] - start[entry]
+        # Decades towards the end of the range that is on the side where the entry stands.
+        outward = np.sign(flat[entry]) * _DECADE
+        if abs(moved) > _FAR_DECADES * _DECADE and moved * flat[entry] > 0:
+            found.append((int(entry), -outward * np.arange(_DECADES, -1, -1)))
+            continue
+        for way in (outward, -outward):
+            at = flat.copy()
+            at[entry] += way
+            gain = total - float(np.asarray(session.value(at, out.eta).value).sum()) - session.penalty(at)[0]
+            if gain > _UNFINISHED:
+                found.append((int(entry), way * np.arange(_DECADES + 1)))
+                break
+    return found
+
+
+def _profile(
+    session: Session, flat: np.ndarray, eta: object, others: np.ndarray, entry: int, places: np.ndarray
+) -> np.ndarray:
+    """Return the objective with one entry held at places relative to where it is, and all others estimated anew."""
+    values, at, modes = [], flat.copy(), eta
+    for away in places:
+        at[entry] = flat[entry] + away
+        search = session.search(at, others, lambda row: None, modes)
+        at, modes = at.copy(), search.point.state
+        at[others] = search.x
+        values.append(search.point.value)
+    return np.array(values)
+
+
+def _grows(values: np.ndarray) -> bool:
+    """Return whether each decade gains as much as the one before it; the first is where the others find their place."""
+    gains = -np.diff(values)[1:]
+    alike = gains[1:] / gains[:-1] if (gains > _UNFINISHED).all() else np.zeros(1)
+    return bool(((alike > 1 / _ALIKE) & (alike < _ALIKE)).all())

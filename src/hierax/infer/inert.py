@@ -1,0 +1,109 @@
+"""Which parameters an objective does not contain, and which of these are in the model's density all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from hierax.infer.objective import Evaluated
+from hierax.infer.result import Result
+from hierax.infer.session import Session
+from hierax.program.read import cached
+
+# Where the objective is looked at around a start, as standard deviations in unconstrained space: near by, and then far
+# off, for a start may lie where nothing is felt of a parameter that matters elsewhere.
+_AROUND = (0.2, 0.2, 2.0, 2.0)
+# Up to so much rounding, in prior SDs, a subject's mode and curvature are those of the prior alone.
+_SAME = 1e-7
+
+
+def inert_entries(
+    session: Session, flat: Float[np.ndarray, " parameter"], free: Bool[np.ndarray, " parameter"]
+) -> tuple[Bool[np.ndarray, " parameter"], Any]:
+    """Return which free entries the objective does not contain at all: their scores are zero for every subject.
+
+    Also the modes at ``flat``, if they were looked for.
+
+    They must be zero at four other points too, for a start may be special (a slope of zero, say). Network weights
+    are never held.
+    """
+    inert = free & ~session.layout.weights()
+    eta = None
+    rng = np.random.default_rng(2)
+    for at in (flat, *(flat + rng.normal(0, away, flat.size) for away in _AROUND)):
+        if not inert.any():
+            break
+        out = session.evaluate(at, eta)
+        eta = out.eta if at is flat and np.isfinite(out.eta).all() else eta
+        scores = np.asarray(out.gradient)[:, None] if out.scores is None else np.asarray(out.scores)
+        usable = np.isfinite(scores).all()
+        inert &= (np.abs(scores).max(-1) == 0) & (session.penalty(at)[1] == 0) if usable else False
+    return inert, eta
+
+
+def absent_entries(
+    session: Session, flat: Float[np.ndarray, " parameter"], inert: Bool[np.ndarray, " parameter"]
+) -> Bool[np.ndarray, " parameter"]:
+    """Return which inert entries the likelihood itself does not contain, so that no estimator could estimate them.
+
+    An approximation that integrates over the random effects contains what the likelihood does. One that leaves them
+    out (pooling) does not contain their variances; there the joint density of data and random effects is asked.
+    """
+    if not inert.any() or session.estimator.has_modes:
+        return inert
+    program, places, pop = session.program, session.layout, session.pop
+
+    def weighted(flat: Any, eta: Any, weights: Any, pop: Any) -> Any:
+        params = program.constrain(places.unravel(flat))
+        return jnp.vdot(weights, program.log_joint(pop, params, eta))
+
+    slope = cached(program, "slope of the joint density", lambda: jax.jit(jax.grad(weighted)))
+    rng = np.random.default_rng(3)
+    shape = (pop.n_subjects, len(program.effect_names))
+    absent = inert.copy()
+    for away in _AROUND:
+        at = flat + rng.normal(0, away, flat.size)
+        # With random weights the subjects' shares do not cancel by chance.
+        found = np.asarray(slope(at, rng.normal(0, away, shape), rng.uniform(1, 2, shape[0]), pop))
+        absent &= (found == 0) if np.isfinite(found).all() else True
+    return absent
+
+
+def nothing_to_estimate(names: Sequence[str]) -> tuple[Result, str]:
+    """Return the result of a fit some of whose parameters the likelihood does not contain."""
+    return Result.did_not_move, (
+        f"the likelihood does not contain {', '.join(names)}, so that nothing was estimated there; all else was. Hold "
+        f"it (fixed=), take it out of the model, or look at whether the model uses it as you mean"
+    )
+
+
+def unused_effects(
+    session: Session, flat: Float[np.ndarray, " parameter"], out: Evaluated
+) -> tuple[Result, str] | None:
+    """Return that no data depend on some random effect, or None: then its variance wandered and was not estimated.
+
+    Without data the mode of every subject is the centre of the prior, and the Hessian there the prior's own.
+    """
+    program, params = session.program, session.layout.params(flat)
+    if not out.eta.size or not np.isfinite(np.asarray(out.value)).all():
+        return None
+    prior = cached(
+        program, "prior of effects", lambda: jax.jit(lambda *a: (program.reference(*a[:2]), program.prior_scale(*a)))
+    )
+    centre, sd = (np.asarray(one) for one in prior(session.pop, params, out.eta))
+    rows = np.asarray(session.pop.subject_mask, bool)
+    away = np.abs(np.asarray(out.eta) - centre)[rows]
+    curvature = np.einsum("nkk->nk", np.asarray(out.hessian))[rows] * sd[rows] ** 2
+    unused = ((away <= _SAME * sd[rows]) & (np.abs(curvature - 1) <= _SAME) & (sd[rows] > 0)).all(0)
+    if not unused.any():
+        return None
+    names = ", ".join(np.array(program.effect_names)[unused])
+    return Result.did_not_move, (
+        f"no data depend on the random effect {names}, so that its distribution was not estimated. Take it out of the "
+        f"model, or look at whether the model uses it as you mean"
+    )
