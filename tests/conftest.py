@@ -22,7 +22,6 @@ import zoo  # noqa: E402
 
 import hierax as hx  # noqa: E402
 
-
 # A process may have 65 530 memory maps on Linux, and one more ends it by a segmentation fault in the compiler. A worker
 # that runs the whole suite compiles more programs than fit in, so it drops them when it has this many.
 MAPS_TO_KEEP = 30_000

@@ -84,7 +84,7 @@ print(normal.summary())
 # on that; the strength of its penalty is chosen by subjects that are held out.
 
 # %%
-learned = hx.augment(normal, penalties=(1000.0, 100.0), folds=3)
+learned = hx.augment(normal, penalties=(1000.0, 100.0, 20.0), folds=3)
 print(learned)
 hx.plot.random_effects(learned.fit).savefig(OUT / "two_kinds.png", dpi=110)
 sampling = hx.ImportanceSampling(1000, proposal="t")
@@ -116,7 +116,7 @@ drawn = hx.simulate(by_covariates, blank, seed=2)
 pop = blank.with_dv(cp=np.where(blank.mask["cp"], drawn["cp"].values[0], np.nan))
 normal = hx.fit(gaussian, pop, hx.FOCE(), progress=False)
 print(f"normal random effects: {normal.result.name}, {normal.why}; OFV {normal.ofv:.2f}")
-learned = hx.augment(normal, ["x1", "x2", "x3", "x4"], distribution=network, penalties=(3.0, 1.0), folds=3)
+learned = hx.augment(normal, ["x1", "x2", "x3", "x4"], distribution=network, penalties=(3.0, 1.0, 0.3), folds=3)
 print(learned)
 print(learned.importance)
 print("kept:", learned.context.names)

@@ -59,7 +59,7 @@ def network(context):
 
 def learn(pop, test, name):
     normal = hx.fit(program(), pop, hx.FOCE(), progress=False)
-    learned = hx.augment(normal, ["seen"], distribution=network, penalties=(30.0, 3.0), folds=3)
+    learned = hx.augment(normal, ["seen"], distribution=network, penalties=(150.0, 30.0, 3.0), folds=3)
     sampling = hx.ImportanceSampling(1000, proposal="t")
     after, before = (hx.log_likelihood(fit, sampling, pop=test).subjects for fit in (learned.fit, normal))
     gain = after["log_likelihood"] - before["log_likelihood"]

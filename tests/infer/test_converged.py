@@ -57,6 +57,15 @@ def test_ten_subjects_of_two_observations_too(start):
     assert fit.ofv == pytest.approx(-4.2422, abs=1e-3)
 
 
+@pytest.mark.parametrize("start", [{"omega": 0.01}, {"omega": 1e-6}, {"omega": 0.1}], ids=str)
+def test_a_lower_valley_is_found_from_the_end_of_a_range(start):
+    """A rate of 30 leads omega to 0, a minimum as well (13.19), but a shallow one."""
+    init = {"rate": 30.0, **start}
+    fit = hx.fit(zoo.wang_proportional, zoo.wang_population(), hx.FOCE(), init=init, progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.ofv == pytest.approx(-4.3404, abs=1e-3)
+
+
 @pytest.mark.parametrize("sigma", [0.1, 0.01])
 def test_five_subjects_and_five_parameters_too(sigma):
     """lme4: log L −131.571885."""

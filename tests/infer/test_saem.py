@@ -55,7 +55,7 @@ def test_roles_are_seen_from_the_program(theo_pop, sleep_pop):
     np.testing.assert_allclose(roles.design[:, 0], np.eye(3)[[1, 0, 2]], atol=1e-6)
     found, roles = roles_of(zoo.lines_full, sleep_pop)
     assert found["shift"] == ["beta[0]", "beta[1]"]
-    assert found["prior"] == ["Omega~0", "Omega~1", "Omega~2"]
+    assert found["prior"] == ["chol(Omega)[1,0]", "log chol(Omega)[0,0]", "log chol(Omega)[1,1]"]
 
 
 def covariate_model(pop):

@@ -208,3 +208,20 @@ def test_network_weights_are_population_parameters_in_the_working_precision(theo
     assert table.loc["net$params", "shape"] == "2 numbers"
     weights = hx.program(model, theo_pop).start["net$params"]
     assert weights["kernel"].dtype == np.float64
+
+
+@pytest.mark.parametrize("site", ["omega", "sigma"])
+def test_a_scale_that_is_not_positive_is_named_with_its_line(theo_pop, site):
+    """NumPyro alone says that some Normal distribution got an invalid scale parameter."""
+    start = {"omega": 0.3, "sigma": 0.5, site: -0.3}
+
+    def model(pop):
+        omega, sigma = (numpyro.param(name, start[name]) for name in ("omega", "sigma"))
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.Normal(0.0, omega))
+            hx.observe("dv", dist.Normal(eta + 0 * pop.times, sigma), pop)
+
+    line = {"omega": r"line \d+ of model .*: eta = numpyro", "sigma": r"line \d+ of model .*: hx\.observe"}[site]
+    for run in (hx.check, lambda *a: hx.fit(*a, hx.SAEM(), progress=False)):
+        with pytest.raises(hx.ModelError, match=rf"{line}.*not positive there: {site} = -0\.3.*constraints\.positive"):
+            run(model, theo_pop)

@@ -1,5 +1,7 @@
 """Intervals of what stands at the end of its range, and of matrices."""
 
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -9,6 +11,8 @@ import zoo
 from zoo import POSITIVE
 
 import hierax as hx
+from hierax.program.parameters import layout
+from hierax.program.read import read_program
 
 CONSTRAINTS = dist.constraints
 
@@ -129,6 +133,70 @@ def test_omega_is_reported_as_sds_and_correlations(sleep_pop, kind):
     if "corr" in kind:
         assert [name for name in summary.index if name.startswith("corr")] == ["corr[1,0]"]
         assert summary.loc["corr[1,0]", "97.5 %"] == pytest.approx(0.6168, abs=5e-4)
+
+
+def test_omega_is_reported_where_the_model_multiplies_standard_normals_by_its_factor(sleep_pop):
+    """The same numbers as above; the SDs of the standard normals themselves say nothing."""
+
+    def model(pop):
+        beta = numpyro.param("beta", jnp.array([250.0, 10.0]))
+        factor = numpyro.param("L", jnp.diag(jnp.array([24.0, 6.0])), constraint=dist.constraints.lower_cholesky)
+        sigma = numpyro.param("sigma", 25.0, constraint=POSITIVE)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+            eta = z @ factor.T
+            line = beta[0] + eta[..., 0] + (beta[1] + eta[..., 1]) * pop.times
+            hx.observe("dv", dist.Normal(line, sigma), pop)
+
+    from hierax.results.omega import matrix_table
+
+    fit = hx.fit(model, sleep_pop, hx.FOCE(), progress=False)
+    table = matrix_table(fit, fit.covariance())
+    assert list(table.index) == ["SD(L[0])", "SD(L[1])", "corr(L[1], L[0])"]
+    np.testing.assert_allclose(table["estimate"], [23.7806, 5.7168, 0.0813], rtol=1e-3)
+    np.testing.assert_allclose(table["SE"], [5.577, 1.187, 0.3235], rtol=1e-3)
+    np.testing.assert_allclose(table.loc["corr(L[1], L[0])", ["2.5 %", "97.5 %"]], [-0.5056, 0.6168], atol=5e-4)
+    text = str(fit.summary())
+    assert "corr(L[1], L[0])" in text
+    # √(exp(1) − 1) = 131 % would be the CV of a log-normal parameter with the SD of a standard normal.
+    assert "131" not in text
+
+
+def test_a_posterior_has_sds_and_correlations_too(sleep_pop):
+    def model(pop):
+        omega = numpyro.sample("omega", dist.HalfNormal(jnp.array([50.0, 20.0])).to_event(1))
+        corr = numpyro.sample("corr", dist.LKJCholesky(2))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(50.0))
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.MultivariateNormal(0.0, scale_tril=omega[:, None] * corr))
+            hx.observe("dv", dist.Normal(250 + eta[..., 0] + (10 + eta[..., 1]) * pop.times, sigma), pop)
+
+    from hierax.results.posterior import spread_draws
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hx.HieraxWarning)
+        fit = hx.fit(model, sleep_pop, hx.NUTS(warmup=40, draws=40, chains=2), progress=False)
+    table, elements = spread_draws(fit), fit.summary()
+    assert list(table.index) == ["SD(eta[0])", "SD(eta[1])", "corr(eta[1], eta[0])"]
+    np.testing.assert_allclose(table["mean"], elements.loc[["omega[0]", "omega[1]", "corr[1,0]"], "mean"], rtol=1e-6)
+    assert "posterior of SDs and correlations" in str(elements)
+
+
+@pytest.mark.parametrize("kind", ["covariance", "factor", "factor of correlations"])
+def test_entries_of_matrices_are_named_as_what_they_are(sleep_pop, kind):
+    """A name tells the formula: each is checked against the matrix at a point of no symmetry."""
+    program = read_program(lines(kind), sleep_pop)
+    places = layout(program)
+    flat = np.random.default_rng(0).normal(0, 0.3, places.size)
+    values = dict(zip(places.names(), flat, strict=True))
+    name = next(name for name, site in program.sites.population.items() if len(site.shape) == 2)
+    value = np.asarray(places.params(flat)[name])
+    if kind == "factor of correlations":
+        assert np.tanh(values[f"atanh partial {name}[1,0]"]) == pytest.approx(value[1, 0])
+        return
+    factor, called = (np.linalg.cholesky(value), f"chol({name})") if kind == "covariance" else (value, name)
+    assert values[f"{called}[1,0]"] == pytest.approx(factor[1, 0])
+    assert np.exp(values[f"log {called}[1,1]"]) == pytest.approx(factor[1, 1])
 
 
 @pytest.mark.parametrize("kind", ["covariance", "factor", "factor of correlations"])

@@ -93,3 +93,11 @@ def test_subclasses_of_estimators_fit_save_and_load(estimator, pop, tmp_path):
     assert type(again.method or again.estimator) is type(estimator)
     assert (again.method or again.estimator) == estimator
     np.testing.assert_array_equal(again.flat, fit.flat)
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_any_work(theo_fit, tmp_path):
+    for write in (theo_fit.save, lambda path: hx.report(theo_fit, path)):
+        with pytest.raises(ValueError, match=r"path='.*nowhere.*' cannot be written, because the folder .* not exist"):
+            write(tmp_path / "nowhere" / "fit.hx")
+        with pytest.raises(ValueError, match="is a folder, and a file is to be written"):
+            write(tmp_path)

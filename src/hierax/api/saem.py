@@ -19,8 +19,8 @@ from hierax.infer.boundary import still_falling
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.collapse import without_bound
 from hierax.infer.held_out import HeldOut
-from hierax.infer.objective import Evaluated
 from hierax.infer.inert import unused_effects
+from hierax.infer.objective import Evaluated
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles, weights_are_aloof
 from hierax.infer.saem import SAEM, block, start

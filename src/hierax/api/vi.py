@@ -53,6 +53,7 @@ _NO_GRADIENT = (
     "the bound is finite, but not its gradient: mostly a prediction is 0 where there is no observation, and the slope "
     "of log(0) is infinite even where it does not count. Write jnp.log(jnp.where(conc > 0, conc, 1.0))"
 )
+_NO_BOUND = "the bound is not finite: some subject's density is not, wherever its random effects are"
 
 
 def fit_vi(job: Job, vi: VI, checkpoint: Checkpoint) -> Fit:
@@ -268,7 +269,8 @@ def _judged(run: _Run, result: Result, k: float) -> tuple[Result, str]:
 def _ended(run: _Run, result: Result, k: float) -> tuple[Result, str]:
     """Return how a run ended, and why; ``k`` is the Pareto k of its guide, NaN where there is none."""
     if run.stuck:
-        return result, _NO_GRADIENT
+        finite = np.isfinite(run.course.bounds[-BLOCK:]).any()
+        return result, _NO_GRADIENT if finite else _NO_BOUND
     if result is not Result.converged:
         return result, result.meaning
     if run.watcher is not None and run.watcher.enough:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from hierax.diagnose import course_plots, plots
+from hierax.infer.archive import try_folder
 from hierax.infer.result import Result
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
@@ -49,8 +50,14 @@ def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int =
     -------
     Path
         The file.
+
+    Raises
+    ------
+    ValueError
+        The path is a folder, its folder does not exist, or it cannot be written to.
     """
     need_fit(fit, "report")
+    try_folder(Path(path), "path")
     summary = fit.summary()
     heading = "Parameters" if fit.samples is None else "Parameters: the posterior"
     parts = [f"<h1>{html.escape(title)}</h1>", _head(fit, summary), f"<h2>{heading}</h2>", _parameters(summary)]

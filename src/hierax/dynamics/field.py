@@ -123,10 +123,16 @@ def _follow(jaxpr: Any, reached: list[bool], found: set[str]) -> list[bool]:
             out = _follow(inner, at, found)
         elif any(at):
             whole = equation.primitive.name == "convert_element_type" and not _floating(equation.params["new_dtype"])
-            if equation.primitive.name in _JUMPS or whole:
+            if (equation.primitive.name in _JUMPS and not _asks_for_nan(equation)) or whole:
                 found.add(equation.primitive.name)
         known.update(zip(equation.outvars, out, strict=True))
     return [not hasattr(var, "val") and known.get(var, False) for var in jaxpr.outvars]
+
+
+def _asks_for_nan(equation: Any) -> bool:
+    """Return whether a comparison is that of a number with itself, by which JAX tells NaN (in a softplus, say)."""
+    first, *others = equation.invars
+    return equation.primitive.name in ("eq", "ne") and all(other is first for other in others)
 
 
 def _inner(equation: Any) -> Any:

@@ -14,6 +14,7 @@ from hierax.infer.bfgs import AskTell
 from hierax.infer.certify import polish
 from hierax.infer.result import Result
 from hierax.infer.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling, standardised
+from hierax.infer.second_look import lower_inside
 from hierax.infer.trail import Trail
 
 
@@ -128,6 +129,8 @@ class _Run:
         self.trail = Trail(self.bounded)
         self.unfelt = np.zeros(size, bool)
         self.scanned, self.start = np.zeros(size, bool), np.zeros(size)
+        # Whether the start was so far off that where the search ends is looked at once more.
+        self.doubtful = False
         self.best: Point | None = None
         self.best_x = np.zeros(0)
         self.history: list[dict[str, float]] = []
@@ -141,6 +144,7 @@ class _Run:
         if x.size == 0:
             return Result.converged, "nothing is free to vary"
         self.start = self.best_x
+        self.doubtful = is_far(point) or bool(idle(point, self.bounded).any())
         self.found_lower(_A_LOT)
         attempt = -1
         while attempt < _RESTARTS:
@@ -156,11 +160,15 @@ class _Run:
             # Where the search has ended, modes that were followed for long may no longer be the best ones.
             if self.refresh() or self.found_lower():
                 continue
-            if done is not None:
+            if done is None:
+                assert self.best is not None
+                if attempt < _RESTARTS and not (attempt and before - self.best.value <= 1e-9 * (1 + abs(before))):
+                    continue
+                done = self.judged()
+            if done[0] is not Result.converged or not self.lower_elsewhere():
                 return self.moved(*done)
-            assert self.best is not None
-            if attempt and before - self.best.value <= 1e-9 * (1 + abs(before)):
-                break
+            # From there the search begins anew, once.
+            attempt = -1
         return self.moved(*self.judged())
 
     def moved(self, result: Result, why: str) -> tuple[Result, str]:
@@ -197,6 +205,25 @@ class _Run:
         # What nothing lower was found along counts as being at its end, as long as the objective does not feel it.
         self.scanned = here
         return self.best.value < before
+
+    def lower_elsewhere(self) -> bool:
+        """Return whether, after a doubtful start, the objective is lower inside the range of an entry at its end."""
+        doubtful, self.doubtful = self.doubtful, False
+        return doubtful and lower_inside(self, np.flatnonzero(self.at_boundary() & ~self.ranges.matrices), _A_LITTLE)
+
+    def profile(self, x: np.ndarray, entry: int, most: int) -> Search:
+        """Return the search over all entries but one, which is held where it is in ``x``, by ``most`` evaluations."""
+        keep = np.arange(x.size) != entry
+
+        def evaluate(others: np.ndarray, state: Any) -> Point:
+            point = self.evaluate(np.insert(others, entry, x[entry]), state)
+            scores = None if point.scores is None else point.scores[keep]
+            return point._replace(gradient=point.gradient[keep], scores=scores)
+
+        assert self.best is not None
+        options = dataclasses.replace(self.options, max_iter=min(self.options.max_iter, most))
+        ranges = Ranges(self.ranges.bounded[keep], self.ranges.matrices[keep])
+        return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges)
 
     def at_boundary(self) -> np.ndarray:
         """Return which entries have nothing to gain any more on their way to the end of their range."""

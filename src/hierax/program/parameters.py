@@ -129,7 +129,11 @@ class Layout:
         return flat
 
     def names(self) -> list[str]:
-        """Return names of the unconstrained entries: those of the elements where a site is elementwise."""
+        """Return names of the unconstrained entries: those of the elements where a site is elementwise.
+
+        Of matrices: the entries of a covariance's Cholesky factor (logarithms on its diagonal), and the partial
+        correlations that make a correlation matrix.
+        """
         out = []
         for name in self.slices:
             site = self.program.sites.population[name]
@@ -137,7 +141,7 @@ class Layout:
             if elementwise(site) and site.kind != "weights":
                 out += element_names(name, site.shape)
             else:
-                out += [f"{name}~{index}" for index in range(width)]
+                out += coordinate_names(name, site, width)
         return out
 
     def natural(self, flats: Any) -> np.ndarray:
@@ -204,3 +208,17 @@ def element_names(name: str, shape: tuple[int, ...]) -> list[str]:
     if not shape:
         return [name]
     return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
+
+
+def coordinate_names(name: str, site: PopulationSite, width: int) -> list[str]:
+    """Return what to call the unconstrained entries of a site that has not one for each of its elements."""
+    square = len(site.shape) == 2 and site.shape[0] == site.shape[1]
+    below = np.argwhere(np.tril(np.ones(site.shape), -1)) if square else []
+    if square and site.constraint in ("PositiveDefinite", "LowerCholesky"):
+        # NumPyro puts the diagonal last.
+        factor = name if site.constraint == "LowerCholesky" else f"chol({name})"
+        diagonal = [f"log {factor}[{row},{row}]" for row in range(site.shape[0])]
+        return [*(f"{factor}[{row},{column}]" for row, column in below), *diagonal]
+    if square and site.constraint in ("CorrCholesky", "CorrMatrix"):
+        return [f"atanh partial {name}[{row},{column}]" for row, column in below]
+    return [f"{name}~{index}" for index in range(width)]

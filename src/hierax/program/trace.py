@@ -16,6 +16,7 @@ from numpyro.primitives import Messenger
 from hierax.data.population import Population
 from hierax.errors import ModelError
 from hierax.program.coordinates import Coordinate, median, working_coordinate
+from hierax.program.invalid import explain_invalid
 
 Model = Callable[[Population], Any]
 
@@ -164,6 +165,11 @@ def run_program(
         bound(pop)
     except _Stop:
         pass
+    except ValueError as error:
+        advice = explain_invalid(error, bound.run.messages)
+        if advice is None:
+            raise
+        raise ModelError(advice) from error
     return bound.run
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from hierax.data.sanitise import sanitise
 from hierax.results.covariance import active_entries
+from hierax.results.spread import matrices_apart, matrix_moments, pairs, part_names, prior_moments
 
 if TYPE_CHECKING:
     from hierax.results.covariance import Covariance
@@ -39,9 +39,8 @@ def correlation_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
     """
     values, slopes = _moments(fit, covariance)[1]
     names = fit.program.effect_names
-    rows, columns = np.tril_indices(len(names), -1)
     moves = np.abs(slopes).max(-1, initial=0.0) > 0 if slopes.size else values != 0
-    labels = [f"corr({names[i]}, {names[j]})" for i, j in zip(rows, columns, strict=True)]
+    labels = pairs(names)
     errors = _errors(slopes, covariance)
     low, high = fisher_interval(values, errors)
     table = pd.DataFrame({"estimate": values, "SE": errors, "2.5 %": low, "97.5 %": high}, index=labels)
@@ -64,19 +63,40 @@ def _errors(slopes: np.ndarray, covariance: Covariance) -> np.ndarray:
     return np.sqrt(np.where(np.abs(slopes).max(-1) > 0, variances, np.nan))
 
 
+def matrix_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
+    """Return SDs and correlations of covariance parameters that act outside the prior of random effects (L @ z).
+
+    With SE and 95 % interval by the delta method: of SDs on the log scale, of correlations by Fisher's z.
+    """
+    active, program, layout = active_entries(fit, covariance), fit.program, fit.layout
+    tables = []
+    for name in matrices_apart(program, layout, fit.flat, fit.pop, int(fit.rows[0])):
+
+        def moments(part: Any, name: str = name) -> Any:
+            return matrix_moments(program, layout, name, jnp.asarray(fit.flat).at[active].set(part))
+
+        at = jnp.asarray(fit.flat[active])
+        values, slopes = jax.jit(lambda part, f=moments: (f(part), jax.jacfwd(f)(part)))(at)
+        (sd, correlations), (by_sd, by_correlation) = jax.tree.map(np.asarray, (values, slopes))
+        parts = part_names(program, name)
+        errors = _errors(by_sd, covariance)
+        width = Z * errors / sd
+        rows = {"estimate": sd, "SE": errors, "2.5 %": sd * np.exp(-width), "97.5 %": sd * np.exp(width)}
+        tables.append(pd.DataFrame(rows, index=[f"SD({part})" for part in parts]))
+        errors = _errors(by_correlation, covariance)
+        low, high = fisher_interval(correlations, errors)
+        rows = {"estimate": correlations, "SE": errors, "2.5 %": low, "97.5 %": high}
+        tables.append(pd.DataFrame(rows, index=pairs(parts)))
+    return pd.concat(tables) if tables else pd.DataFrame()
+
+
 def _moments(fit: Fit, covariance: Covariance) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return (SDs, slopes) and (correlations, slopes), the slopes with respect to the entries of the covariance."""
     active, program = active_entries(fit, covariance), fit.program
     row = int(fit.rows[0])
 
     def moments(part: Any, pop: Any) -> tuple[Any, Any]:
-        params = program.constrain(fit.layout.unravel(jnp.asarray(fit.flat).at[active].set(part)))
-        clean = sanitise(pop)
-        eta = program.reference(clean, params)
-        root = program.prior_root(clean, params, eta)[row]
-        omega = root @ root.T
-        sd = jnp.sqrt(jnp.diagonal(omega))
-        return sd, (omega / sd[:, None] / sd[None, :])[np.tril_indices(len(sd), -1)]
+        return prior_moments(program, fit.layout, jnp.asarray(fit.flat).at[active].set(part), pop, row)
 
     at = jnp.asarray(fit.flat[active])
     values, slopes = jax.jit(lambda part, pop: (moments(part, pop), jax.jacfwd(moments)(part, pop)))(at, fit.pop)

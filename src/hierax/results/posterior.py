@@ -13,14 +13,18 @@ import pandas as pd
 import xarray as xr
 
 from hierax.program.parameters import element_names, elementwise
+from hierax.program.read import cached
 from hierax.results.axes import labelled
 from hierax.results.matrices import shown, shown_places
+from hierax.results.spread import matrices_apart, matrix_moments, pairs, part_names, prior_moments
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
 # Chains have mixed where R-hat is below this (Vehtari et al. 2021), and steps were short enough where fewer diverged.
 _R_HAT, _DIVERGED = 1.01, 0.001
+# SDs and correlations are computed of so many draws at most.
+_SPREAD_DRAWS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +139,38 @@ def elements(fit: Fit) -> dict[str, np.ndarray]:
             if places[index] and free[index] and np.ptp(flat[..., index]) > 0:
                 out[element] = flat[..., index]
     return out
+
+
+def spread_draws(fit: Fit) -> pd.DataFrame:
+    """Return mean, SD and quantiles of the SDs and correlations of random effects, of the first subject.
+
+    Also of covariances that the program uses outside the distribution of its random effects (L @ z). What is the same
+    in every draw is left out.
+    """
+    assert fit.samples is not None
+    program, layout, row = fit.program, fit.layout, int(fit.rows[0])
+    flat = fit.samples.flat.reshape(-1, fit.samples.flat.shape[-1])
+    # Quantiles of so many draws are as good as those that are printed, and the prior may hold a network.
+    flat = flat[np.linspace(0, len(flat) - 1, min(len(flat), _SPREAD_DRAWS)).astype(int)]
+    apart = matrices_apart(program, layout, flat[-1], fit.pop, row)
+    names = list(program.effect_names)
+    labels = [f"SD({name})" for name in names] + pairs(names)
+    for name in apart:
+        labels += [f"SD({part})" for part in part_names(program, name)] + pairs(part_names(program, name))
+
+    def one(at: Any, pop: Any) -> Any:
+        found = [*prior_moments(program, layout, at, pop, row)] if names else []
+        for name in apart:
+            found += matrix_moments(program, layout, name, at)
+        return jnp.concatenate(found) if found else jnp.zeros(0)
+
+    key = ("spread of draws", row, len(flat))
+    run = cached(program, key, lambda: jax.jit(lambda v, pop: jax.lax.map(lambda at: one(at, pop), v, batch_size=32)))
+    draws = np.asarray(run(jnp.asarray(flat), fit.pop))
+    moves = np.ptp(draws, axis=0) > 1e-9 * np.abs(draws).max(0, initial=0.0) if draws.size else np.zeros(0, bool)
+    low, middle, high = np.quantile(draws, [0.025, 0.5, 0.975], axis=0) if draws.size else np.zeros((3, 0))
+    columns = {"mean": draws.mean(0), "sd": draws.std(0), "2.5 %": low, "50 %": middle, "97.5 %": high}
+    return pd.DataFrame(columns, index=labels)[moves]
 
 
 def posterior_table(fit: Fit) -> pd.DataFrame:

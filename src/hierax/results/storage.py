@@ -12,7 +12,7 @@ import pandas as pd
 
 from hierax.data.population import Population
 from hierax.errors import tell
-from hierax.infer.archive import FIT, read_archive, write_archive
+from hierax.infer.archive import FIT, read_archive, try_folder, write_archive
 from hierax.infer.estimator import Estimator
 from hierax.infer.owner import VERSIONS, both_digests, differences, owner, population_part
 from hierax.infer.procedure import Procedure
@@ -49,6 +49,7 @@ _PLAIN = (
 
 def save_fit(fit: Fit, path: str | Path) -> None:
     """Write a fit to one file; see :meth:`hierax.Fit.save`."""
+    try_folder(Path(path), "path")
     meta = {
         "format": FORMAT,
         "estimator": encode(fit.estimator),

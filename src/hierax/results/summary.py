@@ -15,7 +15,7 @@ from hierax.program.parameters import element_names, elementwise
 from hierax.program.read import cached
 from hierax.results.individual import shrinkage
 from hierax.results.matrices import is_correlation, shown, shown_places
-from hierax.results.omega import Z, correlation_table, fisher_interval, spread_table
+from hierax.results.omega import Z, correlation_table, fisher_interval, matrix_table, spread_table
 
 if TYPE_CHECKING:
     from hierax.results.covariance import Covariance
@@ -62,7 +62,7 @@ def summarise(fit: Fit, kind: Kind) -> Summary:
 
 
 def _posterior_summary(fit: Fit) -> Summary:
-    from hierax.results.posterior import posterior_table
+    from hierax.results.posterior import posterior_table, spread_draws
 
     assert fit.samples is not None
     out = Summary(posterior_table(fit))
@@ -77,6 +77,9 @@ def _posterior_summary(fit: Fit) -> Summary:
         least, most = out["ess_bulk"].min(), out["r_hat"].max()
         out.above.append(f"Effective sample size at least {least:.0f}; R-hat at most {most:.4f}.")
     out.below = ["mean, SD and quantiles of the posterior; mcse: Monte-Carlo error of the mean."]
+    spread = spread_draws(fit)
+    if len(spread):
+        out.below += ["", "Random effects: posterior of SDs and correlations", _text(spread), ""]
     if not chains:
         out.below.append(
             f"{fit.samples.flat[..., 0].size} independent draws, no Markov chains: there is no R-hat and no effective "
@@ -234,6 +237,9 @@ def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
         if correlations is not None:
             lines += ["", "Correlations of random effects, SDs on the diagonal", _text(correlations)]
             lines += ["", _text(correlation_table(fit, covariance))]
+    apart = matrix_table(fit, covariance)
+    if len(apart):
+        lines += ["", "Covariances outside the distribution of random effects, as SDs and correlations", _text(apart)]
     return lines
 
 
@@ -258,7 +264,8 @@ def random_effects(fit: Fit, covariance: Covariance | None = None) -> pd.DataFra
     if covariance is not None:
         for place, (name, column) in enumerate(spread_table(fit, covariance).items()):
             table.insert(1 + place, str(name), column)
-    omega = table["omega (SD)"].where(table["omega (SD)"] < _LOG_SCALE)
+    # Of a standard normal the SD is a convention: the model says elsewhere how subjects differ.
+    omega = table["omega (SD)"].where((table["omega (SD)"] < _LOG_SCALE) & (table["omega (SD)"] != 1.0))
     table.insert(1 if covariance is None else 4, "CV % (if log-normal)", 100 * np.sqrt(np.expm1(omega**2)))
     return table
 
