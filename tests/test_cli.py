@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -27,11 +28,6 @@ def files(tmp_path):
     (tmp_path / "model.py").write_text(MODEL)
     hx.datasets.load("orange").rename(columns={"DV": "size"}).to_csv(tmp_path / "data.csv", index=False)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch):
-    monkeypatch.setenv("HIERAX_CACHE", "")
 
 
 def run(*arguments):
@@ -175,6 +171,23 @@ def test_messages_speak_of_flags(files):
     out = fit(files, "--estimator", "joint-map", "--force")
     assert "Pass them with (--priors" in plain(out)
     assert "--fixed" in plain(out)
+
+
+def test_how_a_table_is_written_has_flags(files):
+    """Semicolons, decimal commas, a code of missing values, and a clock that starts anew in each period."""
+    table = pd.DataFrame(
+        {"ID": 1, "TIME": [0.0, 1.5, 0.0, 1.5], "DV": [-99.0, 30.5, 20.0, 31.0], "OCC": [1, 1, 2, 2], "EVID": [2, 0, 0, 0]}
+    )
+    table.rename(columns={"DV": "size"}).to_csv(files / "data.csv", index=False, sep=";", decimal=",")
+    flags = ["--column", "DV=size", "--na", "size=-99", "--restarts", "OCC", "--decimal", ","]
+    out = run("check", f"{files}/model.py:model", files / "data.csv", *flags)
+    assert out.exit_code == 0, out.output
+    assert "1 subjects, 3 observations" in out.output
+    out = run("check", f"{files}/model.py:model", files / "data.csv", *flags[:6])
+    assert out.exit_code == 1
+    assert "--decimal ','" in plain(out)
+    out = run("check", f"{files}/model.py:model", files / "data.csv", "--na", "-99", "--na", "DV=7")
+    assert "--na names a column for some codes" in plain(out)
 
 
 def test_a_model_that_raises_shows_its_own_lines(files):

@@ -110,26 +110,37 @@ def _module(path: Path) -> Any:
     return module
 
 
-def load_data(
-    data: Path,
-    covariate: list[str] | None,
-    endpoint: list[str] | None,
-    column: list[str] | None,
-    interpolation: str | None,
-) -> Population:
-    """Read the table of a command line."""
+def load_data(data: Path, column: list[str] | None, endpoint: list[str] | None, **options: Any) -> Population:
+    """Read the table of a command line; ``options`` are those of :func:`hierax.read_nonmem`."""
     import hierax as hx
 
     if not data.is_file():
         raise typer.BadParameter(f"{data} is not a file.")
+    names, endpoints = pairs(column, "--column"), pairs(endpoint, "--endpoint") or None
     with plain_errors():
-        return hx.read_nonmem(
-            data,
-            columns=pairs(column, "--column"),
-            endpoints=pairs(endpoint, "--endpoint") or None,
-            covariates=covariate or [],
-            interpolation=interpolation,
-        )
+        return hx.read_nonmem(data, columns=names, endpoints=endpoints, **options)
+
+
+def codes(given: list[str] | None) -> Any:
+    """Return codes of missing values: those of all columns, or a mapping where columns are named."""
+    named = [text for text in given or [] if "=" in text]
+    if not named:
+        return [_value(text) for text in given or []] or None
+    if len(named) < len(given or []):
+        raise typer.BadParameter("--na names a column for some codes and none for others. Name a column for each.")
+    found: dict[str, list[Any]] = {}
+    for text in named:
+        column, code = text.split("=", 1)
+        found.setdefault(column, []).append(_value(code))
+    return found
+
+
+def _value(text: str) -> Any:
+    """Return a number where a word is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def pairs(given: list[str] | None, flag: str) -> dict[str, str]:

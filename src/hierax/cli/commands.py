@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hierax.cli.arguments import ESTIMATORS, load_data, load_object, named_estimator, named_in, start_values
+from hierax.cli.arguments import ESTIMATORS, codes, load_data, load_object, named_estimator, named_in, start_values
 from hierax.cli.errors import plain_errors
 from hierax.cli.outputs import deliver, exit_code, open_folder
 
@@ -63,6 +63,14 @@ EndpointOption = Annotated[list[str] | None, typer.Option(help="An endpoint `nam
 InterpolationOption = Annotated[
     str | None, typer.Option(help="What holds between records where a covariate varies: `nocb`, `locf`, `midpoint`.")
 ]
+NaOption = Annotated[
+    list[str] | None, typer.Option(help="A code of missing values, `-99` or `DV=-99` for one column; repeat for more.")
+]
+DecimalOption = Annotated[str, typer.Option(help="The decimal mark: `.` or `,`.")]
+EvidOption = Annotated[str, typer.Option(help="What EVID means: `nonmem`, or `rxode` for codes such as 101.")]
+RestartsOption = Annotated[
+    str | None, typer.Option(help="A column of periods (OCC): where it changes, the clock starts anew.")
+]
 ColumnOption = Annotated[list[str] | None, typer.Option(help="A column's own name, `DV=conc`; repeat for more.")]
 
 
@@ -92,6 +100,10 @@ def fit(
     endpoint: EndpointOption = None,
     column: ColumnOption = None,
     interpolation: InterpolationOption = None,
+    na: NaOption = None,
+    decimal: DecimalOption = ".",
+    evid: EvidOption = "nonmem",
+    restarts: RestartsOption = None,
     option: OptionOption = None,
     init: InitOption = None,
     fixed: FixedOption = None,
@@ -115,7 +127,12 @@ def fit(
     chosen, start = named_estimator(estimator, option), start_values(init)
     path = named_in(model, "model")[0]
     open_folder(out, force)
-    function, pop = load_object(model, "model"), load_data(data, covariate, endpoint, column, interpolation)
+    function = load_object(model, "model")
+    pop = load_data(
+        data, column, endpoint,
+        covariates=covariate or [], interpolation=interpolation, na=codes(na), decimal=decimal, evid=evid,
+        restarts=restarts,
+    )  # fmt: skip
     given = None if priors is None else load_object(priors, "priors")
     with plain_errors(path):
         found = hx.fit(
@@ -134,6 +151,10 @@ def check(
     endpoint: EndpointOption = None,
     column: ColumnOption = None,
     interpolation: InterpolationOption = None,
+    na: NaOption = None,
+    decimal: DecimalOption = ".",
+    evid: EvidOption = "nonmem",
+    restarts: RestartsOption = None,
     plate: PlateOption = "subject",
 ) -> None:
     """Show what the engine makes of each site of a model, without fitting anything.
@@ -144,7 +165,12 @@ def check(
     import hierax as hx
 
     path = named_in(model, "model")[0]
-    function, pop = load_object(model, "model"), load_data(data, covariate, endpoint, column, interpolation)
+    function = load_object(model, "model")
+    pop = load_data(
+        data, column, endpoint,
+        covariates=covariate or [], interpolation=interpolation, na=codes(na), decimal=decimal, evid=evid,
+        restarts=restarts,
+    )  # fmt: skip
     with plain_errors(path):
         hx.check(function, pop, plate=plate)
 

@@ -28,6 +28,10 @@ _FLAGS = {
     "endpoints": "--endpoint",
     "interpolation": "--interpolation",
     "plate": "--plate",
+    "na": "--na",
+    "decimal": "--decimal",
+    "evid": "--evid",
+    "restarts": "--restarts",
 }
 
 

@@ -132,8 +132,10 @@ def read_nonmem(
     if not len(frame):
         raise ValueError("The table has no rows, so there is no subject to read. Check the file and its separator.")
     items = [name for name in RESERVED if name in frame.columns]
+    if isinstance(na, Mapping):
+        na = {_renamed(name, columns): codes for name, codes in na.items()}
     frame = blank_codes(frame, na)
-    period = None if restarts is None else find_column(frame, "restarts", restarts)
+    period = None if restarts is None else find_column(frame, "restarts", _renamed(restarts, columns))
     problems = Problems()
     clean, names, labels = clean_table(
         frame, spec, problems, endpoints, compartments, given, rxode=evid == "rxode", period=period
@@ -147,6 +149,12 @@ def read_nonmem(
     problems.raise_if_any()
     note_oddities(clean, spec.columns, labels, items)
     return build_population(clean, names, spec, labels, compartments)
+
+
+def _renamed(name: str, columns: Mapping[str, str] | None) -> str:
+    """Return what a column is called after ``columns`` has renamed it; the table's own name stands for it too."""
+    own = {str(given).upper(): item for item, given in (columns or {}).items()}
+    return own.get(str(name).upper(), name)
 
 
 def clean_table(
