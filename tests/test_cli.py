@@ -176,7 +176,13 @@ def test_messages_speak_of_flags(files):
 def test_how_a_table_is_written_has_flags(files):
     """Semicolons, decimal commas, a code of missing values, and a clock that starts anew in each period."""
     table = pd.DataFrame(
-        {"ID": 1, "TIME": [0.0, 1.5, 0.0, 1.5], "DV": [-99.0, 30.5, 20.0, 31.0], "OCC": [1, 1, 2, 2], "EVID": [2, 0, 0, 0]}
+        {
+            "ID": 1,
+            "TIME": [0.0, 1.5, 0.0, 1.5],
+            "DV": [-99.0, 30.5, 20.0, 31.0],
+            "OCC": [1, 1, 2, 2],
+            "EVID": [2, 0, 0, 0],
+        }
     )
     table.rename(columns={"DV": "size"}).to_csv(files / "data.csv", index=False, sep=";", decimal=",")
     flags = ["--column", "DV=size", "--na", "size=-99", "--restarts", "OCC", "--decimal", ","]

@@ -222,7 +222,7 @@ def learned_rho(y, draws):
 
 
 def test_sparse_endpoints_are_joined_as_maximum_likelihood_joins_them(sparse_pairs):
-    """With 8 draws a step the correlation was 0.44 for an exact 0.675 (issue 16); here it is within 0.04."""
+    """With 8 draws a step the correlation was 0.44 for an exact 0.675; here it is within 0.04."""
     y, exact = sparse_pairs
     np.testing.assert_allclose(exact, 0.654, atol=1e-3)
     found, bias = learned_rho(y, 160)
@@ -247,7 +247,7 @@ def test_the_bias_of_few_draws_is_added_back():
 def test_subjects_with_one_sample_do_not_make_the_distribution_flat():
     """200 rich subjects, and 200 with one sample of sigma 1: two modes with SDs of 0.15.
 
-    With 8 draws a step the sparse ones cost 82 nats per 1 000 held-out subjects (issue 16), here nothing to speak of:
+    With 8 draws a step the sparse ones cost 82 nats per 1 000 held-out subjects, here nothing to speak of:
     a fit of the exact density's family to so many subjects is some 30 nats below the truth.
     """
     rng = np.random.default_rng(0)

@@ -169,7 +169,7 @@ def test_population_parameters_with_a_guide(conjugate):
 
 
 def test_draws_that_are_no_chain_have_no_r_hat(conjugate):
-    """Independent draws have an R-hat near 1 whatever they are drawn from: 1.002 beside SDs of a third (issue 16)."""
+    """Independent draws have an R-hat near 1 whatever they are drawn from: 1.002 beside SDs of a third."""
     fit = conjugate[1]
     table = fit.summary()
     assert table[["r_hat", "ess_bulk", "ess_tail"]].isna().all(axis=None)
@@ -203,7 +203,7 @@ ORANGE = {
 
 @pytest.mark.slow
 def test_posterior_sds_of_orange_trees_are_those_of_nuts():
-    """Five trees: the SD of Asym was 5.5 (issue 16), for 21.1 by NUTS under these priors."""
+    """Five trees: the SD of Asym was 5.5, for 21.1 by NUTS under these priors."""
     pop = hx.read_nonmem(hx.datasets.load("orange"))
     vi = hx.VI(population="full", automatic=False)
     fit = hx.fit(zoo.orange, pop, vi, priors=ORANGE, progress=False)

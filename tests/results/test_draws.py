@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def evaluated(seed, model=linear):
 
 
 def test_separate_fits_have_independent_draws():
-    """Paired, their correlation within a subject was 0.53 (issue 16); the SD of no correlation is 0.008 here."""
+    """Paired, their correlation within a subject was 0.53; the SD of no correlation is 0.008 here."""
     one, other = (evaluated(seed).conditional(400)["eta"].values[..., 0] for seed in (1, 2))
     centred = [(draws - draws.mean((0, 1))).ravel() for draws in (one, other)]
     assert abs(np.corrcoef(*centred)[0, 1]) < 0.04
@@ -44,6 +45,40 @@ def test_the_number_of_a_fit_is_its_own_in_every_process():
 def test_draws_of_estimates_are_not_paired_either(linear_fits):
     one, other = (asymptotic_draws(fit, 4000, 0) for fit in linear_fits)
     assert abs(np.corrcoef(one[:, 0], other[:, 0])[0, 1]) < 0.06
+
+
+def test_neither_are_resampled_ones(linear_fits):
+    one, other = (hx.sir(fit, n=1000, samples=4000).draws["mu"].to_numpy() for fit in linear_fits)
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.13
+
+
+def test_simulations_of_two_programs_are_not_paired_and_those_of_one_have_common_numbers():
+    """Random effects of a PK and of a PD model that are simulated apart and joined must not be correlated."""
+
+    def twin(pop):
+        linear(pop)
+
+    pop = linear_population(np.ones((400, 3)))
+    draws = [
+        hx.simulate(model, pop, seed=0, n=5, params={"mu": mu})["dv"].values[..., 0].ravel()
+        for model, mu in ((linear, 0.0), (twin, 0.0), (linear, 1.0))
+    ]
+    assert abs(np.corrcoef(draws[0], draws[1])[0, 1]) < 0.09
+    np.testing.assert_allclose(draws[2] - draws[0], 1.0, atol=1e-12)
+
+
+def test_chains_of_two_posteriors_are_not_paired():
+    """The same momenta moved both: the correlation of draws of their means was .53."""
+    rng = np.random.default_rng(3)
+    nuts = hx.MarginalNUTS(warmup=100, draws=300, chains=1)
+    draws = []
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", hx.HieraxWarning)
+            fit = hx.fit(linear, linear_population(rng.normal(1.0, 1.0, (40, 3))), nuts, progress=False)
+        draws.append(fit.samples.flat.ravel())
+    # 300 draws have an effective size of 100 or more: four standard errors.
+    assert abs(np.corrcoef(*draws)[0, 1]) < 0.4
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +105,6 @@ def test_what_needs_estimates_refuses_an_evaluation_by_name(tmp_path):
 
 
 def test_a_result_prints_its_name():
-    """``print(fit.result)`` printed a number (issue 16)."""
+    """``print(fit.result)`` printed a number."""
     assert str(hx.Result.converged) == "converged"
     assert f"{hx.Result.poor_guide}" == "poor_guide"

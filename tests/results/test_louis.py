@@ -19,7 +19,7 @@ def orange():
 
 
 def test_standard_errors_of_orange_trees_do_not_hang_on_the_seed(orange):
-    """They were 12.3, 13.6 and 16.3 for an exact 15.7 with three seeds (issue 16)."""
+    """They were 12.3, 13.6 and 16.3 for an exact 15.7 with three seeds."""
     exact = orange.covariance().se
     found = [dataclasses.replace(orange, seed=seed).covariance("louis") for seed in range(4)]
     for one in found:

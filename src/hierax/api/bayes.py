@@ -17,6 +17,7 @@ from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potential, nuts_block
+from hierax.infer.own_number import number_of
 from hierax.infer.posterior import Posterior, log_prior, posterior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
@@ -111,8 +112,12 @@ class _Chains(Blocks):
         self.data = jax.tree.map(jnp.asarray, data)
         known = ("nuts", fingerprint((sampler, job.counted)), *key, job.free.tobytes())
         begin, self.compiled = cached(job.program, known, lambda: tuple(map(jax.jit, nuts_block(potential, sampler))))
-        keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(job.seed), sampler.chains))
-        self.state = begin(_jittered(start, sampler.chains, job.seed), self.data, keys)
+        # Chains of two fits at the default seed have nothing in common.
+        own = np.uint32(number_of(job.program, job.layout, job.pop, job.flat))
+        keys = jax.vmap(jax.random.key_data)(
+            jax.random.split(jax.random.fold_in(jax.random.key(job.seed), own), sampler.chains)
+        )
+        self.state = begin(_jittered(start, sampler.chains, [job.seed, int(own)]), self.data, keys)
         self.blocks: list[Draws] = []
 
     @property
@@ -193,7 +198,7 @@ def _at_start(job: Job, objective: Any) -> tuple[Session, Any]:
     return session, out
 
 
-def _jittered(centre: dict[str, np.ndarray], chains: int, seed: int) -> dict[str, Any]:
+def _jittered(centre: dict[str, np.ndarray], chains: int, seed: list[int]) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     return {
         name: jnp.asarray(value + _JITTER * rng.standard_normal((chains, *value.shape)))

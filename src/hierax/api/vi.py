@@ -25,6 +25,7 @@ from hierax.infer.guide import Normal
 from hierax.infer.guide_weights import guide_draws, guide_log_weights
 from hierax.infer.held_out import HeldOut
 from hierax.infer.inert import unused_effects
+from hierax.infer.own_number import number_of
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
@@ -33,7 +34,6 @@ from hierax.infer.vi import BLOCK, VI, State, begin, block, moments, place
 from hierax.program.identity import fingerprint
 from hierax.program.read import cached
 from hierax.results.conditional import draw_moments, inverse_blocks
-from hierax.results.draws import number_of
 from hierax.results.fit import Fit
 from hierax.results.likelihood import HIGH_K, pareto_k
 from hierax.results.outcome import sampled_fields, solver_error

@@ -13,6 +13,7 @@ from numpyro import handlers
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
+from hierax.infer.own_number import key_of_program
 from hierax.infer.record_by_record import (
     record_by_record,
     refuse_noncausal,
@@ -74,7 +75,7 @@ def draw(
     function = cached(
         program, known, lambda: (jax.jit(_drawer(program, once, batch, bool(reading), flats is not None)), once)
     )[0]
-    keys = jax.random.split(jax.random.key(seed), -(-n // batch))
+    keys = jax.random.split(key_of_program(program, seed), -(-n // batch))
     parts = []
     for number, key in enumerate(keys):
         rows = None if flats is None else jnp.asarray(flats[np.arange(number * batch, (number + 1) * batch) % n])

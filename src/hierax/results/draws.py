@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hierax.data.population import Population
-from hierax.infer.owner import population_parts
-from hierax.program.density import Program
-from hierax.program.identity import digest
-from hierax.program.parameters import Layout
+from hierax.infer.own_number import number_of
 from hierax.results.covariance import active_entries, usable_covariance
 
 if TYPE_CHECKING:
@@ -22,23 +17,8 @@ CHAINS = 1
 
 
 def own_number(fit: Evaluation) -> int:
-    """Return a number below 2³² that belongs to a fit, see :func:`number_of`."""
+    """Return a number below 2³² that belongs to a fit, see ``hierax.infer.own_number``."""
     return number_of(fit.program, fit.layout, fit.pop, fit.flat)
-
-
-def number_of(program: Program, layout: Layout, pop: Population, flat: np.ndarray) -> int:
-    """Return a number below 2³² that belongs to a program, its sites, its data and an estimate.
-
-    Draws are keyed with it beside the seed. Two fits that were both left at the default seed would otherwise get the
-    same random numbers, and draws of one would be correlated with draws of the other, though nothing connects the
-    two. It is the same in every process, and after saving and loading.
-    """
-    name = getattr(program.model, "__qualname__", type(program.model).__qualname__)
-    sites = program.sites
-    parts = [name, program.plate, *layout.names(), *program.effect_names, *sites.data, digest(population_parts(pop))]
-    number = hashlib.sha256("\n".join(parts).encode())
-    number.update(np.ascontiguousarray(flat, dtype=float).tobytes())
-    return int.from_bytes(number.digest()[:4], "little")
 
 
 def as_chains(values: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from hierax.errors import HieraxWarning
 from hierax.infer.objective import compiled_value
 from hierax.program.read import cached
 from hierax.results.covariance import active_entries, usable_covariance
+from hierax.results.draws import own_number
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
 from hierax.results.likelihood import HIGH_K, pareto_k
@@ -69,7 +70,7 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     covariance = usable_covariance(fit, "resampled")
     active = active_entries(fit, covariance)
     factor = inflate * np.linalg.cholesky(covariance.unconstrained.to_numpy())
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, own_number(fit)])
     noise = rng.standard_normal((samples, len(active)))
     flats = np.repeat(fit.flat[None], samples, axis=0)
     flats[:, active] += noise @ factor.T

@@ -17,7 +17,7 @@ from hierax.infer.laplace import Laplace
 from hierax.program.density import Program
 from hierax.program.read import cached
 from hierax.program.trace import site_log_prob
-from hierax.results.draws import as_chains, chain_coords
+from hierax.results.draws import as_chains, chain_coords, own_number
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
@@ -111,7 +111,8 @@ def effects_given_draws(fit: Fit, flats: np.ndarray, seed: int) -> np.ndarray:
 
     function = cached(program, "effects given draws", lambda: jax.jit(over_draws))
     shape = flats.shape[:2]
-    keys = jax.random.split(jax.random.key(seed), shape[0] * shape[1])
+    key = jax.random.fold_in(jax.random.key(seed), np.uint32(own_number(fit)))
+    keys = jax.random.split(key, shape[0] * shape[1])
     drawn = function(jnp.asarray(flats.reshape(-1, flats.shape[-1])), keys, fit.eta, fit.pop)
     return np.asarray(drawn).reshape(*shape, *np.shape(fit.eta))
 
