@@ -199,15 +199,20 @@ def test_entries_of_matrices_are_named_as_what_they_are(sleep_pop, kind):
     assert np.exp(values[f"log {called}[1,1]"]) == pytest.approx(factor[1, 1])
 
 
-@pytest.mark.parametrize("kind", ["covariance", "factor", "factor of correlations"])
-def test_a_singular_covariance_is_an_optimum_at_the_boundary(sleep_pop, kind):
+@pytest.mark.parametrize(
+    ("kind", "seed", "ofv"),
+    [(kind, 3, 1377.1737) for kind in KINDS[:3]]
+    # Closer to −1 than this factor can be computed with, the objective was lower than it ever is (1328.543).
+    + [(kind, 1, 1328.5697) for kind in KINDS[1:3]],
+)
+def test_a_singular_covariance_is_an_optimum_at_the_boundary(sleep_pop, kind, seed, ofv):
     """Slopes that hardly differ between subjects: the correlation runs to −1, however Ω is written."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     frame = hx.datasets.load("sleepstudy")
     frame["DV"] = 250 + np.repeat(rng.normal(0, 12, 18), 10) + 10 * frame["TIME"] + rng.normal(0, 25, 180)
     fit = hx.fit(lines(kind), hx.read_nonmem(frame), hx.FOCE(), progress=False)
     assert fit.result is hx.Result.converged
-    assert fit.ofv == pytest.approx(1377.1737, abs=1e-3)
+    assert fit.ofv == pytest.approx(ofv, abs=1e-3)
     assert len(fit.covariance().boundary) == 1
     assert fit.covariance().ok
     assert np.isfinite(fit.covariance().se["beta[0]"])

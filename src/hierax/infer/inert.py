@@ -18,6 +18,8 @@ from hierax.program.read import cached
 # Where the objective is looked at around a start, as standard deviations in unconstrained space: near by, and then far
 # off, for a start may lie where nothing is felt of a parameter that matters elsewhere.
 _AROUND = (0.2, 0.2, 2.0, 2.0)
+# From so few points on, zeros everywhere are no chance.
+_ENOUGH = 3
 # Up to so much rounding, in prior SDs, a subject's mode and curvature are those of the prior alone.
 _SAME = 1e-7
 
@@ -29,11 +31,11 @@ def inert_entries(
 
     Also the modes at ``flat``, if they were looked for.
 
-    They must be zero at four other points too, for a start may be special (a slope of zero, say). Network weights
-    are never held.
+    They must be zero at other points too, for a start may be special (a slope of zero, say). Points at which something
+    is no number tell nothing. Network weights are never held.
     """
     inert = free & ~session.layout.weights()
-    eta = None
+    eta, told = None, 0
     rng = np.random.default_rng(2)
     for at in (flat, *(flat + rng.normal(0, away, flat.size) for away in _AROUND)):
         if not inert.any():
@@ -41,9 +43,12 @@ def inert_entries(
         out = session.evaluate(at, eta)
         eta = out.eta if at is flat and np.isfinite(out.eta).all() else eta
         scores = np.asarray(out.gradient)[:, None] if out.scores is None else np.asarray(out.scores)
-        usable = np.isfinite(scores).all()
-        inert &= (np.abs(scores).max(-1) == 0) & (session.penalty(at)[1] == 0) if usable else False
-    return inert, eta
+        if np.isfinite(scores).all():
+            inert &= (np.abs(scores).max(-1) == 0) & (session.penalty(at)[1] == 0)
+            told += 1
+        elif at is flat:
+            break
+    return inert & (told >= _ENOUGH), eta
 
 
 def absent_entries(

@@ -222,7 +222,9 @@ class _Run:
 
         assert self.best is not None
         options = dataclasses.replace(self.options, max_iter=min(self.options.max_iter, most))
-        ranges = Ranges(self.ranges.bounded[keep], self.ranges.matrices[keep])
+        bounded, matrices, limits = self.ranges
+        limits = np.broadcast_to(limits, keep.shape)
+        ranges = Ranges(bounded[keep], matrices[keep], limits[keep])
         return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges)
 
     def at_boundary(self) -> np.ndarray:
@@ -371,6 +373,9 @@ class _Run:
 
     def look(self, x: np.ndarray, state: Any) -> Point:
         """Evaluate, and remember nothing; a point that cannot be computed with has the value infinity."""
+        if self.history and (np.abs(x) > self.ranges.limits).any():
+            assert self.best is not None
+            return self.best._replace(value=np.inf, gradient=np.zeros_like(x))
         point = self.evaluate(x, state)
         if not self.history or is_finite(point):
             # The first point is kept as it is, to say what of it is not finite.

@@ -25,10 +25,14 @@ class Point(NamedTuple):
 
 
 class Ranges(NamedTuple):
-    """Which entries have the ends of their range at infinity, (parameter,), and which of these belong to matrices."""
+    """Which entries have the ends of their range at infinity, (parameter,), and which of these belong to matrices.
+
+    ``limits`` is how far out from 0 each of them can be computed with.
+    """
 
     bounded: np.ndarray
     matrices: np.ndarray
+    limits: np.ndarray | float = np.inf
 
 
 def is_finite(point: Point) -> bool:

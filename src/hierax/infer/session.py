@@ -249,7 +249,7 @@ class Session:
 
         if self.watcher is not None:
             self.watcher.begin()
-        ranges = Ranges(self.layout.bounded()[free], self.layout.matrices()[free])
+        ranges = Ranges(self.layout.bounded()[free], self.layout.matrices()[free], self.layout.limits()[free])
         names = [name for name, one in zip(self.layout.names(), free, strict=True) if one]
         return minimise(evaluate, flat[free], eta, self.estimator.optimiser, report, ranges, refresh, watch, names)
 

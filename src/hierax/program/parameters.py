@@ -16,6 +16,8 @@ from hierax.program.density import Program
 from hierax.program.sites import PopulationSite
 
 Fixed = Sequence[str] | Mapping[str, Any] | None
+# tanh of it is the correlation closest to 1 that is computed with, 4e-9 below.
+_FARTHEST_CORRELATION = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,18 @@ class Layout:
             elif site.constraint in ("PositiveDefinite", "LowerCholesky"):
                 # NumPyro puts the diagonal last.
                 out[place.stop - site.shape[-1] : place.stop] = True
+        return out
+
+    def limits(self) -> np.ndarray:
+        """Return how far out from 0 each entry can be computed with, (parameter,).
+
+        Of a correlation r, what is left of the second coordinate is √(1 − r²), whose rounding errors are larger than
+        what is to be gained where r is within 1e-8 of 1. Values beyond may be lower than any there is.
+        """
+        out = np.full(self.size, np.inf)
+        for name, site in self.program.sites.population.items():
+            if site.constraint in ("CorrCholesky", "CorrMatrix"):
+                out[self.slices[name]] = _FARTHEST_CORRELATION
         return out
 
     def free(self, fixed: Fixed) -> np.ndarray:

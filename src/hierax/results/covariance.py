@@ -88,7 +88,8 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
         information = meat
     elif information is None:
         information = hessian(lambda flat, eta: gradient(fit, flat, eta, active), fit, active, meat)
-    stationary = fit.result is Result.converged
+    # Where a parameter did not move, all others stand at an optimum.
+    stationary = fit.result in (Result.converged, Result.did_not_move)
     inverse, flat_ones, ok = _invert(information, names)
     covariance = inverse @ meat @ inverse if kind == "sandwich" else inverse
     table = pd.DataFrame(covariance, index=names, columns=names)
