@@ -9,9 +9,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 demo: $(VENV)/installed
 	$(BIN)/hierax demo
 
-# Tests that share what is compiled go to one worker: groups are made in tests/conftest.py.
+# Tests that share what is compiled go to one worker: groups are made in tests/conftest.py. A worker that dies ends the
+# run at once; where it is replaced, the rest may wait for it for ever.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --max-worker-restart=0
 
 test: $(VENV)/tested
 	$(PYTEST)

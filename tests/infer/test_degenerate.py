@@ -11,7 +11,9 @@ import hierax as hx
 
 SAEM = hx.SAEM(exploratory=80, smoothing=60)
 IMPORTANCE_EM = hx.ImportanceEM(samples=30)
-EVERY = [hx.FOCE(), hx.Laplace(), hx.AGQ(3), SAEM, IMPORTANCE_EM, hx.VI()]
+# One of each kind of algorithm among the fast tests: searches, EM, and VI.
+QUICK = [hx.FOCE(), SAEM, hx.VI()]
+EVERY = [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in (hx.Laplace(), hx.AGQ(3), IMPORTANCE_EM))]
 
 
 def name_of(estimator):
@@ -55,7 +57,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["one observation", "six subjects alike", pytest.param("no noise", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("estimator", EVERY, ids=name_of)
 def test_data_that_are_fitted_exactly_have_no_estimate(case, estimator):
     model, pop = CASES[case]
