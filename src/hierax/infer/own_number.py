@@ -22,7 +22,9 @@ def number_of(program: Program, layout: Layout, pop: Population, flat: Float[np.
     same random numbers, and draws of one would be correlated with draws of the other, though nothing connects the
     two. It is the same in every process, and after saving and loading.
     """
-    number = hashlib.sha256("\n".join([*_named(program), *layout.names(), digest(population_parts(pop))]).encode())
+    name, plate, *sites = _named(program)
+    parts = [name, plate, *layout.names(), *sites, digest(population_parts(pop))]
+    number = hashlib.sha256("\n".join(parts).encode())
     number.update(np.ascontiguousarray(flat, dtype=float).tobytes())
     return int.from_bytes(number.digest()[:4], "little")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # For the information matrix: independent groups of draws, draws of a subject in a group to begin with, SDs of the
 # proposals as multiples of the conditional ones and their degrees of freedom (tails longer than those of almost any
 # posterior), the relative error of standard errors to aim at, and a Pareto k above which weights are not used.
-_GROUPS, _FIRST, _WIDER, _DF, _AIM, _HIGH_K = 8, 64, 1.1, 6.0, 0.01, 0.7
+_GROUPS, _FIRST, _WIDER, _DF, _AIM, _HIGH_K = 8, 64, 1.1, 6.0, 0.005, 0.7
 # Draws of chains to begin with.
 _CHAINS_FIRST = 4096
 # Numbers that second derivatives may take, and draws of a subject in any case and at most.
@@ -82,7 +82,7 @@ def louis(fit: Fit, active: np.ndarray) -> Louis:
 
     By importance sampling around what is known of the conditional distributions: such draws are independent, where
     chains would take many times as many for the same error. Draws are added until the standard errors are known to
-    1 %, or there are enough; where the weights are no good, chains give the draws.
+    0.5 %, or there are enough; where the weights are no good, chains give the draws.
     """
     roles = find_roles(fit.program, fit.pop, fit.layout, fit.flat, fit.free)
     terms = Terms(fit.program, fit.layout, fit.pop, fit.flat, active, roles)
