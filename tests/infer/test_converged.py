@@ -249,3 +249,19 @@ def test_variational_inference_says_so_too(lifetimes):
     with pytest.warns(hx.HieraxWarning, match="falling towards 0.*omega"):
         fit = hx.fit(frailty, lifetimes[0], hx.VI(steps=600), progress=False)
     assert fit.result is hx.Result.falling_to_boundary
+
+
+# -- stochastic algorithms from far off -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("estimator", "start"),
+    [(hx.SAEM(), {"omega": 1e-6}), (hx.ImportanceEM(), {"rate": 1e-4}), (hx.VI(), {"sigma": 1e-5})],
+    ids=lambda one: type(one).__name__,
+)
+def test_steps_that_have_become_too_short_are_no_convergence(estimator, start):
+    """All three stood near their start, and said that they had converged."""
+    (name,) = start
+    with pytest.warns(hx.HieraxWarning, match=rf"not_optimal.*where {name} alone is .* decades higher"):
+        fit = hx.fit(zoo.wang_additive, zoo.wang_population(), estimator, init=start, progress=False)
+    assert fit.result is hx.Result.not_optimal

@@ -21,6 +21,7 @@ from hierax.infer.collapse import without_bound
 from hierax.infer.held_out import HeldOut
 from hierax.infer.inert import unused_effects
 from hierax.infer.objective import Evaluated
+from hierax.infer.optimum import not_optimal
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles, weights_are_aloof
 from hierax.infer.saem import SAEM, block, start
@@ -239,15 +240,17 @@ def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tup
     if result is not Result.converged:
         unbounded = without_bound(session, job.flat, flat, out, free) if run.trouble else None
         return unbounded or (result, run.trouble or result.meaning)
+    stopped_early = watcher is not None and watcher.enough
     found = (
         unmoved(job.flat, flat, free, job.layout.names())
         or without_bound(session, job.flat, flat, out, free)
         or unused_effects(session, flat, out)
         or still_falling(session, flat, out, job.free & run.roles.prior)
+        or (None if stopped_early else not_optimal(session, flat, out, free))
     )
     if found is not None:
         return found
-    why = HeldOut.WHY if watcher is not None and watcher.enough else "the phases are complete"
+    why = HeldOut.WHY if stopped_early else "the phases are complete"
     stuck = ~np.isfinite(np.asarray(run.state.chains.log_density))[:, np.asarray(run.session.pop.subject_mask)]
     return result, why + left_out(np.asarray(run.state.skipped), len(run.rows), stuck)
 

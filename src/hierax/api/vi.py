@@ -25,6 +25,7 @@ from hierax.infer.guide import Normal
 from hierax.infer.guide_weights import guide_draws, guide_log_weights
 from hierax.infer.held_out import HeldOut
 from hierax.infer.inert import unused_effects
+from hierax.infer.optimum import not_optimal
 from hierax.infer.own_number import number_of
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
@@ -48,6 +49,8 @@ _JUDGED, _REPETITIONS = 2000, 10
 _LAST = 300
 # Weights of flows of random effects learn at this multiple of the rate.
 _FLOW_PACE = 0.25
+# By how much log density a place decades away from the centre of a guide has to be higher for the guide to be stuck.
+_CLEARLY_OF_POSTERIORS = 2.0
 
 _NO_GRADIENT = (
     "the bound is finite, but not its gradient: mostly a prediction is 0 where there is no observation, and the slope "
@@ -251,19 +254,27 @@ def _judged(run: _Run, result: Result, k: float) -> tuple[Result, str]:
         job = run.job
         stayed = unmoved(job.flat, np.asarray(run.flat()), job.free & ~job.layout.weights(), job.layout.names())
         result, why = stayed or (result, why)
-    if result is Result.converged and run.vi.population == "point":
-        flat = np.asarray(run.flat())
-        out = run.session.value(flat, run.moments(refined=False)[0])
-        job = run.job
-        result, why = (
-            without_bound(run.session, job.flat, flat, out, job.free & ~job.layout.weights())
-            or unused_effects(run.session, flat, out)
-            or still_falling(run.session, flat, out, job.free & run.roles.prior)
-            or (result, why)
-        )
+    if result is Result.converged and not (run.watcher is not None and run.watcher.enough):
+        result, why = _far_off(run) or (result, why)
     if run.skipped and not run.stuck:
         why += f"; {run.skipped} of {len(run.course.bounds)} steps were left out, for their gradient was not finite"
     return result, why
+
+
+def _far_off(run: _Run) -> tuple[Result, str] | None:
+    """Return that the run has ended where no optimum is, by the objective at its centre; None where nothing shows."""
+    job, flat = run.job, np.asarray(run.flat())
+    free = job.free & ~job.layout.weights()
+    out = run.session.value(flat, run.moments(refined=False)[0])
+    if run.vi.population != "point":
+        # The mean of a posterior need not be its mode: far more has to be left to gain.
+        return not_optimal(run.session, flat, out, free, clearly=_CLEARLY_OF_POSTERIORS, posterior=True)
+    return (
+        without_bound(run.session, job.flat, flat, out, free)
+        or unused_effects(run.session, flat, out)
+        or still_falling(run.session, flat, out, job.free & run.roles.prior)
+        or not_optimal(run.session, flat, out, free)
+    )
 
 
 def _ended(run: _Run, result: Result, k: float) -> tuple[Result, str]:

@@ -55,7 +55,7 @@ def falling(
         ends = [session.value(at, out.eta) for at in lower]
         totals = [float(np.asarray(one.value).sum()) for one in (out, *ends)]
         if totals[0] - totals[1] > 0 and totals[1] >= totals[2] and totals[0] - totals[2] > _GAIN:
-            gain, error = _exact_gain(session, (flat, out), (lower[1], ends[1]))
+            gain, error = exact_gain(session, (flat, out), (lower[1], ends[1]))
             if gain > _GAIN + 2 * error:
                 found.append(session.layout.names()[entry])
     return found
@@ -73,7 +73,7 @@ def _scales(sd: np.ndarray, lower: np.ndarray) -> bool:
     return bool((np.abs(ratio * _FACTORS[0] - 1) < 1e-6).all(0).any())
 
 
-def _exact_gain(
+def exact_gain(
     session: Session, here: tuple[np.ndarray, Evaluated], there: tuple[np.ndarray, Evaluated]
 ) -> tuple[float, float]:
     """Return by how much the log likelihood is higher there, and its Monte-Carlo error.

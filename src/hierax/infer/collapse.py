@@ -13,8 +13,9 @@ _DECADE = np.log(10.0)
 # A fit that stands at an optimum loses when a parameter is moved by a decade. One that gains this much log likelihood
 # has not arrived, and is looked at more closely.
 _UNFINISHED = 0.2
-# A search that has moved a parameter by so many decades may have been on its way to a likelihood without bound.
-_FAR_DECADES = 5
+# A fit that has moved a parameter by many decades may have been on its way to a likelihood without bound; one that has
+# moved it by less than the smaller number of decades has not been.
+_FAR_DECADES, _NEAR_DECADES = 5, 0.7
 # The profile is followed over this many decades; each has to gain as much as the one before it, but for this factor.
 _DECADES, _ALIKE = 4, 1.4
 # At most so many parameters are followed: each takes as many searches as there are decades.
@@ -68,18 +69,15 @@ def _suspects(
     total = float(np.asarray(out.value).sum()) + session.penalty(flat)[0]
     for entry in np.flatnonzero(free & session.layout.bounded() & ~session.layout.matrices()):
         moved = flat[entry] - start[entry]
-        # Decades towards the end of the range that is on the side where the entry stands.
-        outward = np.sign(flat[entry]) * _DECADE
+        onward = np.sign(moved) * _DECADE
         if abs(moved) > _FAR_DECADES * _DECADE and moved * flat[entry] > 0:
-            found.append((int(entry), -outward * np.arange(_DECADES, -1, -1)))
-            continue
-        for way in (outward, -outward):
+            found.append((int(entry), -onward * np.arange(_DECADES, -1, -1)))
+        elif abs(moved) > _NEAR_DECADES * _DECADE:
             at = flat.copy()
-            at[entry] += way
+            at[entry] += onward
             gain = total - float(np.asarray(session.value(at, out.eta).value).sum()) - session.penalty(at)[0]
             if gain > _UNFINISHED:
-                found.append((int(entry), way * np.arange(_DECADES + 1)))
-                break
+                found.append((int(entry), onward * np.arange(_DECADES + 1)))
     return found
 
 

@@ -23,6 +23,7 @@ class Result(enum.IntEnum):
     falling_to_boundary = 12
     degenerate = 13
     poor_guide = 14
+    not_optimal = 15
 
     def __str__(self) -> str:
         return self.name
@@ -48,5 +49,6 @@ _MEANING = {
     Result.falling_to_boundary: "a variance is still falling towards 0, the end of its range",
     Result.degenerate: "the likelihood has no maximum: it grows without bound as a scale goes to 0",
     Result.poor_guide: "the guide is too far from the posterior to stand for it",
+    Result.not_optimal: "the likelihood is higher far from where the fit has ended",
     Result.solver_not_linear: "the ODE is not linear, and its solver needs that",
 }
