@@ -203,6 +203,14 @@ def test_a_model_that_raises_shows_its_own_lines(files):
     assert "raise RuntimeError('no such compartment')" in out.output
     assert "RuntimeError: no such compartment" in out.output
     assert len(out.output.splitlines()) < 12, out.output
+    (files / "unfinished.py").write_text("def model(pop:\n")
+    out = fit(files, "--force", model="unfinished.py:model")
+    assert "SyntaxError" in out.output
+    assert "fault of hierax" not in out.output
+    (files / "script.py").write_text("raise SystemExit(0)\n")
+    out = fit(files, "--force", model="script.py:model")
+    assert out.exit_code == 2
+    assert "ends the program (exit code 0)" in plain(out)
     (files / "wrong.py").write_text("1 / 0\n")
     out = fit(files, "--force", model="wrong.py:model")
     assert "ZeroDivisionError: division by zero" in out.output

@@ -5,6 +5,7 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
+import zoo
 from linear_normal import linear, linear_population
 from zoo import POSITIVE
 
@@ -66,3 +67,25 @@ def test_the_same_observations_compare_with_and_without_covariates():
     other = hx.fit(growth(False), hx.read_nonmem(frame), hx.FOCE(), progress=False)
     with pytest.raises(ValueError, match="different data"):
         hx.compare({"bare": bare, "other": other})
+
+
+def test_shares_numbers_and_masks_are_looked_at_first(theo_fit, theo_pop):
+    with pytest.raises(ValueError, match=r"profile\(level=95\) is no share"):
+        hx.profile(theo_fit, "cl", level=95)
+    with pytest.raises(ValueError, match=r"profile\(reach=-1\) goes nowhere"):
+        hx.profile(theo_fit, "cl", reach=-1)
+    with pytest.raises(ValueError, match=r"vpc\(.*level=95\) needs shares"):
+        hx.vpc(theo_fit, level=95)
+    with pytest.raises(ValueError, match="n=0 replicates are none"):
+        hx.simulate(theo_fit, n=0)
+    with pytest.raises(ValueError, match=r"AGQ\(n=2.5\) is no number of nodes"):
+        hx.AGQ(2.5)
+    with pytest.raises(ValueError, match=r"'sigma' the value -1.0, which is outside its constraint \(Positive\)"):
+        hx.simulate(theo_fit, params={"sigma": -1.0})
+    # Without noise is a simulation like any other.
+    hx.simulate(theo_fit, params={"sigma": 0.0})
+    held = r"no mask of True and False. To hold cl .*fixed=\[.cl.\] and init=\{.cl.: 3.0\}"
+    with pytest.raises(ValueError, match=held):
+        ValueError, match=r"no mask of True and False. To hold cl .*fixed=\['cl'\] and init=\{'cl': 3.0\}"
+    ):
+        hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), fixed={"cl": 3.0}, progress=False)

@@ -171,3 +171,38 @@ def test_complex_numbers_are_no_values(infusion_times):
         hx.read_nonmem(infusion_times(X=2 + 1j), covariates=["X"])
     real = hx.read_nonmem(infusion_times(DV=np.array([np.nan, 1, 2, 3], complex)))
     assert real.dv["dv"].tolist() == [[0.0, 1.0, 2.0, 3.0]]
+
+
+def test_labels_that_look_like_numbers_are_said():
+    """Decimal commas, units and dates made categories 0 and 1 of weights."""
+    for labels in (["70,5", "81,2"], ["70 kg", "81 kg"], ["2020-01-01", "2020-02-01"]):
+        frame = pd.DataFrame({"ID": [1, 2], "TIME": 0.0, "DV": 1.0, "WT": labels})
+        with pytest.warns(hx.DataWarning, match=r"column WT.*look like numbers or dates, and are read as categories"):
+            hx.read_nonmem(frame, covariates=["WT"])
+    # Warnings are errors in these tests.
+    hx.read_nonmem(frame.assign(WT=["F", "3A"]), covariates=["WT"])
+
+
+def test_codes_of_missing_doses_are_said():
+    frame = pd.DataFrame({"ID": 1, "TIME": [0.0, 1.0], "DV": [np.nan, 5.0], "AMT": [100, 0]})
+    frame = frame.assign(RATE=[9999, 0], II=[999, 0], ADDL=[999, 0])
+    with pytest.warns(hx.DataWarning) as told:
+        hx.read_nonmem(frame)
+    assert all(f"column {name}, value 9" in str(told[0].message) for name in ("RATE", "II", "ADDL"))
+
+
+def test_days_beside_the_times_of_one_day_are_said():
+    frame = pd.DataFrame({"ID": 1, "TIME": ["8:00", "9:00", "10:00"], "DV": 1.0})
+    with pytest.warns(hx.DataWarning, match=r"column DAY: .*no TIME is above 24"):
+        hx.read_nonmem(frame.assign(DAY=[1, 2, 3]))
+    dates = frame.assign(DATE1=["2020-01-01", "2020-01-03", "2020-01-04"])
+    with pytest.warns(hx.DataWarning, match=r"column DATE1: .*have the times of one.*columns=\{'DATE': 'DATE1'\}"):
+        hx.read_nonmem(dates)
+    times = np.asarray(hx.read_nonmem(dates, columns={"DATE": "DATE1"}).times)
+    np.testing.assert_allclose(times, [[0.0, 49.0, 74.0]])
+
+
+def test_two_endpoints_of_one_code_are_refused():
+    frame = pd.DataFrame({"ID": 1, "TIME": 0.0, "DV": 1.0, "DVID": [1, 2]})
+    with pytest.raises(ValueError, match=r"endpoints= gives \['pd', 'eff'\] the same DVID"):
+        hx.read_nonmem(frame, endpoints={"pk": 1, "pd": 2, "eff": 2})

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 import zoo
 from numpyro import handlers
@@ -172,3 +173,62 @@ def test_a_table_with_a_subject_without_data_divides_by_nothing(theo_pop):
     assert table["IWRES"].notna().sum() == 2
     first = table[table["DV"].notna()].iloc[0]
     assert first["IWRES"] == pytest.approx((2.0 - first["IPRED"]) / (0.2 * first["IPRED"]), rel=1e-12)
+
+
+# -- data that a site cannot count as they are ------------------------------------------------------------------------
+
+
+def counts(fn):
+    def model(pop):
+        level = numpyro.param("level", 0.5)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2):
+            eta = numpyro.sample("eta", dist.Normal(0.0, 0.3))
+            hx.observe("dv", fn(level + eta + 0 * pop.times), pop)
+
+    return model
+
+
+@pytest.mark.parametrize(
+    ("fn", "value", "kind"),
+    [
+        (lambda x: dist.Poisson(jnp.exp(x)), 1.5, "Poisson"),
+        (lambda x: dist.NegativeBinomial2(jnp.exp(x), 2.0), 2.9, "NegativeBinomial2"),
+        (lambda x: dist.Bernoulli(logits=x), 2.0, "Bernoulli"),
+        (lambda x: dist.Bernoulli(logits=x), 0.5, "Bernoulli"),
+        (lambda x: dist.OrderedLogistic(x, jnp.array([0.0, 1.0])), 1.5, "OrderedLogistic"),
+    ],
+)
+def test_data_that_a_discrete_distribution_cannot_produce_are_refused(fn, value, kind):
+    """They were rounded down: counts of 1.5 were counts of 1, and the fit converged."""
+    subjects = [hx.Subject(name, None, [0.0, 1.0], {"dv": [1.0, y]}) for name, y in (("A", 0.0), ("B", value))]
+    pop = hx.Population.from_subjects(subjects)
+    text = rf"'dv' is {kind}.*cannot produce 1 of its data; the first is {value:g} at subject B, time 1"
+    for run in (lambda *a: hx.check(*a, show=False), lambda *a: hx.evaluate(*a, {}, hx.Laplace())):
+        with pytest.raises(hx.ModelError, match=text):
+            run(counts(fn), pop)
+
+
+def test_censored_records_that_count_as_quantified_are_said():
+    """The mask that leaves doses out does not know of censoring."""
+    rows = {"times": [0.0, 1.0], "observations": {"dv": [3.0, 2.0]}}
+    pop = hx.Population.from_subjects([hx.Subject(k, None, **rows) for k in range(3)])
+    frame = pop.to_frame().assign(CENS=lambda table: (table["TIME"] == 1).astype(int))
+    censored = hx.read_nonmem(frame)
+
+    def raw(pop):
+        level = numpyro.param("level", 0.5)
+        with numpyro.plate("subject", pop.n_subjects, dim=-2), numpyro.plate("time", pop.n_records, dim=-1):
+            with handlers.mask(mask=pop.mask["dv"]):
+                numpyro.sample("y", dist.Normal(level, 1.0), obs=pop.dv["dv"])
+
+    with pytest.warns(hx.HieraxWarning, match=r"'y' counts 3 censored records of 'dv' as if they had been quantified"):
+        hx.check(raw, censored, show=False)
+    # Warnings are errors in these tests.
+    hx.check(raw, pop, show=False)
+    hx.check(counts(lambda x: dist.Normal(x, 1.0)), censored, show=False)
+
+
+def test_censored_answers_are_refused():
+    frame = {"ID": [1, 1], "TIME": [0, 1], "DV": [1, 1], "CENS": [0, 1]}
+    with pytest.raises(ValueError, match="Bernoulli.* are censored, but it has no distribution function"):
+        hx.check(counts(lambda x: dist.Bernoulli(logits=x)), hx.read_nonmem(pd.DataFrame(frame)), show=False)

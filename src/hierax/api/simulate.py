@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -178,6 +179,17 @@ def _check_names(program: Program, given: Mapping[str, Any]) -> None:
     unknown = sorted(set(given) - set(program.sites.population))
     if unknown:
         raise ValueError(f"params names {unknown}; the program has {list(program.sites.population)}.")
+    for name, value in given.items():
+        site = program.sites.population[name]
+        if site.kind == "weights":
+            continue
+        # The end of a range is a value like any other here: a simulation without noise has a scale of 0.
+        ends = [site.transform.codomain(jnp.asarray(value, float) + away) for away in (0.0, 1e-9, -1e-9)]
+        if not np.any([np.asarray(one).all() for one in ends]):
+            raise ValueError(
+                f"params gives '{name}' the value {value}, which is outside its constraint ({site.constraint}). Give a "
+                f"value inside it."
+            )
 
 
 def _labelled(design: Population, rows: np.ndarray) -> xr.Dataset:

@@ -106,7 +106,13 @@ def _module(path: Path) -> Any:
     module = importlib.util.module_from_spec(loader)
     sys.path.insert(0, str(path.parent.resolve()))
     with plain_errors(path):
-        loader.loader.exec_module(module)
+        try:
+            loader.loader.exec_module(module)
+        except SystemExit as error:
+            raise typer.BadParameter(
+                f"{path} ends the program (exit code {error.code}) when it is executed. Put what it runs as a script "
+                f"under `if __name__ == '__main__':`."
+            ) from None
     return module
 
 

@@ -52,6 +52,9 @@ class plain_errors:
             return
         if type(error).__module__.split(".")[0] in ("click", "typer") or "HIERAX_TRACEBACK" in os.environ:
             return
+        if isinstance(error, SyntaxError) and self.model and Path(str(error.filename)).resolve() == self.model:
+            typer.secho("".join(traceback.format_exception_only(error)), fg="red", err=True, nl=False)
+            raise typer.Exit(1) from None
         lines = self._of_model(where)
         if not (lines or _ours(error, where)):
             typer.secho("This is a fault of hierax. Please report it, with these lines:", fg="red", err=True)

@@ -55,6 +55,9 @@ def note_codes(
     places = {"DV": observed, "LIMIT": observed & (frame["CENS"] != 0), "AMT": frame["EVID"].isin([1, 4])}
     everywhere = pd.Series(True, index=frame.index)
     places |= {name: everywhere for name in ("TIME", "CMT", "OCC", *covariates)}
+    # Of these most doses have none, so that a code is odd also where it stands alone.
+    timing = ("RATE", "II", "ADDL")
+    places |= {name: frame["EVID"].isin([1, 4]) & (frame[name] != 0) for name in timing if name in frame.columns}
     for name, here in places.items():
         if name not in frame.columns:
             continue
@@ -64,9 +67,9 @@ def note_codes(
         numbers, _ = to_numbers(values)
         numbers = numbers.where(here)
         there = values[here].notna() & (values[here].astype(object).map(str) != "")
-        text = bool((there & numbers[here].isna()).any())
+        text = bool((there & numbers[here].isna()).any()) or name in timing
         # Times may be negative, and times and amounts lie far apart.
-        for code in suspects(numbers.dropna().to_numpy(), text, strict=name in ("TIME", "AMT")):
+        for code in suspects(numbers.dropna().to_numpy(), text, strict=name in ("TIME", "AMT", *timing)):
             notes.add_rows(
                 "missing_code",
                 frame,

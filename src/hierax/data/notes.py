@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable
 
@@ -173,10 +174,30 @@ def _alike(labels: Iterable[object]) -> list[object]:
     return [label for group in groups.values() if len(group) > 1 for label in group]
 
 
+# A number with a decimal comma, a sign or a unit behind it, and a date.
+_NUMBER = re.compile(
+    r"[<>~]?\s*[-+]?\d+(?:[.,]\d+)?\s*(?:%|[a-z]{0,6}(?:/[a-z0-9]{1,4})?)"
+    r"|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
+)
+
+
+def _look_like_numbers(labels: tuple[object, ...]) -> bool:
+    """Return whether all labels of a covariate are text that a reader would take for numbers."""
+    return bool(labels) and all(isinstance(one, str) and _NUMBER.fullmatch(one.strip()) for one in labels)
+
+
 def _note_covariates(
     frame: pd.DataFrame, covariates: tuple[str, ...], labels: dict[str, tuple[object, ...]], notes: Problems
 ) -> None:
     for name in covariates:
+        if _look_like_numbers(labels.get(name, ())):
+            notes.add(
+                "category_numbers",
+                "these labels look like numbers or dates, and are read as categories, in the order of their letters.",
+                "for decimal commas, say decimal=','; take units out of the cells; give dates as numbers.",
+                column=name,
+                value=list(labels[name][:4]),
+            )
         alike = _alike(labels.get(name, ()))
         if alike:
             notes.add(

@@ -253,6 +253,13 @@ def _endpoint_codes(
     if by == "CMT" and (frame["CMT"] == 0).all():
         raise ValueError("endpoints= needs a DVID or a CMT column to tell them apart. Add one, or drop endpoints=.")
     wanted = [compartments.get(value, value) if by == "CMT" else value for value in endpoints.values()]
+    keys = [code_key(value) for value in wanted]
+    twice = [name for name, key in zip(endpoints, keys, strict=True) if keys.count(key) > 1]
+    if twice:
+        raise ValueError(
+            f"endpoints= gives {twice} the same {by}, so that only one of them would get its observations. Give every "
+            f"endpoint a {by} of its own."
+        )
     labels[ENDPOINT_CODES] = (by, *wanted)
     codes = {code_key(value): index for index, value in enumerate(wanted)}
     found = frame[by].map({value: codes.get(code_key(value), -1) for value in frame[by].dropna().unique()})

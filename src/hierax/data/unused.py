@@ -39,7 +39,7 @@ class _Meaning:
 
 _MEANINGS = (
     _Meaning(
-        ("YTYPE", "DVNAME", "DVTYPE", "ANALYTE"),
+        ("YTYPE", "DVNAME", "DVTYPE", "ANALYTE", "OBSID", "OBSTYPE", "OBSERVATIONTYPE", "ENDPOINT", "PARAMCD"),
         "DVID",
         "the column is not read, so that all observations are of one endpoint.",
         "say columns={{'DVID': '{name}'}} and name the endpoints; or leave the column out of the table.",
@@ -66,26 +66,42 @@ _MEANINGS = (
         "say columns={{'II': '{name}'}} if it is the time between doses.",
     ),
     _Meaning(
-        ("INFRATE", "INFUSIONRATE", "RATEINF", "RINF", "DOSERATE"),
+        ("INFRATE", "INFUSIONRATE", "RATEINF", "RINF", "DOSERATE", "RATE1", "RATEMGH"),
         "RATE",
         "the column is not read, so that every dose without a duration is a bolus.",
         "say columns={{'RATE': '{name}'}} if these are rates of infusions.",
     ),
     _Meaning(
-        ("INFDUR", "INFUSIONDURATION", "DURINF", "DINF", "TINFUSION", "INFTIME", "INFUSIONTIME"),
+        (
+            *("INFDUR", "INFUSIONDURATION", "DURINF", "DINF", "TINFUSION", "INFTIME", "INFUSIONTIME", "INFUSION"),
+            *("TINFUS", "TINFH", "DURH", "DURATIONH", "DURMIN", "DURATIONMIN"),
+        ),
         "DUR",
         "the column is not read, so that every dose without a rate is a bolus.",
         "say columns={{'DUR': '{name}'}} if these are durations of infusions.",
     ),
     _Meaning(
-        ("COMPARTMENT", "COMP", "CPT", "COMPT"),
+        ("NADDL", "ADDLDOSES", "NDOSES", "ADDITIONALDOSES"),
+        "ADDL",
+        "the column is not read, so that no dose is repeated.",
+        "say columns={{'ADDL': '{name}'}} if it counts further doses after the first.",
+    ),
+    _Meaning(
+        ("DATETIME", "DATE1", "DATES", "VISITDATE"),
+        "DATE",
+        "the column is not read, so that records of several days have the times of one.",
+        "say columns={{'DATE': '{name}'}} if TIME is a clock time on that day; or leave the column out of the table.",
+        varies=True,
+    ),
+    _Meaning(
+        ("COMPARTMENT", "COMP", "CPT", "COMPT", "CMTN"),
         "CMT",
         "the column is not read, so that all doses go into compartment 1.",
         "say columns={{'CMT': '{name}'}} if these are compartments.",
         varies=True,
     ),
     _Meaning(
-        ("STEADYSTATE", "STEADY", "SSFLAG"),
+        ("STEADYSTATE", "STEADY", "SSFLAG", "SSDOSE"),
         "SS",
         "the column is not read, so that no dose is at steady state.",
         "say columns={{'SS': '{name}'}} if it marks steady states.",
@@ -110,7 +126,8 @@ _MEANINGS = (
         varies=True,
     ),
 )
-_ROUTES = ("ADM", "ADMIN", "ROUTE", "ADMINISTRATION")
+_ROUTES = ("ADM", "ADMIN", "ADMID", "ROUTE", "ADMINISTRATION")
+_DAYS = ("DAY", "STUDYDAY", "DAYS")
 _FLAGS = ("CENSORED", "CENSORING", "CENSOR", "CENSFL", "CENSFLAG", "ALQ")
 _LOWER, _UPPER = ("LLQ", "LOD", "LLOD"), ("ULQ",)
 # What longer names of flags and limits begin with: BLQFL, LLOQ_CP.
@@ -135,6 +152,8 @@ def note_unused(frame: pd.DataFrame, items: Iterable[str], covariates: Iterable[
             _note_flag(frame, name, items, notes)
         elif plain in _LOWER + _UPPER or plain.startswith(_LOWER_FROM + _UPPER_FROM):
             _note_limit(frame, name, items, plain in _UPPER or plain.startswith(_UPPER_FROM), notes)
+        elif plain in _DAYS:
+            _note_day(frame, name, items, notes)
         elif plain in _ROUTES:
             _note_route(frame, name, items, notes)
         else:
@@ -147,6 +166,19 @@ def _note_meaning(frame: pd.DataFrame, name: str, items: set[str], notes: Proble
         return
     if len(set(_said(frame[name]))) > 1 if meaning.varies else _marked(frame[name]).any():
         notes.add("column_unused", meaning.problem, meaning.fix.format(name=name), column=name)
+
+
+def _note_day(frame: pd.DataFrame, name: str, items: set[str], notes: Problems) -> None:
+    """Note a column of days where times may be those of a clock, as hours of one day are."""
+    several = frame.groupby("_id")[name].nunique().max() > 1
+    if several and "DATE" not in items and frame["TIME"].between(0, 24).all():
+        notes.add(
+            "column_unused",
+            "the column is not read, and no TIME is above 24, so that records of several days may have the times of "
+            "one.",
+            "add 24 hours a day to TIME; or leave the column out of the table if TIME goes on from day to day.",
+            column=name,
+        )
 
 
 def _note_route(frame: pd.DataFrame, name: str, items: set[str], notes: Problems) -> None:

@@ -109,6 +109,11 @@ def vpc(
     Simulated values beyond a limit of quantification are censored as the observed ones are: quantiles are of the
     quantified values of either, and the share of censored data is compared in a table of its own.
     """
+    if not quantiles or not all(0 < one < 1 for one in (*quantiles, level)):
+        raise ValueError(
+            f"vpc(quantiles={tuple(quantiles)}, level={level}) needs shares between 0 and 1, such as "
+            f"quantiles=(0.1, 0.5, 0.9) and level=0.9."
+        )
     name = _endpoint(fit, endpoint)
     pop = fit.pop
     seen = np.asarray(pop.mask[name]) & np.asarray(pop.subject_mask)[:, None]

@@ -64,6 +64,8 @@ def draw(
     sites : collection of str, optional
         The sites that are wanted; all by default.
     """
+    if n < 1:
+        raise ValueError(f"n={n} replicates are none. Ask for one or more.")
     once = _once(program, sites)
     reading = sites_that_read_data(program, pop, once)
     if reading:

@@ -131,6 +131,14 @@ def _safe_value(fn: Any, value: Array, mask: Array) -> Array:
 def _censor(fn: Any, value: Array, kind: str, cens: Any, limit: Any, mask: Array) -> tuple[Any, Array]:
     """Wrap a distribution for its censored records."""
     cens = jnp.where(mask, jnp.asarray(cens), 0)
+    try:
+        fn.cdf(value)
+    except NotImplementedError:
+        kind = type(fn).__name__.removeprefix("Smooth")
+        raise ValueError(
+            f"The data of a {kind} are censored, but it has no distribution function by which a censored "
+            f"record could be counted. Take CENS away, or use another distribution."
+        ) from None
     if kind == "left":
         return dist.LeftCensoredDistribution(fn, cens == 1), value
     if kind == "right":

@@ -104,6 +104,11 @@ class Layout:
         for name, mask in masks.items():
             site = self._site(name, "fixed")
             width = self.slices[name].stop - self.slices[name].start
+            if np.asarray(mask).dtype != bool and not (np.ndim(mask) and np.isin(mask, (0, 1)).all()):
+                raise ValueError(
+                    f"fixed={{'{name}': {mask!r}}} is no mask of True and False. To hold {name} at that value, pass "
+                    f"fixed=['{name}'] and init={{'{name}': {mask!r}}}."
+                )
             mask = np.asarray(mask, bool)
             if mask.ndim and (mask.shape != site.shape or not elementwise(site)):
                 reason = f"the site has shape {site.shape}" if elementwise(site) else "its elements are tied"
@@ -137,8 +142,8 @@ class Layout:
         for name, site in self.program.sites.population.items():
             if not np.isfinite(flat[self.slices[name]]).all():
                 raise ValueError(
-                    f"The start of '{name}', {start[name]}, is outside its constraint ({site.constraint}), so that it "
-                    f"has no place in unconstrained space. Start inside the constraint, e.g. above 0."
+                    f"The start of '{name}', {start[name]}, is outside its constraint ({site.constraint}) or at the "
+                    f"end of it, so that it has no place in unconstrained space. Give a value inside the constraint."
                 )
         return flat
 

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 
 from hierax.data.population import Population
 from hierax.dynamics.notes import Note
-from hierax.errors import tell
+from hierax.errors import ModelError, tell
 from hierax.program.trace import Run
 
 
@@ -27,25 +27,38 @@ class Survey(NamedTuple):
         Which entries each data site on the record axis counts.
     value : dict of arrays
         The data of these sites, of the site's own shape.
+    quantified : dict of bool arrays, ()
+        Whether a site counts all of its data as they are, having no way to count a censored one.
+    outside : dict of bool arrays, (subject, time)
+        Which data a discrete distribution cannot produce: counts of 1.5, answers of 2 to a yes-or-no question.
     """
 
     about: list[Any]
     counted: dict[str, Any]
     value: dict[str, Any]
+    quantified: dict[str, Any]
+    outside: dict[str, Any]
 
+
+_CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution, dist.IntervalCensoredDistribution)
 
 Look = Callable[[Population, Mapping[str, Any]], Survey]
 
 
 def survey(run: Run, notes: list[Note], pop: Population, data: list[str]) -> Survey:
     """Return what a run says of its data sites; inside traced code."""
-    counted, value = {}, {}
+    counted, value, quantified, outside = {}, {}, {}, {}
     for name in data:
         msg = run.messages[name]
+        if name in pop.dv and name not in pop.cens and unwrap(msg["fn"])[1].is_discrete:
+            # As the data are given: what the site has been handed is rounded down.
+            good = unwrap(msg["fn"])[1].support(jnp.asarray(pop.dv[name]))
+            outside[name] = jnp.broadcast_to(~good, jnp.shape(pop.mask[name])) & pop.mask[name]
         mask = _counted(msg["fn"], (pop.n_subjects, pop.n_records))
         if mask is not None:
             counted[name], value[name] = mask, msg["value"]
-    return Survey([jnp.asarray(note.about) for note in notes], counted, value)
+            quantified[name] = jnp.asarray(not isinstance(unwrap(msg["fn"])[1], _CENSORED))
+    return Survey([jnp.asarray(note.about) for note in notes], counted, value, quantified, outside)
 
 
 def unwrap(fn: Any) -> tuple[Any, Any]:
@@ -105,6 +118,45 @@ def _uncounted(look: Look, found: Survey, pop: Population, params: Mapping[str, 
     return out
 
 
+def _uncensored(look: Look, found: Survey, pop: Population, params: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for every site that counts censored records as if they had been quantified."""
+    out = []
+    for name, counted in found.counted.items() if pop.cens else ():
+        if not found.quantified[name]:
+            continue
+        for endpoint in _endpoints(look, found, pop, params, name):
+            off = np.asarray(pop.cens.get(endpoint, 0)) != 0
+            number = int((off & np.asarray(counted) & np.asarray(pop.subject_mask)[:, None]).sum())
+            if number:
+                out.append(
+                    f"Data site '{name}' counts {number} censored records of '{endpoint}' as if they had been "
+                    f"quantified. Write hx.observe('{endpoint}', distribution, pop), which counts them as below or "
+                    f"above their limit."
+                )
+    return out
+
+
+def _refuse_impossible(sites: Any, found: Survey, pop: Population) -> None:
+    """Refuse data that a discrete distribution cannot produce, which would be rounded or have no density.
+
+    Raises
+    ------
+    ModelError
+        Names the site, how many such data there are, and the first one.
+    """
+    ids = dict(zip(np.flatnonzero(np.asarray(pop.subject_mask)), pop.subject_ids, strict=True))
+    for name, outside in found.outside.items():
+        bad = np.asarray(outside) & np.asarray(pop.subject_mask)[:, None]
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            kind = sites.data[name].distribution.removeprefix("Smooth")
+            raise ModelError(
+                f"Data site '{name}' is {kind}, which cannot produce {int(bad.sum())} of its "
+                f"data; the first is {float(np.asarray(pop.dv[name])[row, column]):g} at subject {ids[row]}, time "
+                f"{float(np.asarray(pop.times)[row, column]):g}. Correct the data, or use another distribution."
+            )
+
+
 def _doses(pop: Population) -> np.ndarray:
     """Return which records are doses or resets, (subject, time)."""
     evid = np.asarray(pop.records.get("evid", np.zeros(np.shape(pop.times))))
@@ -141,7 +193,9 @@ def warn_of_data(
     found = sites.look(pop, at)
     rows = np.flatnonzero(np.asarray(pop.subject_mask))
     harmless = []
-    said = _uncounted(sites.look, found, pop, at) if observed else []
+    if observed:
+        _refuse_impossible(sites, found, pop)
+    said = [*_uncounted(sites.look, found, pop, at), *_uncensored(sites.look, found, pop, at)] if observed else []
     for note, about in zip(sites.notes, found.about, strict=True):
         about = np.asarray(about)
         which = True if about.ndim == 0 and about else np.broadcast_to(about, (pop.n_subjects,))[rows]

@@ -89,6 +89,10 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float | None = N
     if name not in names or not fit.free[names.index(name)]:
         free = [one for one, is_free in zip(names, fit.free, strict=True) if is_free]
         raise ValueError(f"profile of '{name}': there is no such free parameter. There are {free}.")
+    if not 0 < level < 1:
+        raise ValueError(f"profile(level={level}) is no share. Give one between 0 and 1, such as 0.95.")
+    if reach is not None and not reach > 0:
+        raise ValueError(f"profile(reach={reach}) goes nowhere. Give a positive distance, or leave it out.")
     limit = float(scipy.stats.chi2.ppf(level, 1))
     curve = _Curve(fit, names.index(name))
     step, widest = _first_step(fit, name), _widest(fit, name, reach)
