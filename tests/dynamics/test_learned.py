@@ -76,7 +76,7 @@ def learned(level, width=4):
     def model(pop):
         nets = {name: flax_module(name, Net(outputs, width), input_shape=(inputs,)) for name, inputs, outputs in shapes}
         kin = numpyro.param("kin", 0.8, constraint=POSITIVE)
-        kout = numpyro.param("kout", 0.7, constraint=POSITIVE)
+        kout = numpyro.param("kout", 0.7, constraint=POSITIVE) if level == "effect of c" else None
         sigma = numpyro.param("sigma", 0.3, constraint=POSITIVE)
 
         def vector_field(t, y, p):
