@@ -154,7 +154,8 @@ def test_subjects_keep_their_grids_when_they_are_picked(responses):
     picked = session.pop[[5, 2]]
     assert picked.grids["ode"].main.time.shape[0] == picked.n_subjects
     values = hx.evaluate(session.program.model, dataclasses.replace(picked), {}, hx.FOCE()).value[: len(picked)]
-    np.testing.assert_allclose(values, all_values[[5, 2]], rtol=1e-6)
+    # Relative to the largest value: that of a subject is a sum of terms of this size, and may itself be near 0.
+    np.testing.assert_allclose(values, all_values[[5, 2]], rtol=0, atol=1e-6 * np.abs(all_values).max())
 
 
 @pytest.mark.slow
