@@ -99,8 +99,8 @@ def test_leaving_subjects_out_of_a_posterior_known_in_closed_form(linear_data):
         found = hx.loo(fit, **options)
         return found.elpd if hasattr(found, "elpd") else found.elpd_loo
 
-    # 1 000 draws: the Monte-Carlo error of eight such log means is about 0.02.
-    np.testing.assert_allclose(elpd(), exact, atol=0.06)
+    # The SD over twelve seeds was 0.026 (of 1 000 draws as of 4 000: the weights have long tails); four of these.
+    np.testing.assert_allclose(elpd(), exact, atol=0.1)
     np.testing.assert_allclose(elpd(method=hx.AGQ(3)), elpd(), atol=1e-8)
     assert np.isfinite(elpd(unit="obs"))
     with pytest.raises(ValueError, match="integrates nothing out"):
