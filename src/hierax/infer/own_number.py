@@ -14,6 +14,9 @@ from hierax.program.density import Program
 from hierax.program.identity import digest
 from hierax.program.parameters import Layout
 
+# Decimals of an estimate in unconstrained space that tell two fits of the same data apart.
+_DIGITS = 3
+
 
 def number_of(program: Program, layout: Layout, pop: Population, flat: Float[np.ndarray, " parameter"]) -> int:
     """Return a number below 2³² that belongs to a program, its sites, its data and an estimate.
@@ -25,7 +28,9 @@ def number_of(program: Program, layout: Layout, pop: Population, flat: Float[np.
     name, plate, *sites = _named(program)
     parts = [name, plate, *layout.names(), *sites, digest(population_parts(pop))]
     number = hashlib.sha256("\n".join(parts).encode())
-    number.update(np.ascontiguousarray(flat, dtype=float).tobytes())
+    # Rounded, so that the last digits of an optimum, which differ between machines, do not give other draws. Adding 0
+    # makes -0 and 0 one.
+    number.update((np.round(np.asarray(flat, float), _DIGITS) + 0.0).tobytes())
     return int.from_bytes(number.digest()[:4], "little")
 
 
