@@ -17,7 +17,7 @@ from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potential, nuts_block
-from hierax.infer.own_number import number_of
+from hierax.infer.own_number import number_of, own_key
 from hierax.infer.posterior import Posterior, log_prior, posterior
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
@@ -113,11 +113,9 @@ class _Chains(Blocks):
         known = ("nuts", fingerprint((sampler, job.counted)), *key, job.free.tobytes())
         begin, self.compiled = cached(job.program, known, lambda: tuple(map(jax.jit, nuts_block(potential, sampler))))
         # Chains of two fits at the default seed have nothing in common.
-        own = np.uint32(number_of(job.program, job.layout, job.pop, job.flat))
-        keys = jax.vmap(jax.random.key_data)(
-            jax.random.split(jax.random.fold_in(jax.random.key(job.seed), own), sampler.chains)
-        )
-        self.state = begin(_jittered(start, sampler.chains, [job.seed, int(own)]), self.data, keys)
+        own = number_of(job.program, job.layout, job.pop, job.flat)
+        keys = jax.vmap(jax.random.key_data)(jax.random.split(own_key(job.seed, own), sampler.chains))
+        self.state = begin(_jittered(start, sampler.chains, [job.seed, own]), self.data, keys)
         self.blocks: list[Draws] = []
 
     @property

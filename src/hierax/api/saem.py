@@ -15,20 +15,17 @@ from hierax.api.blocks import Blocks
 from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
-from hierax.infer.boundary import still_falling
 from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.collapse import without_bound
 from hierax.infer.held_out import HeldOut
-from hierax.infer.inert import unused_effects
 from hierax.infer.objective import Evaluated
-from hierax.infer.optimum import not_optimal
 from hierax.infer.result import Result
 from hierax.infer.roles import Roles, find_roles, weights_are_aloof
 from hierax.infer.saem import SAEM, block, start
 from hierax.infer.saem_state import Schedule, State
 from hierax.infer.schedule import Phases
 from hierax.infer.session import Session
-from hierax.infer.verdict import left_out, stopped_by, subjects_without_density, unmoved
+from hierax.infer.verdict import left_out, not_arrived, stopped_by, subjects_without_density, unmoved
 from hierax.program.density import Program
 from hierax.program.identity import fingerprint
 from hierax.program.priors import penalty
@@ -241,12 +238,9 @@ def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tup
         unbounded = without_bound(session, job.flat, flat, out, free) if run.trouble else None
         return unbounded or (result, run.trouble or result.meaning)
     stopped_early = watcher is not None and watcher.enough
-    found = (
-        unmoved(job.flat, flat, free, job.layout.names())
-        or without_bound(session, job.flat, flat, out, free)
-        or unused_effects(session, flat, out)
-        or still_falling(session, flat, out, job.free & run.roles.prior)
-        or (None if stopped_early else not_optimal(session, flat, out, free))
+    variances = job.free & run.roles.prior
+    found = unmoved(job.flat, flat, free, job.layout.names()) or not_arrived(
+        session, job.flat, flat, out, free, variances, stopped_early=stopped_early
     )
     if found is not None:
         return found

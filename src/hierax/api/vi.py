@@ -17,20 +17,17 @@ from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.infer import linked
-from hierax.infer.boundary import still_falling
 from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.collapse import without_bound
 from hierax.infer.course import Course
 from hierax.infer.guide import Normal
 from hierax.infer.guide_weights import guide_draws, guide_log_weights
 from hierax.infer.held_out import HeldOut
-from hierax.infer.inert import unused_effects
 from hierax.infer.optimum import not_optimal
-from hierax.infer.own_number import number_of
+from hierax.infer.own_number import number_of, own_key
 from hierax.infer.result import Result
 from hierax.infer.roles import find_roles
 from hierax.infer.session import Session
-from hierax.infer.verdict import unmoved
+from hierax.infer.verdict import not_arrived, unmoved
 from hierax.infer.vi import BLOCK, VI, State, begin, block, moments, place
 from hierax.program.identity import fingerprint
 from hierax.program.read import cached
@@ -233,7 +230,7 @@ class _Run(Blocks):
         """Return a key that belongs to this program, data and estimate, and not to the seed alone."""
         here = np.asarray(self.flat())
         own = number_of(self.job.program, self.job.layout, self.session.pop, here)
-        return jax.random.fold_in(jax.random.key(self.job.seed), np.uint32(own))
+        return own_key(self.job.seed, own)
 
     def flat(self) -> Any:
         """Return the flat vector at the guide's centre."""
@@ -269,12 +266,7 @@ def _far_off(run: _Run) -> tuple[Result, str] | None:
     if run.vi.population != "point":
         # The mean of a posterior need not be its mode: far more has to be left to gain.
         return not_optimal(run.session, flat, out, free, clearly=_CLEARLY_OF_POSTERIORS, posterior=True)
-    return (
-        without_bound(run.session, job.flat, flat, out, free)
-        or unused_effects(run.session, flat, out)
-        or still_falling(run.session, flat, out, job.free & run.roles.prior)
-        or not_optimal(run.session, flat, out, free)
-    )
+    return not_arrived(run.session, job.flat, flat, out, free, job.free & run.roles.prior)
 
 
 def _ended(run: _Run, result: Result, k: float) -> tuple[Result, str]:

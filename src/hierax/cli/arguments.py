@@ -116,18 +116,38 @@ def _module(path: Path) -> Any:
     return module
 
 
-def load_data(data: Path, column: list[str] | None, endpoint: list[str] | None, **options: Any) -> Population:
-    """Read the table of a command line; ``options`` are those of :func:`hierax.read_nonmem`."""
+def load_data(
+    data: Path,
+    column: list[str] | None,
+    endpoint: list[str] | None,
+    covariate: list[str] | None,
+    interpolation: str | None,
+    na: list[str] | None,
+    decimal: str,
+    evid: str,
+    restarts: str | None,
+) -> Population:
+    """Read the table that a command line names, with what its flags say of how the table is written."""
     import hierax as hx
 
     if not data.is_file():
         raise typer.BadParameter(f"{data} is not a file.")
-    names, endpoints = pairs(column, "--column"), pairs(endpoint, "--endpoint") or None
+    missing = _codes(na)
     with plain_errors():
-        return hx.read_nonmem(data, columns=names, endpoints=endpoints, **options)
+        return hx.read_nonmem(
+            data,
+            columns=pairs(column, "--column"),
+            endpoints=pairs(endpoint, "--endpoint") or None,
+            covariates=covariate or [],
+            interpolation=interpolation,
+            na=missing,
+            decimal=decimal,
+            evid=evid,
+            restarts=restarts,
+        )
 
 
-def codes(given: list[str] | None) -> Any:
+def _codes(given: list[str] | None) -> Any:
     """Return codes of missing values: those of all columns, or a mapping where columns are named."""
     named = [text for text in given or [] if "=" in text]
     if not named:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hierax.cli.arguments import ESTIMATORS, codes, load_data, load_object, named_estimator, named_in, start_values
+from hierax.cli.arguments import ESTIMATORS, load_data, load_object, named_estimator, named_in, start_values
 from hierax.cli.errors import plain_errors
 from hierax.cli.outputs import deliver, exit_code, open_folder
 
@@ -128,11 +128,7 @@ def fit(
     path = named_in(model, "model")[0]
     open_folder(out, force)
     function = load_object(model, "model")
-    pop = load_data(
-        data, column, endpoint,
-        covariates=covariate or [], interpolation=interpolation, na=codes(na), decimal=decimal, evid=evid,
-        restarts=restarts,
-    )  # fmt: skip
+    pop = load_data(data, column, endpoint, covariate, interpolation, na, decimal, evid, restarts)
     given = None if priors is None else load_object(priors, "priors")
     with plain_errors(path):
         found = hx.fit(
@@ -166,11 +162,7 @@ def check(
 
     path = named_in(model, "model")[0]
     function = load_object(model, "model")
-    pop = load_data(
-        data, column, endpoint,
-        covariates=covariate or [], interpolation=interpolation, na=codes(na), decimal=decimal, evid=evid,
-        restarts=restarts,
-    )  # fmt: skip
+    pop = load_data(data, column, endpoint, covariate, interpolation, na, decimal, evid, restarts)
     with plain_errors(path):
         hx.check(function, pop, plate=plate)
 

@@ -261,7 +261,7 @@ def _endpoint_codes(
             f"endpoint a {by} of its own."
         )
     labels[ENDPOINT_CODES] = (by, *wanted)
-    codes = {code_key(value): index for index, value in enumerate(wanted)}
+    codes = {key: index for index, key in enumerate(keys)}
     found = frame[by].map({value: codes.get(code_key(value), -1) for value in frame[by].dropna().unique()})
     frame["_endpoint"] = found.fillna(-1).astype(int)
     problems.add_rows(

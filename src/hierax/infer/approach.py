@@ -21,7 +21,7 @@ _DAMPING = 1e-4
 # How far entries that the objective does not feel are moved to look for a place where it does, in decades.
 _DECADES = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0])
 # A value has to differ by so much log likelihood for the objective to feel anything there.
-_FELT = 1e-3
+FELT = 1e-3
 
 
 class Seeker(Protocol):
@@ -53,7 +53,7 @@ def wake(search: Seeker, entries: np.ndarray, clearly: float) -> np.ndarray:
         alone, origin = np.eye(entries.size)[entry], search.best_x.copy()
         places = [origin + side * ten * alone for ten in _DECADES * np.log(10) for side in (-1.0, 1.0)]
         values = _scan(search, places, clearly)
-        flat[entry] = bool(np.all(np.abs(values - search.best.value) < _FELT))
+        flat[entry] = bool(np.all(np.abs(values - search.best.value) < FELT))
     return flat
 
 

@@ -6,17 +6,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from hierax.infer.objective import Evaluated
+from hierax.infer.optimum import CLEARLY, DECADE
 from hierax.infer.result import Result
 from hierax.infer.session import Session
 
-_DECADE = np.log(10.0)
-# A fit that stands at an optimum loses when a parameter is moved by a decade. One that gains this much log likelihood
-# has not arrived, and is looked at more closely.
-_UNFINISHED = 0.2
-# A fit that has moved a parameter by many decades may have been on its way to a likelihood without bound; one that has
-# moved it by less than the smaller number of decades has not been.
+# A parameter that a fit has moved by fewer decades than the second number is not suspected. One that it has moved by
+# more than the first is followed back on the way that it has come, all others are followed onwards.
 _FAR_DECADES, _NEAR_DECADES = 5, 0.7
-# The profile is followed over this many decades; each has to gain as much as the one before it, but for this factor.
+# The profile likelihood is computed over this many decades. It grows without bound where each decade gains as much as
+# the decade before it, up to this factor.
 _DECADES, _ALIKE = 4, 1.4
 # At most so many parameters are followed: each takes as many searches as there are decades.
 _SUSPECTS = 3
@@ -66,17 +64,16 @@ def _suspects(
     may be larger than what is to be seen.
     """
     found = []
-    total = float(np.asarray(out.value).sum()) + session.penalty(flat)[0]
+    here = session.total(flat, out)
     for entry in np.flatnonzero(free & session.layout.bounded() & ~session.layout.matrices()):
         moved = flat[entry] - start[entry]
-        onward = np.sign(moved) * _DECADE
-        if abs(moved) > _FAR_DECADES * _DECADE and moved * flat[entry] > 0:
+        onward = np.sign(moved) * DECADE
+        if abs(moved) > _FAR_DECADES * DECADE and moved * flat[entry] > 0:
             found.append((int(entry), -onward * np.arange(_DECADES, -1, -1)))
-        elif abs(moved) > _NEAR_DECADES * _DECADE:
+        elif abs(moved) > _NEAR_DECADES * DECADE:
             at = flat.copy()
             at[entry] += onward
-            gain = total - float(np.asarray(session.value(at, out.eta).value).sum()) - session.penalty(at)[0]
-            if gain > _UNFINISHED:
+            if here - session.total(at, session.value(at, out.eta)) > CLEARLY:
                 found.append((int(entry), onward * np.arange(_DECADES + 1)))
     return found
 
@@ -98,5 +95,5 @@ def _profile(
 def _grows(values: np.ndarray) -> bool:
     """Return whether each decade gains as much as the one before it; the first is where the others find their place."""
     gains = -np.diff(values)[1:]
-    alike = gains[1:] / gains[:-1] if (gains > _UNFINISHED).all() else np.zeros(1)
+    alike = gains[1:] / gains[:-1] if (gains > CLEARLY).all() else np.zeros(1)
     return bool(((alike > 1 / _ALIKE) & (alike < _ALIKE)).all())

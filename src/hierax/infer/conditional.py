@@ -13,6 +13,7 @@ from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.kernels import Kernels, begin, landscape, sweep
+from hierax.infer.own_number import own_key
 from hierax.program.density import Program
 from hierax.program.read import cached
 
@@ -57,7 +58,7 @@ def conditional_draws(
         ("conditional", chains, kept, kernels),
         lambda: jax.jit(_sampler(program, chains, kept, kernels)),
     )
-    key = jax.random.key_data(jax.random.fold_in(jax.random.key(seed), np.uint32(own)))
+    key = jax.random.key_data(own_key(seed, own))
     out = function(pop, params, jnp.asarray(centre), jnp.asarray(covariance), key)
     return np.asarray(jnp.moveaxis(out, 0, 1))
 

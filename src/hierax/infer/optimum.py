@@ -10,13 +10,13 @@ from hierax.infer.objective import Evaluated
 from hierax.infer.result import Result
 from hierax.infer.session import Session
 
-_DECADE = np.log(10.0)
+DECADE = np.log(10.0)
 # Each parameter is moved by one decade both ways, and on by these where that changes little: a variance that started at
 # 1e-6 has to grow by some decades before the likelihood feels it.
 _FURTHER = np.arange(1.5, 8.5, 0.5)
-# By which a parameter is moved for the derivative of its map to the constrained space.
+# Step of the differences that give dθ/du.
 _STEP = 1e-4
-# How much higher the log likelihood has to be: at an estimate every decade lowers it.
+# How much higher the log likelihood has to be a decade away for a fit not to have arrived: at an estimate it is lower.
 CLEARLY = 0.2
 
 
@@ -31,8 +31,8 @@ def not_optimal(
 ) -> tuple[Result, str] | None:
     """Return that the likelihood is higher where a bounded parameter is decades away, or None.
 
-    Steps of EM and of gradients by draws become the shorter, the less the data feel of a parameter, so that from a
-    start far off they stand still long before an optimum.
+    The less the likelihood changes with a parameter, the shorter are the steps of EM and of stochastic gradients. From
+    a start far off they may come to a stand long before an optimum.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def not_optimal(
     """
     if not np.isfinite(np.asarray(out.value)).all():
         return None
-    total = float(np.asarray(out.value).sum())
+    here = session.total(flat, out)
 
     def gain(entry: int, decades: float) -> float:
         at = _moved(flat, entry, decades)
-        higher = total - float(np.asarray(session.value(at, out.eta).value).sum())
-        higher += _prior_gain(session, flat, at, entry, posterior)
+        higher = here - session.total(at, session.value(at, out.eta))
+        higher += _volume_gain(session, flat, at, entry) if posterior else 0.0
         return higher if np.isfinite(higher) else -np.inf
 
     best, where = clearly, (-1, 0.0)
@@ -79,23 +79,24 @@ def not_optimal(
 def _holds_exactly(
     session: Session, flat: np.ndarray, out: Evaluated, entry: int, decades: float, posterior: bool
 ) -> bool:
-    """Return whether importance sampling, too, finds the likelihood higher there, not the approximation alone."""
+    """Return whether importance sampling agrees that the likelihood is higher there.
+
+    The approximation by which the place was found may be too rough to tell.
+    """
     at = _moved(flat, entry, decades)
     gain, error = exact_gain(session, (flat, out), (at, session.value(at, out.eta)))
-    gain += _prior_gain(session, flat, at, entry, posterior)
+    gain += session.penalty(flat)[0] - session.penalty(at)[0]
+    gain += _volume_gain(session, flat, at, entry) if posterior else 0.0
     return not gain < 2 * error
 
 
 def _moved(flat: np.ndarray, entry: int, decades: float) -> np.ndarray:
     """Return the flat vector with one entry moved."""
-    return np.where(np.arange(flat.size) == entry, flat + decades * _DECADE, flat)
+    return np.where(np.arange(flat.size) == entry, flat + decades * DECADE, flat)
 
 
-def _prior_gain(session: Session, flat: np.ndarray, at: np.ndarray, entry: int, posterior: bool) -> float:
-    """Return by how much the priors that count are higher at a place; of a posterior, its volume element as well."""
-    gain = session.penalty(flat)[0] - session.penalty(at)[0]
-    if posterior:
-        step = np.where(np.arange(flat.size) == entry, _STEP, 0.0)
-        ends = session.layout.natural(np.array([at + step, at - step, flat + step, flat - step]))[:, entry]
-        gain += float(np.log(np.abs(ends[0] - ends[1]) / np.abs(ends[2] - ends[3])))
-    return gain
+def _volume_gain(session: Session, flat: np.ndarray, at: np.ndarray, entry: int) -> float:
+    """Return by how much the log of dθ/du is larger at a place, θ being the parameter and u its unconstrained entry."""
+    step = np.where(np.arange(flat.size) == entry, _STEP, 0.0)
+    ends = session.layout.natural(np.array([at + step, at - step, flat + step, flat - step]))[:, entry]
+    return float(np.log(np.abs(ends[0] - ends[1]) / np.abs(ends[2] - ends[3])))

@@ -14,8 +14,8 @@ from hierax.program.density import Program
 from hierax.program.identity import digest
 from hierax.program.parameters import Layout
 
-# Decimals of an estimate in unconstrained space that tell two fits of the same data apart.
-_DIGITS = 3
+# Two estimates from the same data count as one where they agree to this many decimals, in unconstrained space.
+_DECIMALS = 3
 
 
 def number_of(program: Program, layout: Layout, pop: Population, flat: Float[np.ndarray, " parameter"]) -> int:
@@ -26,12 +26,14 @@ def number_of(program: Program, layout: Layout, pop: Population, flat: Float[np.
     two. It is the same in every process, and after saving and loading.
     """
     name, plate, *sites = _named(program)
-    parts = [name, plate, *layout.names(), *sites, digest(population_parts(pop))]
-    number = hashlib.sha256("\n".join(parts).encode())
-    # Rounded, so that the last digits of an optimum, which differ between machines, do not give other draws. Adding 0
-    # makes -0 and 0 one.
-    number.update((np.round(np.asarray(flat, float), _DIGITS) + 0.0).tobytes())
-    return int.from_bytes(number.digest()[:4], "little")
+    # The estimate is rounded, because its last digits differ between machines. Adding 0 turns -0 into 0.
+    estimate = np.round(np.asarray(flat, float), _DECIMALS) + 0.0
+    return _number([name, plate, *layout.names(), *sites, digest(population_parts(pop))], estimate.tobytes())
+
+
+def own_key(seed: int, number: int) -> Array:
+    """Return the random key of a seed and of a number that belongs to one fit or one program."""
+    return jax.random.fold_in(jax.random.key(seed), np.uint32(number))
 
 
 def key_of_program(program: Program, seed: int) -> Array:
@@ -40,10 +42,15 @@ def key_of_program(program: Program, seed: int) -> Array:
     Simulations of one program by the same seed have common random numbers, so that designs and parameters are compared
     without noise between them; those of two programs are independent.
     """
-    number = hashlib.sha256("\n".join(_named(program)).encode())
-    return jax.random.fold_in(jax.random.key(seed), np.uint32(int.from_bytes(number.digest()[:4], "little")))
+    return own_key(seed, _number(_named(program)))
 
 
 def _named(program: Program) -> list[str]:
     name = getattr(program.model, "__qualname__", type(program.model).__qualname__)
     return [name, program.plate, *program.effect_names, *program.sites.data]
+
+
+def _number(names: list[str], more: bytes = b"") -> int:
+    """Return a number below 2³² that names and bytes determine, the same one in every process."""
+    hashed = hashlib.sha256("\n".join(names).encode() + more)
+    return int.from_bytes(hashed.digest()[:4], "little")

@@ -8,13 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
+from hierax.infer.approach import FELT
 from hierax.infer.scaling import Point
 
 # How far inside its range an entry at the end of it is looked at, in decades.
 _INWARD = np.arange(0.5, 12.5, 0.5)
-# A place is felt where the objective differs by so much log likelihood.
-_FELT = 1e-3
-# So many of the places that are felt are looked at, by at most so many evaluations each.
+# How many of the places that the objective feels are looked at, and by how many evaluations each, at most.
 _PLACES, _EVALUATIONS = 3, 60
 
 
@@ -50,5 +49,5 @@ def _felt_places(search: Profiler, entry: int) -> list[Float[np.ndarray, " param
     inward = -np.sign(search.best_x[entry]) * np.log(10) * np.eye(search.best_x.size)[entry]
     places = [search.best_x + inward * decades for decades in _INWARD]
     values = np.array([search.look(x, search.best.state).value for x in places])
-    felt = np.flatnonzero(np.abs(values - search.best.value) > _FELT)
+    felt = np.flatnonzero(np.abs(values - search.best.value) > FELT)
     return [places[index] for index in felt[:_PLACES]]

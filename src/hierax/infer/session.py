@@ -215,6 +215,10 @@ class Session:
         )
         return float(value), np.asarray(gradient)
 
+    def total(self, flat: np.ndarray, out: Evaluated) -> float:
+        """Return −log likelihood at ``flat`` and −log of the priors that count, added up."""
+        return float(np.asarray(out.value).sum()) + self.penalty(flat)[0]
+
     def point(self, flat: np.ndarray, free: np.ndarray, eta: Any) -> Point:
         """Return the objective as the optimiser sees it."""
         out = self.evaluate(flat, eta)

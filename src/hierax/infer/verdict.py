@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from hierax.infer.boundary import still_falling
+from hierax.infer.collapse import without_bound
+from hierax.infer.inert import unused_effects
+from hierax.infer.objective import Evaluated
+from hierax.infer.optimum import not_optimal
 from hierax.infer.result import Result
 from hierax.infer.saem_state import STEPS
+from hierax.infer.session import Session
 
 
 def subjects_without_density(log_density: Any, real: Any) -> Bool[np.ndarray, " subject"]:
@@ -61,4 +67,35 @@ def unmoved(
     return Result.did_not_move, (
         f"{shown} stayed exactly at the start value, so that nothing was estimated there: the data may not depend on "
         f"it, or its derivatives are no numbers. Look at hx.check, start elsewhere (init=), or hold it (fixed=)"
+    )
+
+
+def not_arrived(
+    session: Session,
+    start: Float[np.ndarray, " parameter"],
+    flat: Float[np.ndarray, " parameter"],
+    out: Evaluated,
+    free: Bool[np.ndarray, " parameter"],
+    variances: Bool[np.ndarray, " parameter"],
+    *,
+    stopped_early: bool = False,
+) -> tuple[Result, str] | None:
+    """Return why a point where a stochastic algorithm has ended is no maximum of the likelihood, or None.
+
+    Parameters
+    ----------
+    start, flat : array, (parameter,)
+        Where the algorithm began and where it ended, in unconstrained space.
+    out : Evaluated
+        The objective at ``flat``.
+    free, variances : array of bool, (parameter,)
+        The parameters that vary, and those of them that belong to the distribution of random effects.
+    stopped_early : bool
+        Whether held-out subjects ended the algorithm, which then need not stand at a maximum.
+    """
+    return (
+        without_bound(session, start, flat, out, free)
+        or unused_effects(session, flat, out)
+        or still_falling(session, flat, out, variances)
+        or (None if stopped_early else not_optimal(session, flat, out, free))
     )

@@ -14,6 +14,7 @@ from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import cholesky
 from hierax.infer.estimator import Estimator
 from hierax.infer.laplace import Laplace
+from hierax.infer.own_number import own_key
 from hierax.program.density import Program
 from hierax.program.read import cached
 from hierax.program.trace import site_log_prob
@@ -111,8 +112,7 @@ def effects_given_draws(fit: Fit, flats: np.ndarray, seed: int) -> np.ndarray:
 
     function = cached(program, "effects given draws", lambda: jax.jit(over_draws))
     shape = flats.shape[:2]
-    key = jax.random.fold_in(jax.random.key(seed), np.uint32(own_number(fit)))
-    keys = jax.random.split(key, shape[0] * shape[1])
+    keys = jax.random.split(own_key(seed, own_number(fit)), shape[0] * shape[1])
     drawn = function(jnp.asarray(flats.reshape(-1, flats.shape[-1])), keys, fit.eta, fit.pop)
     return np.asarray(drawn).reshape(*shape, *np.shape(fit.eta))
 
