@@ -1,6 +1,5 @@
 import gc
 import os
-import pathlib
 import time
 import warnings
 
@@ -19,13 +18,13 @@ with warnings.catch_warnings():
     import arviz  # noqa: F401
 
 import zoo  # noqa: E402
+from memory import memory_maps  # noqa: E402
 
 import hierax as hx  # noqa: E402
 
 # A process may have 65 530 memory maps on Linux, and one more ends it by a segmentation fault in the compiler. A worker
 # that runs the whole suite compiles more programs than fit in, so it drops them when it has this many.
 MAPS_TO_KEEP = 30_000
-MAPS = pathlib.Path("/proc/self/maps")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,7 +46,7 @@ def _is_tutorial(item):
 def _memory_maps():
     """Drop what is compiled when a worker comes near the limit of memory maps."""
     yield
-    if MAPS.exists() and len(MAPS.read_bytes().splitlines()) > MAPS_TO_KEEP:
+    if memory_maps() > MAPS_TO_KEEP:
         forget_programs()
         jax.clear_caches()
         gc.collect()

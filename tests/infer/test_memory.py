@@ -1,16 +1,14 @@
 """What is compiled for shapes that are no longer used is dropped, also where their results are kept."""
 
 import gc
-import pathlib
 
 import numpy as np
 import pytest
 from linear_normal import linear, linear_population
+from memory import MAPS, memory_maps
 
 import hierax as hx
 from hierax.program import read
-
-MAPS = pathlib.Path("/proc/self/maps")
 
 
 def results(first, last):
@@ -23,7 +21,7 @@ def results(first, last):
 
 def maps():
     gc.collect()
-    return len(MAPS.read_text().splitlines())
+    return memory_maps()
 
 
 @pytest.mark.skipif(not MAPS.exists(), reason="counts the memory maps of Linux")

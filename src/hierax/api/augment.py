@@ -188,12 +188,12 @@ def augment(
     context = None if covariates is None else Context.of(pop, covariates)
     where, root = _standard(fit, effect.name)
     candidates = _candidates(distribution, name, effect.size)
-    drawn = _enough(
-        lambda count: dataclasses.replace(
-            _draws(fit, effect.name, where, root, count), context=_known(context, pop)
-        ),
-        next(iter(candidates.values())), fit.rows, draws, float(np.median(penalties)), seed, steps,
-    )  # fmt: skip
+
+    def draw(count: int) -> Draws:
+        return dataclasses.replace(_draws(fit, effect.name, where, root, count), context=_known(context, pop))
+
+    first, middle = next(iter(candidates.values())), float(np.median(penalties))
+    drawn = _enough(draw, first, fit.rows, draws, middle, seed, steps)
     split = Split.of(fit.rows, folds, held_out, patience, seed)
 
     def learn(context: Context | None) -> Choice:
@@ -208,13 +208,8 @@ def augment(
     model, new = swapped(program.model, effect.name, learned), choice.learner.params(trained.flat)
     params, redundant, others = {**fit.params, **new}, _redundant(fit), list(fit.params)
     priors = {key: l2(choice.strength, without=INNER) for key, value in new.items() if is_tree(value)}
-    if refit is None:
-        done = _evaluated(fit, model, params)
-    else:
-        done = fit_once(
-            model, pop, refit, init=params, fixed=redundant if joint else others, priors=priors, plate=program.plate,
-            seed=seed, progress=False,
-        )  # fmt: skip
+    held = redundant if joint else others
+    done = _evaluated(fit, model, params) if refit is None else _refitted(fit, model, params, refit, held, priors, seed)
     return Augmented(
         model=model,
         params=params if refit is None else done.params,
@@ -352,6 +347,22 @@ def _redundant(fit: Fit) -> list[str]:
     roles = find_roles(fit.program, fit.pop, fit.layout, fit.flat, np.ones(fit.layout.size, bool))
     taken = roles.prior | roles.shift
     return [name for name, place in fit.layout.slices.items() if taken[place].all()]
+
+
+def _refitted(
+    fit: Fit,
+    model: Model,
+    params: dict[str, Any],
+    refit: Estimator | Procedure,
+    held: list[str],
+    priors: dict[str, Any],
+    seed: int,
+) -> Fit:
+    """Return the new program fitted from the learned parameters on, some of which are held."""
+    return fit_once(
+        model, fit.pop, refit, init=params, fixed=held, priors=priors, plate=fit.program.plate, seed=seed,
+        progress=False,
+    )  # fmt: skip
 
 
 def _evaluated(fit: Fit, model: Model, params: dict[str, Any]) -> Fit:

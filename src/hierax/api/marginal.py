@@ -90,7 +90,7 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
 def _collapsed(
     session: Session, search: Search, start: np.ndarray, flat: np.ndarray, final: Evaluated, free: np.ndarray
 ) -> Search:
-    """Say of a search that has not found an optimum whether there is none to be found."""
+    """Return a search that found no optimum, with the result ``degenerate`` where the likelihood has none."""
     if search.result not in (Result.no_progress, Result.max_iterations):
         return search
     session.recorder = session.watcher = None

@@ -165,17 +165,18 @@ def _resolve(
             warn_of_data(program.sites, design, {**model.params, **given}, observed=False)
         else:
             program = model.program
-        _check_names(program, given)
+        _check_params(program, given)
         return program, design, {**model.params, **given}
     if pop is None:
         raise ValueError("simulate and predict need a population with a model function. Give pop=, or pass a fit.")
     program = read_program(model, pop, plate)
-    _check_names(program, given)
+    _check_params(program, given)
     warn_of_data(program.sites, pop, {**program.start(), **given}, observed=False)
     return program, pop, {**program.start(), **given}
 
 
-def _check_names(program: Program, given: Mapping[str, Any]) -> None:
+def _check_params(program: Program, given: Mapping[str, Any]) -> None:
+    """Refuse names that the program does not have, and values outside their constraints."""
     unknown = sorted(set(given) - set(program.sites.population))
     if unknown:
         raise ValueError(f"params names {unknown}; the program has {list(program.sites.population)}.")

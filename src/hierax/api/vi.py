@@ -46,7 +46,7 @@ _JUDGED, _REPETITIONS = 2000, 10
 _LAST = 300
 # Weights of flows of random effects learn at this multiple of the rate.
 _FLOW_PACE = 0.25
-# By how much log density a place decades away from the centre of a guide has to be higher for the guide to be stuck.
+# A guide counts as stuck where the log density of the posterior is this much higher decades away from its centre.
 _CLEARLY_OF_POSTERIORS = 2.0
 
 _NO_GRADIENT = (
@@ -259,7 +259,7 @@ def _judged(run: _Run, result: Result, k: float) -> tuple[Result, str]:
 
 
 def _far_off(run: _Run) -> tuple[Result, str] | None:
-    """Return that the run has ended where no optimum is, by the objective at its centre; None where nothing shows."""
+    """Return why the centre of the guide is no optimum of the objective, or None where there is no sign of that."""
     job, flat = run.job, np.asarray(run.flat())
     free = job.free & ~job.layout.weights()
     out = run.session.value(flat, run.moments(refined=False)[0])

@@ -55,7 +55,7 @@ def note_codes(
     places = {"DV": observed, "LIMIT": observed & (frame["CENS"] != 0), "AMT": frame["EVID"].isin([1, 4])}
     everywhere = pd.Series(True, index=frame.index)
     places |= {name: everywhere for name in ("TIME", "CMT", "OCC", *covariates)}
-    # Of these most doses have none, so that a code is odd also where it stands alone.
+    # Most doses have none of these, so that a code is odd even where it is the only value.
     timing = ("RATE", "II", "ADDL")
     places |= {name: frame["EVID"].isin([1, 4]) & (frame[name] != 0) for name in timing if name in frame.columns}
     for name, here in places.items():
@@ -67,9 +67,9 @@ def note_codes(
         numbers, _ = to_numbers(values)
         numbers = numbers.where(here)
         there = values[here].notna() & (values[here].astype(object).map(str) != "")
-        text = bool((there & numbers[here].isna()).any()) or name in timing
+        odd = name in timing or bool((there & numbers[here].isna()).any())
         # Times may be negative, and times and amounts lie far apart.
-        for code in suspects(numbers.dropna().to_numpy(), text, strict=name in ("TIME", "AMT", *timing)):
+        for code in suspects(numbers.dropna().to_numpy(), odd, strict=name in ("TIME", "AMT", *timing)):
             notes.add_rows(
                 "missing_code",
                 frame,
@@ -83,10 +83,10 @@ def note_codes(
             )
 
 
-def suspects(values: np.ndarray, text: bool = False, strict: bool = False) -> list[float]:
+def suspects(values: np.ndarray, odd: bool = False, strict: bool = False) -> list[float]:
     """Return the codes among ``values`` that are far from all other values: by more than the range of these.
 
-    ``text`` says whether the column has text beside its numbers, among which any code is odd; ``strict``, whether
+    ``odd`` says whether a code is odd even where the column has no other number, as beside text; ``strict``, whether
     values below zero among others that are not may be in order.
     """
     rest = values[~np.isin(values, MISSING_CODES)]
@@ -96,7 +96,7 @@ def suspects(values: np.ndarray, text: bool = False, strict: bool = False) -> li
             continue
         if not rest.size:
             # Nothing else is known of the column: only numbers below zero are odd by themselves.
-            far = text or (code < 0 and not strict)
+            far = odd or (code < 0 and not strict)
         elif code < 0:
             far = (rest.min() >= 0 and not strict) or rest.min() - code > max(np.ptp(rest), 10.0 * strict)
         else:

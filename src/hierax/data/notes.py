@@ -174,7 +174,7 @@ def _alike(labels: Iterable[object]) -> list[object]:
     return [label for group in groups.values() if len(group) > 1 for label in group]
 
 
-# A number with a decimal comma, a sign or a unit behind it, and a date.
+# Text that looks like a number, with or without a decimal comma and a unit ("70,5", "<0.1", "70 kg"), or like a date.
 _NUMBER = re.compile(
     r"[<>~]?\s*[-+]?\d+(?:[.,]\d+)?\s*(?:%|[a-z]{0,6}(?:/[a-z0-9]{1,4})?)"
     r"|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
@@ -182,7 +182,7 @@ _NUMBER = re.compile(
 
 
 def _look_like_numbers(labels: tuple[object, ...]) -> bool:
-    """Return whether all labels of a covariate are text that a reader would take for numbers."""
+    """Return whether every label of a covariate is text that looks like a number or a date."""
     return bool(labels) and all(isinstance(one, str) and _NUMBER.fullmatch(one.strip()) for one in labels)
 
 

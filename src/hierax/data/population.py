@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jax.core import Tracer
 
+from hierax.data.by_id import ById
 from hierax.data.events import Events
 from hierax.data.named import ENDPOINT_CODES as ENDPOINT_CODES
 from hierax.data.named import LOST_IDS, Labels, Named
@@ -194,9 +195,9 @@ class Population:
         return part.pad(min(bucket_size(len(picked)), max(self.n_subjects, len(picked))))
 
     @property
-    def loc(self) -> _ById:
+    def loc(self) -> ById:
         """Subjects by id: ``pop.loc[101]``, ``pop.loc[[101, 105]]``."""
-        return _ById(self)
+        return ById(self)
 
     def pad(
         self, n_subjects: int | None = None, n_records: int | None = None, n_doses: int | None = None
@@ -386,22 +387,3 @@ jax.tree_util.register_pytree_node(Population, _flatten, _unflatten)
 def _grow_doses(leaf: Any, size: int) -> Any:
     widths = [(0, 0), (0, size - leaf.shape[1])]
     return np.pad(leaf, widths, mode="edge" if leaf.shape[1] and leaf.dtype != bool else "constant")
-
-
-@dataclasses.dataclass(frozen=True)
-class _ById:
-    """Label indexing of a population, as in pandas."""
-
-    pop: Population
-
-    def __getitem__(self, ids: Any) -> Population:
-        if not isinstance(self.pop.ids, tuple):
-            raise ValueError("This population has lost its ids, because it came out of a compiled function. Use rows.")
-        if isinstance(ids, slice):
-            raise ValueError("pop.loc takes ids, not a slice of them. Use pop[1:4] for positions, or a list of ids.")
-        wanted = [ids] if isinstance(ids, str) or np.ndim(ids) == 0 else list(ids)
-        rows: Mapping[Any, int] = {subject: row for row, subject in enumerate(self.pop.ids)}
-        unknown = [subject for subject in wanted if subject not in rows]
-        if unknown:
-            raise KeyError(f"No subject has ID {unknown}; the IDs are {list(self.pop.ids)[:20]}...")
-        return self.pop[np.array([rows[subject] for subject in wanted])]

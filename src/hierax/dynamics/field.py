@@ -130,7 +130,7 @@ def _follow(jaxpr: Any, reached: list[bool], found: set[str]) -> list[bool]:
 
 
 def _asks_for_nan(equation: Any) -> bool:
-    """Return whether a comparison is that of a number with itself, by which JAX tells NaN (in a softplus, say)."""
+    """Return whether a number is compared with itself, which is how JAX recognises NaN (inside a softplus, say)."""
     first, *others = equation.invars
     return equation.primitive.name in ("eq", "ne") and all(other is first for other in others)
 

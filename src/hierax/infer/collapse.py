@@ -16,7 +16,7 @@ _FAR_DECADES, _NEAR_DECADES = 5, 0.7
 # The profile likelihood is computed over this many decades. It grows without bound where each decade gains as much as
 # the decade before it, up to this factor.
 _DECADES, _ALIKE = 4, 1.4
-# At most so many parameters are followed: each takes as many searches as there are decades.
+# How many parameters are followed at most, each of which takes a search for every decade.
 _SUSPECTS = 3
 
 
@@ -60,8 +60,8 @@ def _suspects(
 ) -> list[tuple[int, np.ndarray]]:
     """Return the entries along which the likelihood may grow without bound, and the places to look at.
 
-    Of one that has moved over many decades already, the way that it has come is looked at: where it stands, rounding
-    may be larger than what is to be seen.
+    An entry that has already moved over many decades is followed back on the way that it has come, because rounding
+    errors may hide the gains at the place where it stands.
     """
     found = []
     here = session.total(flat, out)
@@ -93,7 +93,10 @@ def _profile(
 
 
 def _grows(values: np.ndarray) -> bool:
-    """Return whether each decade gains as much as the one before it; the first is where the others find their place."""
+    """Return whether each decade gains as much as the decade before it.
+
+    The first decade does not count, because the other parameters have yet to adapt to the held one.
+    """
     gains = -np.diff(values)[1:]
     alike = gains[1:] / gains[:-1] if (gains > CLEARLY).all() else np.zeros(1)
     return bool(((alike > 1 / _ALIKE) & (alike < _ALIKE)).all())

@@ -15,12 +15,13 @@ from hierax.infer.result import Result
 from hierax.infer.session import Session
 from hierax.program.read import cached
 
-# Where the objective is looked at around a start, as standard deviations in unconstrained space: near by, and then far
-# off, for a start may lie where nothing is felt of a parameter that matters elsewhere.
+# Standard deviations of the random points around a start at which the objective is looked at, in unconstrained space.
+# Two lie near the start and two far off, because a parameter may matter elsewhere and not at the start.
 _AROUND = (0.2, 0.2, 2.0, 2.0)
-# From so few points on, zeros everywhere are no chance.
+# A parameter counts as absent where its derivative is zero at this many points or more.
 _ENOUGH = 3
-# Up to so much rounding, in prior SDs, a subject's mode and curvature are those of the prior alone.
+# The mode and the curvature of a subject without data are those of the prior, up to a rounding error of this size
+# relative to the prior.
 _SAME = 1e-7
 
 
@@ -31,8 +32,8 @@ def inert_entries(
 
     Also the modes at ``flat``, if they were looked for.
 
-    They must be zero at other points too, for a start may be special (a slope of zero, say). Points at which something
-    is no number tell nothing. Network weights are never held.
+    The scores must be zero at other points too, because a start may be special (a slope of zero, say). Points at which
+    some score is not finite are passed over. Network weights are never held.
     """
     inert = free & ~session.layout.weights()
     eta, told = None, 0
@@ -54,10 +55,11 @@ def inert_entries(
 def absent_entries(
     session: Session, flat: Float[np.ndarray, " parameter"], inert: Bool[np.ndarray, " parameter"]
 ) -> Bool[np.ndarray, " parameter"]:
-    """Return which inert entries the likelihood itself does not contain, so that no estimator could estimate them.
+    """Return which of the inert entries are not in the likelihood either, so that no estimator can estimate them.
 
-    An approximation that integrates over the random effects contains what the likelihood does. One that leaves them
-    out (pooling) does not contain their variances; there the joint density of data and random effects is asked.
+    An approximation that integrates over the random effects depends on the same parameters as the likelihood. Naive
+    pooling does not integrate, and so does not depend on the variances of the random effects. There the derivative of
+    the joint density of data and random effects decides.
     """
     if not inert.any() or session.estimator.has_modes:
         return inert
@@ -73,7 +75,7 @@ def absent_entries(
     absent = inert.copy()
     for away in _AROUND:
         at = flat + rng.normal(0, away, flat.size)
-        # With random weights the subjects' shares do not cancel by chance.
+        # The subjects' derivatives have random weights, because their plain sum may be zero by chance.
         found = np.asarray(slope(at, rng.normal(0, away, shape), rng.uniform(1, 2, shape[0]), pop))
         absent &= (found == 0) if np.isfinite(found).all() else True
     return absent
@@ -90,9 +92,10 @@ def nothing_to_estimate(names: Sequence[str]) -> tuple[Result, str]:
 def unused_effects(
     session: Session, flat: Float[np.ndarray, " parameter"], out: Evaluated
 ) -> tuple[Result, str] | None:
-    """Return that no data depend on some random effect, or None: then its variance wandered and was not estimated.
+    """Return that no data depend on some random effect, or None where every effect has data.
 
-    Without data the mode of every subject is the centre of the prior, and the Hessian there the prior's own.
+    The variance of an effect without data is not estimated: it only wanders at random. Such an effect is recognised by
+    each subject's mode, which is the centre of the prior, and by the Hessian there, which is that of the prior.
     """
     program, params = session.program, session.layout.params(flat)
     if not out.eta.size or not np.isfinite(np.asarray(out.value)).all():

@@ -129,7 +129,7 @@ class _Run:
         self.trail = Trail(self.bounded)
         self.unfelt = np.zeros(size, bool)
         self.scanned, self.start = np.zeros(size, bool), np.zeros(size)
-        # Whether the start was so far off that where the search ends is looked at once more.
+        # Whether the start was so far off that the end of the search deserves a second look.
         self.doubtful = False
         self.best: Point | None = None
         self.best_x = np.zeros(0)
@@ -212,7 +212,7 @@ class _Run:
         return doubtful and lower_inside(self, np.flatnonzero(self.at_boundary() & ~self.ranges.matrices), _A_LITTLE)
 
     def profile(self, x: np.ndarray, entry: int, most: int) -> Search:
-        """Return the search over all entries but one, which is held where it is in ``x``, by ``most`` evaluations."""
+        """Search over all entries but one, which keeps its value in ``x``; stop after ``most`` evaluations."""
         keep = np.arange(x.size) != entry
 
         def evaluate(others: np.ndarray, state: Any) -> Point:

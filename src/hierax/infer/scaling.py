@@ -27,7 +27,7 @@ class Point(NamedTuple):
 class Ranges(NamedTuple):
     """Which entries have the ends of their range at infinity, (parameter,), and which of these belong to matrices.
 
-    ``limits`` is how far out from 0 each of them can be computed with.
+    ``limits`` are the largest absolute values that the entries may take; the objective is infinite beyond them.
     """
 
     bounded: np.ndarray

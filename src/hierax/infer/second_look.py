@@ -30,8 +30,8 @@ class Profiler(Protocol):
 def lower_inside(search: Profiler, entries: Int[np.ndarray, " entry"], clearly: float) -> bool:
     """Return whether the objective is lower inside the range of an entry that has come to the end of it, and go there.
 
-    Each entry is held at some places where the objective feels it, and all others are estimated anew. ``clearly`` is
-    by how much log likelihood a place has to be lower.
+    Each entry is held at some places where the objective depends on it, and all other entries are estimated anew. A
+    place counts as lower where −log likelihood is lower by more than ``clearly``.
     """
     assert search.best is not None
     for entry in map(int, entries):

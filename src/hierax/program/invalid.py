@@ -13,13 +13,13 @@ import numpy as np
 import numpyro
 from numpyro.distributions import constraints
 
-# NumPyro's own words where it refuses the arguments of a distribution.
+# NumPyro's error contains these words where a distribution gets arguments that it cannot have.
 _REFUSAL = "distribution got invalid"
 _LIBRARIES = (Path(str(numpyro.__file__)).parent, Path(str(jax.__file__)).parent, Path(__file__).parents[1])
 
 
 def explain_invalid(error: ValueError, messages: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return a message in place of NumPyro's refusal of a distribution's arguments, or None for any other error.
+    """Return a helpful message where NumPyro refused the arguments of a distribution; None for any other error.
 
     Parameters
     ----------

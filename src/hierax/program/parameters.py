@@ -16,7 +16,7 @@ from hierax.program.density import Program
 from hierax.program.sites import PopulationSite
 
 Fixed = Sequence[str] | Mapping[str, Any] | None
-# tanh of it is the correlation closest to 1 that is computed with, 4e-9 below.
+# Correlations are searched for up to tanh(10), which is 1 − 4e-9.
 _FARTHEST_CORRELATION = 10.0
 
 
@@ -79,10 +79,10 @@ class Layout:
         return out
 
     def limits(self) -> np.ndarray:
-        """Return how far out from 0 each entry can be computed with, (parameter,).
+        """Return the largest absolute value that each unconstrained entry may take in a search, (parameter,).
 
-        Of a correlation r, what is left of the second coordinate is √(1 − r²), whose rounding errors are larger than
-        what is to be gained where r is within 1e-8 of 1. Values beyond may be lower than any there is.
+        Entries of correlation matrices have a limit. The factor of a correlation matrix contains √(1 − r²), and where r
+        is closer to ±1 than about 1e-8 the rounding error of that root makes the objective lower than it really is.
         """
         out = np.full(self.size, np.inf)
         for name, site in self.program.sites.population.items():

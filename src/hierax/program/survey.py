@@ -27,8 +27,6 @@ class Survey(NamedTuple):
         Which entries each data site on the record axis counts.
     value : dict of arrays
         The data of these sites, of the site's own shape.
-    quantified : dict of bool arrays, ()
-        Whether a site counts all of its data as they are, having no way to count a censored one.
     outside : dict of bool arrays, (subject, time)
         Which data a discrete distribution cannot produce: counts of 1.5, answers of 2 to a yes-or-no question.
     """
@@ -36,29 +34,32 @@ class Survey(NamedTuple):
     about: list[Any]
     counted: dict[str, Any]
     value: dict[str, Any]
-    quantified: dict[str, Any]
     outside: dict[str, Any]
 
 
-_CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution, dist.IntervalCensoredDistribution)
+# NumPyro's distributions that count a censored record as what it is.
+_CENSORED = {
+    kind.__name__
+    for kind in (dist.LeftCensoredDistribution, dist.RightCensoredDistribution, dist.IntervalCensoredDistribution)
+}
 
 Look = Callable[[Population, Mapping[str, Any]], Survey]
 
 
 def survey(run: Run, notes: list[Note], pop: Population, data: list[str]) -> Survey:
     """Return what a run says of its data sites; inside traced code."""
-    counted, value, quantified, outside = {}, {}, {}, {}
+    counted, value, outside = {}, {}, {}
     for name in data:
         msg = run.messages[name]
-        if name in pop.dv and name not in pop.cens and unwrap(msg["fn"])[1].is_discrete:
-            # As the data are given: what the site has been handed is rounded down.
-            good = unwrap(msg["fn"])[1].support(jnp.asarray(pop.dv[name]))
+        base = unwrap(msg["fn"])[1]
+        if name in pop.dv and name not in pop.cens and base.is_discrete:
+            # The data as they were given are looked at, for the site has got them rounded down.
+            good = base.support(jnp.asarray(pop.dv[name]))
             outside[name] = jnp.broadcast_to(~good, jnp.shape(pop.mask[name])) & pop.mask[name]
         mask = _counted(msg["fn"], (pop.n_subjects, pop.n_records))
         if mask is not None:
             counted[name], value[name] = mask, msg["value"]
-            quantified[name] = jnp.asarray(not isinstance(unwrap(msg["fn"])[1], _CENSORED))
-    return Survey([jnp.asarray(note.about) for note in notes], counted, value, quantified, outside)
+    return Survey([jnp.asarray(note.about) for note in notes], counted, value, outside)
 
 
 def unwrap(fn: Any) -> tuple[Any, Any]:
@@ -118,13 +119,13 @@ def _uncounted(look: Look, found: Survey, pop: Population, params: Mapping[str, 
     return out
 
 
-def _uncensored(look: Look, found: Survey, pop: Population, params: Mapping[str, Any]) -> list[str]:
+def _uncensored(sites: Any, found: Survey, pop: Population, params: Mapping[str, Any]) -> list[str]:
     """Return a sentence for every site that counts censored records as if they had been quantified."""
     out = []
     for name, counted in found.counted.items() if pop.cens else ():
-        if not found.quantified[name]:
+        if sites.data[name].distribution in _CENSORED:
             continue
-        for endpoint in _endpoints(look, found, pop, params, name):
+        for endpoint in _endpoints(sites.look, found, pop, params, name):
             off = np.asarray(pop.cens.get(endpoint, 0)) != 0
             number = int((off & np.asarray(counted) & np.asarray(pop.subject_mask)[:, None]).sum())
             if number:
@@ -195,7 +196,7 @@ def warn_of_data(
     harmless = []
     if observed:
         _refuse_impossible(sites, found, pop)
-    said = [*_uncounted(sites.look, found, pop, at), *_uncensored(sites.look, found, pop, at)] if observed else []
+    said = [*_uncounted(sites.look, found, pop, at), *_uncensored(sites, found, pop, at)] if observed else []
     for note, about in zip(sites.notes, found.about, strict=True):
         about = np.asarray(about)
         which = True if about.ndim == 0 and about else np.broadcast_to(about, (pop.n_subjects,))[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -25,11 +26,8 @@ def spread_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
     By the delta method, the interval on the log scale. Of the first subject, where subjects differ. NaN where the SD
     does not depend on an estimated parameter, or has reached the end of its range.
     """
-    sd, slopes = _moments(fit, covariance)[0]
-    errors = _errors(slopes, covariance)
-    width = Z * np.divide(errors, sd, out=np.full_like(sd, np.nan), where=sd > 0)
-    ends = {"2.5 %": sd * np.exp(-width), "97.5 %": sd * np.exp(width)}
-    return pd.DataFrame({"SE": errors, **ends}, index=list(fit.program.effect_names))
+    table = _sd_rows(*_moments(fit, covariance)[0], covariance, list(fit.program.effect_names))
+    return table.drop(columns="estimate")
 
 
 def correlation_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
@@ -38,13 +36,24 @@ def correlation_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
     The interval is a Wald interval of Fisher's z, so that it stays between −1 and 1.
     """
     values, slopes = _moments(fit, covariance)[1]
-    names = fit.program.effect_names
     moves = np.abs(slopes).max(-1, initial=0.0) > 0 if slopes.size else values != 0
-    labels = pairs(names)
-    errors = _errors(slopes, covariance)
-    low, high = fisher_interval(values, errors)
-    table = pd.DataFrame({"estimate": values, "SE": errors, "2.5 %": low, "97.5 %": high}, index=labels)
-    return table[moves]
+    return _correlation_rows(values, slopes, covariance, pairs(fit.program.effect_names))[moves]
+
+
+def matrix_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
+    """Return SDs and correlations of covariance parameters that act outside the prior of random effects (L @ z).
+
+    SE and 95 % interval are as for the random effects' own.
+    """
+    program, layout, tables = fit.program, fit.layout, []
+    for name in matrices_apart(program, layout, fit.flat, fit.pop, int(fit.rows[0])):
+        sds, correlations = _with_slopes(
+            fit, covariance, lambda flat, pop, name=name: matrix_moments(program, layout, name, flat)
+        )
+        parts = part_names(program, name)
+        tables.append(_sd_rows(*sds, covariance, [f"SD({part})" for part in parts]))
+        tables.append(_correlation_rows(*correlations, covariance, pairs(parts)))
+    return pd.concat(tables) if tables else pd.DataFrame()
 
 
 def fisher_interval(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,42 +72,39 @@ def _errors(slopes: np.ndarray, covariance: Covariance) -> np.ndarray:
     return np.sqrt(np.where(np.abs(slopes).max(-1) > 0, variances, np.nan))
 
 
-def matrix_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
-    """Return SDs and correlations of covariance parameters that act outside the prior of random effects (L @ z).
+def _sd_rows(sd: np.ndarray, slopes: np.ndarray, covariance: Covariance, labels: list[str]) -> pd.DataFrame:
+    """Return estimate, SE and 95 % interval of standard deviations, the interval on the log scale."""
+    errors = _errors(slopes, covariance)
+    width = Z * np.divide(errors, sd, out=np.full_like(sd, np.nan), where=sd > 0)
+    rows = {"estimate": sd, "SE": errors, "2.5 %": sd * np.exp(-width), "97.5 %": sd * np.exp(width)}
+    return pd.DataFrame(rows, index=labels)
 
-    With SE and 95 % interval by the delta method: of SDs on the log scale, of correlations by Fisher's z.
-    """
-    active, program, layout = active_entries(fit, covariance), fit.program, fit.layout
-    tables = []
-    for name in matrices_apart(program, layout, fit.flat, fit.pop, int(fit.rows[0])):
 
-        def moments(part: Any, name: str = name) -> Any:
-            return matrix_moments(program, layout, name, jnp.asarray(fit.flat).at[active].set(part))
-
-        at = jnp.asarray(fit.flat[active])
-        values, slopes = jax.jit(lambda part, f=moments: (f(part), jax.jacfwd(f)(part)))(at)
-        (sd, correlations), (by_sd, by_correlation) = jax.tree.map(np.asarray, (values, slopes))
-        parts = part_names(program, name)
-        errors = _errors(by_sd, covariance)
-        width = Z * errors / sd
-        rows = {"estimate": sd, "SE": errors, "2.5 %": sd * np.exp(-width), "97.5 %": sd * np.exp(width)}
-        tables.append(pd.DataFrame(rows, index=[f"SD({part})" for part in parts]))
-        errors = _errors(by_correlation, covariance)
-        low, high = fisher_interval(correlations, errors)
-        rows = {"estimate": correlations, "SE": errors, "2.5 %": low, "97.5 %": high}
-        tables.append(pd.DataFrame(rows, index=pairs(parts)))
-    return pd.concat(tables) if tables else pd.DataFrame()
+def _correlation_rows(
+    values: np.ndarray, slopes: np.ndarray, covariance: Covariance, labels: list[str]
+) -> pd.DataFrame:
+    """Return estimate, SE and 95 % interval of correlations, the interval by Fisher's z."""
+    errors = _errors(slopes, covariance)
+    low, high = fisher_interval(values, errors)
+    return pd.DataFrame({"estimate": values, "SE": errors, "2.5 %": low, "97.5 %": high}, index=labels)
 
 
 def _moments(fit: Fit, covariance: Covariance) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return (SDs, slopes) and (correlations, slopes), the slopes with respect to the entries of the covariance."""
-    active, program = active_entries(fit, covariance), fit.program
+    """Return (SDs, slopes) and (correlations, slopes) of the first subject's random effects."""
     row = int(fit.rows[0])
+    return _with_slopes(fit, covariance, lambda flat, pop: prior_moments(fit.program, fit.layout, flat, pop, row))
 
-    def moments(part: Any, pop: Any) -> tuple[Any, Any]:
-        return prior_moments(program, fit.layout, jnp.asarray(fit.flat).at[active].set(part), pop, row)
+
+def _with_slopes(
+    fit: Fit, covariance: Covariance, moments: Callable[[Any, Any], tuple[Any, Any]]
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return both results of ``moments(flat, pop)``, each with its slopes in the entries of the covariance."""
+    active = active_entries(fit, covariance)
+
+    def of_active(part: Any, pop: Any) -> tuple[Any, Any]:
+        return moments(jnp.asarray(fit.flat).at[active].set(part), pop)
 
     at = jnp.asarray(fit.flat[active])
-    values, slopes = jax.jit(lambda part, pop: (moments(part, pop), jax.jacfwd(moments)(part, pop)))(at, fit.pop)
-    (sd, correlations), (by_sd, by_correlation) = jax.tree.map(np.asarray, (values, slopes))
-    return (sd, by_sd), (correlations, by_correlation)
+    values, slopes = jax.jit(lambda part, pop: (of_active(part, pop), jax.jacfwd(of_active)(part, pop)))(at, fit.pop)
+    (first, second), (by_first, by_second) = jax.tree.map(np.asarray, (values, slopes))
+    return (first, by_first), (second, by_second)

@@ -1,4 +1,4 @@
-"""Standard deviations and correlations that a program's parameters make, however it writes them."""
+"""Standard deviations and correlations of random effects and of covariance parameters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prior_moments(
 
 
 def matrix_moments(program: Program, layout: Layout, name: str, flat: Any) -> tuple[Array, Array]:
-    """Return SDs and correlations of the covariance that a parameter is, or is the Cholesky factor of."""
+    """Return SDs and correlations of a covariance parameter, which may be written as its Cholesky factor."""
     value = program.constrain(layout.unravel(flat))[name]
     factor = program.sites.population[name].constraint == "LowerCholesky"
     return moments_of(value @ value.T if factor else value)
