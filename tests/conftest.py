@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from hierax.cli.commands import prepare
-from hierax.program.read import forget_programs
+from hierax.program import read
 
 # Nearly all of the time of the tests is compilation: all workers, all Pythons and later runs share what is compiled.
 prepare()
@@ -44,10 +44,11 @@ def _is_tutorial(item):
 
 @pytest.fixture(autouse=True, scope="module")
 def _memory_maps():
-    """Drop what is compiled when a worker comes near the limit of memory maps."""
+    """Drop what is compiled when a worker comes near the limit of memory maps; each file counts its own shapes."""
+    read._dropped.clear()
     yield
     if memory_maps() > MAPS_TO_KEEP:
-        forget_programs()
+        read.forget_programs()
         jax.clear_caches()
         gc.collect()
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hierax.data.population import Population
-from hierax.errors import ModelError
+from hierax.errors import ModelError, tell
 from hierax.program.checks import check_program
 from hierax.program.density import Program
 from hierax.program.identity import parts
@@ -22,6 +22,8 @@ from hierax.program.trace import RUNNING, Model
 # Programs of so many shapes are kept, the last ones used. What is compiled for one takes some 20 MiB and 400 maps of
 # memory, of which a process may have 65 530.
 KEPT = 32
+# After so many dropped programs JAX forgets what it has traced: its own caches keep some 3 MiB of each shape for ever.
+FORGET = 128
 # So many compiled functions are kept for one of them: each other prior, option or choice of parameters makes its own.
 BUILT = 128
 # How many functions that are the same program are remembered for it.
@@ -30,6 +32,8 @@ _TWINS = 4
 _programs: collections.OrderedDict[Hashable, list[Program]] = collections.OrderedDict()
 # Model's code → the parts of the model that reading it changes (counters of its calls, say).
 _written: dict[str, set[str]] = {}
+# How many programs were dropped, of each model (by its code) and in all.
+_dropped: collections.Counter[str] = collections.Counter()
 
 
 def structure(pop: Population) -> Hashable:
@@ -163,6 +167,22 @@ def _drop() -> None:
         oldest = next(iter(_programs))
         if _programs[oldest]:
             # Results that are kept hold on to their programs: what is compiled goes, and is built again when asked for.
-            _programs[oldest].pop(0).built.clear()
+            old = _programs[oldest].pop(0)
+            old.built.clear()
+            _count_dropped(old)
         if not _programs[oldest]:
             del _programs[oldest]
+
+
+def _count_dropped(program: Program) -> None:
+    """Let JAX forget from time to time, and say once of a model that each of its many shapes is compiled anew."""
+    code = _code(program.parts)
+    _dropped[code] += 1
+    if _dropped.total() % FORGET == 0:
+        jax.clear_caches()
+    if _dropped[code] == KEPT:
+        tell(
+            f"One model was read for more than {KEPT} populations of different shapes (counts of subjects, records or "
+            f"doses), each of which is compiled anew. Give pop.bucket() instead of pop: populations of about the same "
+            f"size then share one shape, and the padding counts for nothing."
+        )
