@@ -66,6 +66,38 @@ def test_a_lower_valley_is_found_from_the_end_of_a_range(start):
     assert fit.ofv == pytest.approx(-4.3404, abs=1e-3)
 
 
+# The optimum of each approximation, as it is found from the model's own start (tests/reference/test_wang.py).
+WANG_OPTIMA = {hx.FO(): -2.51166, hx.FOCE(): -4.24211, hx.AGQ(5): -4.25725}
+
+
+@pytest.mark.parametrize("start", [{"sigma": 1e-8}, {"sigma": 1e-5}, {"rate": 1e4}, {"omega": 1e4}], ids=str)
+@pytest.mark.parametrize("estimator", WANG_OPTIMA, ids=lambda one: one.label)
+def test_a_search_that_lost_its_way_starts_once_more(estimator, start):
+    """From σ = 1e-5 FO followed a ridge to a rate of 5e-9 and ω of 8e7; 1e-8 got stuck; 1e4 held the rate."""
+    fit = hx.fit(zoo.wang_additive, zoo.wang_population(), estimator, init=start, progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.held == []
+    assert fit.ofv == pytest.approx(WANG_OPTIMA[estimator], abs=1e-4)
+    assert list(fit.history["iteration"]) == list(range(len(fit.history)))
+
+
+def test_a_start_without_a_density_is_left_and_said():
+    """At a rate of 1e4 predictions are 0, and so is the SD of a proportional error."""
+    with pytest.warns(hx.HieraxWarning, match="At the start values the objective is not finite.*started where .*rate"):
+        fit = hx.fit(zoo.wang_proportional, zoo.wang_population(), hx.FOCE(), init={"rate": 1e4}, progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.ofv == pytest.approx(-4.34035, abs=1e-4)
+
+
+@pytest.mark.parametrize("start", [{"lrc1": 100.0}, {"A1": 1e4}, {"sigma": 1e-8}, {"omega": 1e4 * np.ones(3)}], ids=str)
+def test_entries_without_bounds_come_back_too(start):
+    """At a log rate constant of 100 the first term is 0 at all times, so that nothing depends on A1."""
+    pop = hx.read_nonmem(hx.datasets.load("indometh"))
+    fit = hx.fit(zoo.indometh, pop, hx.FOCE(), init=start, progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.ofv == pytest.approx(-233.5294, abs=1e-3)
+
+
 @pytest.mark.parametrize("sigma", [0.1, 0.01])
 def test_five_subjects_and_five_parameters_too(sigma):
     """lme4: log L −131.571885."""
@@ -264,4 +296,20 @@ def test_steps_that_have_become_too_short_are_no_convergence(estimator, start):
     (name,) = start
     with pytest.warns(hx.HieraxWarning, match=rf"not_optimal.*where {name} alone is .* decades higher"):
         fit = hx.fit(zoo.wang_additive, zoo.wang_population(), estimator, init=start, progress=False)
+    assert fit.result is hx.Result.not_optimal
+
+
+def yes_or_no(pop):
+    level = numpyro.param("level", 0.5)
+    omega = numpyro.param("omega", 0.5, constraint=POSITIVE)
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        eta = numpyro.sample("eta", dist.Normal(0.0, omega))
+        hx.observe("dv", dist.Bernoulli(logits=jnp.broadcast_to(level + eta, pop.times.shape)), pop)
+
+
+def test_an_optimum_at_infinity_is_no_convergence():
+    """All answers are yes, so that the likelihood grows with the logit for ever."""
+    frame = pd.DataFrame({"ID": np.repeat(range(12), 4), "TIME": np.tile(np.arange(4.0), 12), "DV": 1.0})
+    with pytest.warns(hx.HieraxWarning, match=r"not_optimal.*where level alone is .* \(and not .*\)"):
+        fit = hx.fit(yes_or_no, hx.read_nonmem(frame), hx.SAEM(), progress=False)
     assert fit.result is hx.Result.not_optimal

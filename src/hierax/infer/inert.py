@@ -18,6 +18,9 @@ from hierax.program.read import cached
 # Standard deviations of the random points around a start at which the objective is looked at, in unconstrained space.
 # Two lie near the start and two far off, because a parameter may matter elsewhere and not at the start.
 _AROUND = (0.2, 0.2, 2.0, 2.0)
+# How far each parameter that seems absent is moved by itself as well, in unconstrained space: a rate constant of 1e4 is
+# felt again where it is lower by some decades.
+_DECADES = np.log(10) * np.array([-2.0, 2.0, -4.0, 4.0, -6.0, 6.0, -8.0, 8.0])
 # A parameter counts as absent where its derivative is zero at this many points or more.
 _ENOUGH = 3
 # The mode and the curvature of a subject without data are those of the prior, up to a rounding error of this size
@@ -49,7 +52,27 @@ def inert_entries(
             told += 1
         elif at is flat:
             break
-    return inert & (told >= _ENOUGH), eta
+    inert &= told >= _ENOUGH
+    for entry in map(int, np.flatnonzero(inert)):
+        if inert[entry]:
+            inert &= ~_felt_far_off(session, flat, entry, eta)
+    return inert, eta
+
+
+def _felt_far_off(
+    session: Session, flat: Float[np.ndarray, " parameter"], entry: int, eta: Any
+) -> Bool[np.ndarray, " parameter"]:
+    """Return which entries the objective depends on where one of them alone is decades away, if it depends on that."""
+    unit = 1.0 if session.layout.bounded()[entry] else max(abs(float(flat[entry])), 1.0)
+    for away in _DECADES:
+        at = flat.copy()
+        at[entry] += away * unit
+        out = session.evaluate(at, eta)
+        scores = np.asarray(out.gradient)[:, None] if out.scores is None else np.asarray(out.scores)
+        felt = np.any(scores != 0, axis=-1)
+        if np.isfinite(scores).all() and felt[entry]:
+            return felt
+    return np.zeros(flat.size, bool)
 
 
 def absent_entries(

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hierax.errors import tell
 from hierax.infer.approach import come_nearer, is_far, wake
 from hierax.infer.bfgs import AskTell
 from hierax.infer.certify import polish
 from hierax.infer.result import Result
 from hierax.infer.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling, standardised
-from hierax.infer.second_look import lower_inside
+from hierax.infer.second_look import better_start, lost, lower_inside, still
 from hierax.infer.trail import Trail
 
 
@@ -81,6 +82,8 @@ def minimise(
     anew: Callable[[np.ndarray, Any], Any] | None = None,
     watch: Callable[[np.ndarray, Any], bool] | None = None,
     names: Sequence[str] | None = None,
+    *,
+    once: bool = False,
 ) -> Search:
     """Minimise a smooth objective from ``x``.
 
@@ -89,11 +92,12 @@ def minimise(
     ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
     cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
     placing the grid of an ODE anew); it raises :class:`Enough` to end the search. ``names`` are those of the
-    entries, for messages. Interrupting (Ctrl-C) returns the
-    best point so far.
+    entries, for messages. A search that has lost its way starts once more from elsewhere, unless it is told to search
+    ``once``. Interrupting (Ctrl-C) returns the best point so far.
     """
     none = np.zeros(len(x), bool)
     run = _Run(evaluate, options, report, ranges or Ranges(none, none), anew, watch, names)
+    run.second_start = not once
     try:
         # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -129,8 +133,10 @@ class _Run:
         self.trail = Trail(self.bounded)
         self.unfelt = np.zeros(size, bool)
         self.scanned, self.start = np.zeros(size, bool), np.zeros(size)
-        # Whether the start was so far off that the end of the search deserves a second look.
-        self.doubtful = False
+        # Whether the start was so far off that the end of the search deserves a second look, and whether there was no
+        # second start yet.
+        self.doubtful, self.far_off, self.second_start = False, False, True
+        self.first: Point | None = None
         self.best: Point | None = None
         self.best_x = np.zeros(0)
         self.history: list[dict[str, float]] = []
@@ -140,11 +146,17 @@ class _Run:
         """Search: from afar if need be, then by BFGS, rescaled and begun anew where a line search finds no decrease."""
         point = self.see(x, state, 0.0)
         if not is_finite(point):
-            return Result.non_finite, self.not_finite(point)
+            why = self.not_finite(point)
+            # A derivative that is no number has its reason in the model, which is named and has a remedy.
+            if np.isfinite(point.value) or not self.starts_elsewhere(point, why):
+                return Result.non_finite, why
         if x.size == 0:
             return Result.converged, "nothing is free to vary"
         self.start = self.best_x
+        assert self.best is not None
+        self.first = point = self.best
         self.doubtful = is_far(point) or bool(idle(point, self.bounded).any())
+        self.far_off = self.doubtful
         self.found_lower(_A_LOT)
         attempt = -1
         while attempt < _RESTARTS:
@@ -165,7 +177,8 @@ class _Run:
                 if attempt < _RESTARTS and not (attempt and before - self.best.value <= 1e-9 * (1 + abs(before))):
                     continue
                 done = self.judged()
-            if done[0] is not Result.converged or not self.lower_elsewhere():
+            inside = done[0] is Result.converged and self.lower_elsewhere()
+            if not inside and not self.lower_from_another_start(done[0]):
                 return self.moved(*done)
             # From there the search begins anew, once.
             attempt = -1
@@ -173,22 +186,25 @@ class _Run:
 
     def moved(self, result: Result, why: str) -> tuple[Result, str]:
         """Return how the search ended; where an entry is not felt at all, it was not estimated."""
-        still = self.unfelt
-        if result is not Result.converged or not still.any():
+        unfelt = self.unfelt | (still(self, self.start) & ~self.ranges.weights)
+        if result is not Result.converged or not unfelt.any():
             return result, why
         return Result.did_not_move, (
-            f"the objective does not feel {_listed(self.names, still)} at the start value, nor decades around it, so "
+            f"the objective does not feel {_listed(self.names, unfelt)} at the start value, nor decades around it, so "
             f"that nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
         )
 
     def judged(self) -> tuple[Result, str]:
         """Say whether the place where no step helps any more is an optimum; Newton steps decide where it is unclear."""
-        norm = self.norm()
-        if norm < _SMALL * self.options.gtol:
-            return Result.converged, f"no step decreases the objective; standardised gradient {norm:.1e}"
-        good, decrement = polish(self, _SMALL * self.options.gtol, self.at_boundary(), self.options.max_step)
-        if good:
-            return Result.converged, f"the distance to the optimum is {decrement:.1e} standard errors, by the Hessian"
+        small = _SMALL * self.options.gtol
+        if self.norm() >= small:
+            good, decrement = polish(self, small, self.at_boundary(), self.options.max_step)
+            if good:
+                why = f"the distance to the optimum is {decrement:.1e} standard errors, by the Hessian"
+                return Result.converged, why
+        # Newton steps may have made it small.
+        if self.norm() < small:
+            return Result.converged, f"no step decreases the objective; standardised gradient {self.norm():.1e}"
         return Result.no_progress, f"{Result.no_progress.meaning} (standardised gradient {self.norm():.1e})"
 
     def found_lower(self, clearly: float = _A_LITTLE) -> bool:
@@ -211,6 +227,59 @@ class _Run:
         doubtful, self.doubtful = self.doubtful, False
         return doubtful and lower_inside(self, np.flatnonzero(self.at_boundary() & ~self.ranges.matrices), _A_LITTLE)
 
+    def starts_elsewhere(self, point: Point, why: str) -> bool:
+        """Return whether the search can start near its start, where that itself cannot be computed with."""
+        x, found = better_start(self, self.best_x, point, self.single())
+        if not is_finite(found) or not np.isfinite(found.value):
+            return False
+        moved = x != self.best_x
+        tell(
+            f"At the start values {_without_place(why)}. The search therefore started where {_listed(self.names, moved)} "
+            f"{'is' if moved.sum() == 1 else 'are'} decades away from there; give better ones by init=."
+        )
+        self.see(x, found.state, 0.0, replace=True)
+        return True
+
+    def single(self) -> np.ndarray:
+        """Return the indices of the entries that mean something one by one."""
+        return np.flatnonzero(~(self.ranges.matrices | self.ranges.weights))
+
+    def lower_from_another_start(self, result: Result) -> bool:
+        """Return whether a search from a better start ends lower, where this one has lost its way, and go there."""
+        first_time, self.second_start = self.second_start, False
+        assert self.best is not None and self.first is not None
+        stuck = result is Result.no_progress
+        if not first_time or not lost(self, self.first, self.start, self.at_boundary(), self.far_off, stuck):
+            return False
+        x, point = better_start(self, self.start, self.first, self.single())
+        if x is self.start:
+            return False
+        options = dataclasses.replace(self.options, max_iter=max(self.options.max_iter - len(self.history), 1))
+        found = minimise(
+            self.evaluate,
+            x,
+            point.state,
+            options,
+            self.report,
+            self.ranges,
+            self.anew,
+            self.watch,
+            self.names,
+            once=True,
+        )
+        self.history += [{**row, "iteration": float(len(self.history) + row["iteration"])} for row in found.history]
+        if found.result is Result.interrupted:
+            raise KeyboardInterrupt
+        # Both are looked at by what the objective is now: `watch` may have changed it on the way.
+        here, there = self.look(self.best_x, self.best.state), self.look(found.x, found.point.state)
+        better = found.result is Result.converged and result is not Result.converged
+        lower = there.value < here.value + (_A_LITTLE if better else -_A_LITTLE)
+        if lower:
+            self.see(found.x, found.point.state, 0.0, replace=True)
+        elif self.watch is not None:
+            self.see(self.best_x, self.best.state, 0.0, replace=True)
+        return lower
+
     def profile(self, x: np.ndarray, entry: int, most: int) -> Search:
         """Search over all entries but one, which keeps its value in ``x``; stop after ``most`` evaluations."""
         keep = np.arange(x.size) != entry
@@ -222,10 +291,8 @@ class _Run:
 
         assert self.best is not None
         options = dataclasses.replace(self.options, max_iter=min(self.options.max_iter, most))
-        bounded, matrices, limits = self.ranges
-        limits = np.broadcast_to(limits, keep.shape)
-        ranges = Ranges(bounded[keep], matrices[keep], limits[keep])
-        return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges)
+        ranges = Ranges(*(np.broadcast_to(kind, keep.shape)[keep] for kind in self.ranges))
+        return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges, once=True)
 
     def at_boundary(self) -> np.ndarray:
         """Return which entries have nothing to gain any more on their way to the end of their range."""
@@ -389,6 +456,10 @@ def _within(scaled: Callable[[Point], np.ndarray], point: Point, free: np.ndarra
     scores = None if point.scores is None else point.scores[free]
     out[np.ix_(free, free)] = scaled(point._replace(gradient=point.gradient[free], scores=scores))
     return out
+
+
+def _without_place(why: str) -> str:
+    return why.replace(" at the start values", "")
 
 
 def _listed(names: Sequence[str], entries: np.ndarray) -> str:

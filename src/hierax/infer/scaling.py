@@ -28,11 +28,13 @@ class Ranges(NamedTuple):
     """Which entries have the ends of their range at infinity, (parameter,), and which of these belong to matrices.
 
     ``limits`` are the largest absolute values that the entries may take; the objective is infinite beyond them.
+    ``weights`` are those of networks, no one of which means anything by itself.
     """
 
     bounded: np.ndarray
     matrices: np.ndarray
     limits: np.ndarray | float = np.inf
+    weights: np.ndarray | bool = False
 
 
 def is_finite(point: Point) -> bool:

@@ -253,7 +253,9 @@ class Session:
 
         if self.watcher is not None:
             self.watcher.begin()
-        ranges = Ranges(self.layout.bounded()[free], self.layout.matrices()[free], self.layout.limits()[free])
+        places = self.layout
+        kinds = (places.bounded(), places.matrices(), places.limits(), places.weights())
+        ranges = Ranges(*(kind[free] for kind in kinds))
         names = [name for name, one in zip(self.layout.names(), free, strict=True) if one]
         return minimise(evaluate, flat[free], eta, self.estimator.optimiser, report, ranges, refresh, watch, names)
 

@@ -62,8 +62,19 @@ def observe(name: str, distribution: dist.Distribution, pop: Population) -> Arra
     value = _safe_value(safe, jnp.asarray(pop.dv[name]), mask)
     if name in pop.cens:
         safe, value = _censor(safe, value, dict(pop.censoring)[name], pop.cens[name], pop.limit[name], mask)
-    with numpyro.plate("time", pop.n_records, dim=-1), handlers.mask(mask=mask):
+    with _records(name, pop), handlers.mask(mask=mask):
         return jnp.asarray(numpyro.sample(name, safe, obs=value))
+
+
+def _records(name: str, pop: Population) -> numpyro.plate:
+    try:
+        return numpyro.plate("time", pop.n_records, dim=-1)
+    except AssertionError:
+        raise ValueError(
+            f"observe('{name}', ...) finds another plate on dimension -1, which is that of the records. Write the plate "
+            f"of subjects as numpyro.plate('subject', pop.n_subjects, dim=-2), so that what is sampled in it is "
+            f"(subject, 1), and leave plates of records to observe."
+        ) from None
 
 
 def _mask_parameters(fn: Any, mask: Array) -> Any:
