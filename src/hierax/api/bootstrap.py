@@ -15,6 +15,7 @@ import scipy.stats
 from hierax.api.executors import run_all
 from hierax.api.fit import fit as fit_again
 from hierax.api.simulate import simulate
+from hierax.arguments import path_of, whole
 from hierax.data.censoring import limits_of, with_drawn
 from hierax.data.population import Population
 from hierax.errors import quietly, tell
@@ -129,14 +130,15 @@ def bootstrap(
         With the failed replicates counted: they are no part of the estimates.
     """
     need_fit(fit, "bootstrap")
+    whole("seed", seed, 0)
     if kind not in ("cases", "parametric"):
         raise ValueError(f"bootstrap(kind={kind!r}) is not known. Use 'cases' or 'parametric'.")
-    if n < 2:
+    if whole("n", n, 0) < 2:
         raise ValueError(f"bootstrap(n={n}) has no spread. Use 200 or more for SEs, 1 000 for intervals.")
     groups = _groups(fit.pop, strata)
     draw = _resample(fit, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
     names = [name for name, free in zip(fit.layout.names(), fit.free, strict=True) if free]
-    file = Checkpoint(None if checkpoint is None else Path(checkpoint), 10.0)
+    file = Checkpoint(path_of("checkpoint", checkpoint), 10.0)
     if file.path is not None:
         told = {"kind": kind, "strata": str(strata), "seed": str(seed), "n": str(n)}
         file.owner = {

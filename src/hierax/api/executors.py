@@ -25,6 +25,11 @@ def run_all(one: Callable[[Any], Any], todo: list[Any], executor: Executor | Non
     if executor is None:
         yield from map(one, todo)
         return
+    if not callable(getattr(executor, "submit", None)):
+        raise ValueError(
+            f"executor={executor!r} cannot be given work, because it has no method submit. Pass a "
+            f"concurrent.futures.ThreadPoolExecutor, a spawned ProcessPoolExecutor, or a client of Dask."
+        )
     _refuse_forks(executor)
     if isinstance(executor, ThreadPoolExecutor):
         futures = [executor.submit(one, item) for item in todo]

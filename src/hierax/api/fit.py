@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import xarray as xr
 
 from hierax.api.bayes import fit_marginal_nuts, fit_nuts, need_priors
@@ -17,6 +16,7 @@ from hierax.api.job import Job, prepare
 from hierax.api.marginal import fit_marginal
 from hierax.api.saem import fit_saem
 from hierax.api.vi import fit_vi
+from hierax.arguments import path_of, whole
 from hierax.data.population import Population
 from hierax.errors import EstimatorError, FitError, tell
 from hierax.infer.checkpoint import Checkpoint
@@ -117,7 +117,7 @@ def fit(
     _warn_float32()
     _check_arguments(model, pop, estimator)
     _check_options(starts, patience, held_out, every, seed)
-    file = Checkpoint(None if checkpoint is None else Path(checkpoint), every, resume)
+    file = Checkpoint(path_of("checkpoint", checkpoint), every, resume)
     with file.held():
         out = _run(
             model, pop, estimator, file, init=init, fixed=fixed, priors=priors, use_priors=use_priors, starts=starts,
@@ -165,6 +165,11 @@ def _fit_map(job: Job, procedure: Procedure, checkpoint: Checkpoint) -> Fit:
     """Maximise an objective whose priors all count; see :class:`hierax.MAP` and :class:`hierax.JointMAP`."""
     if isinstance(procedure, JointMAP):
         need_priors(job, "JointMAP")
+    elif not job.counted:
+        tell(
+            "MAP finds no prior of a population parameter, so that it maximises the likelihood alone. Pass priors=, or "
+            "write these parameters as sample sites."
+        )
     out = fit_marginal(job, procedure.objective, 1, checkpoint)
     out.method = procedure
     return out
@@ -261,9 +266,10 @@ def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
 
 def _check_options(starts: Any, patience: Any, held_out: Any, every: Any, seed: Any) -> None:
     """Refuse options that ask for nothing, or that would be left out without a word."""
-    for name, value, least in (("starts", starts, 1), ("seed", seed, 0)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):
-            raise ValueError(f"{name}={value!r} is no whole number of {least} or more. Give one.")
+    whole("starts", starts, 1)
+    whole("seed", seed, 0)
+    if patience is not None:
+        whole("patience", patience, 1)
     if patience is not None and held_out is None:
         raise ValueError(
             f"patience={patience} counts looks at held-out subjects, of which there are none. Pass held_out=, or leave "

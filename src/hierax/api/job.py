@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hierax.arguments import mapping
 from hierax.data.population import Population
 from hierax.infer.estimator import Estimator
 from hierax.infer.held_out import HeldOut
@@ -90,7 +91,7 @@ def prepare(
     """Read the program and lay out its parameters, start values and priors."""
     program = read_program(model, pop, plate)
     places = layout(program)
-    given = priors_of(priors) if isinstance(priors, Fit) else dict(priors or {})
+    given = priors_of(priors) if isinstance(priors, Fit) else mapping("priors", priors, "names to distributions")
     everything = collect_priors(program, given)
     if isinstance(init, Evaluation):
         init = {name: init.params[name] for name in places.slices if name in init.params}

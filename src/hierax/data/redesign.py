@@ -56,6 +56,11 @@ def at_times(pop: Population, times: Any) -> Population:
             f"at_times got times of shape {wanted.shape}. Give (time,) for all subjects, or one row for each of the "
             f"{len(pop)} subjects."
         )
+    if not wanted.size or not np.isfinite(wanted).all():
+        raise ValueError(
+            f"at_times got {'no times' if not wanted.size else 'times that are no finite numbers'}. Give the times at "
+            f"which to predict, such as np.linspace(0, 24, 49)."
+        )
     table = _table(pop)
     kept = table[table["EVID"].isin([1, 3, 4]) | _varies(pop)]
     kept = kept.assign(EVID=kept["EVID"].where(kept["EVID"] != 0, 2), DV=np.nan, MDV=1, CENS=0)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierax.arguments import whole
+
 # How a modelled rate or duration is asked for: RATE -1 and RATE -2.
 MODELLED = "modelled"
 
@@ -60,8 +62,16 @@ class Regimen:
     ):
         if rate is not None and duration is not None:
             raise ValueError("A regimen has a rate or a duration, not both, because each follows from the other.")
-        if count < 1 or count != int(count):
-            raise ValueError(f"count={count} doses: give a whole number of doses, 1 or more.")
+        if not 0 <= amount < np.inf:
+            raise ValueError(f"amount={amount}: a dose is a finite number of 0 or more. Check it.")
+        if not np.isfinite(time):
+            raise ValueError(f"time={time}: the first dose has a finite time. Give it.")
+        whole("count", count, 1)
+        if interval and count == 1 and not steady:
+            raise ValueError(
+                f"interval={interval} is the time between doses, of which there is one. Say how many (count=), or that "
+                f"it is a steady state (steady=1)."
+            )
         if count > 1 and not interval > 0:
             raise ValueError(f"count={count} doses need the time between them. Give interval > 0.")
         if duration is not None and duration != MODELLED and not float(duration) > 0:

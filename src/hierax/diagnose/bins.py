@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hierax.arguments import whole
+
 # So many different times, each observed in several subjects, are nominal times: the bins.
 _NOMINAL = 30
 _SHARED = 3
@@ -32,8 +34,12 @@ def bin_numbers(times: np.ndarray, usual: int, bins: int | Sequence[float] | Non
         if nominal is not None:
             return np.searchsorted(0.5 * (nominal[1:] + nominal[:-1]), times, side="right")
         bins = min(max(usual, _FEWEST), _MOST)
-    if not isinstance(bins, int):
-        return np.searchsorted(np.asarray(bins, float), times, side="right")
+    if not isinstance(bins, int | np.integer):
+        edges = np.asarray(bins, float)
+        if edges.ndim != 1 or not edges.size or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+            raise ValueError(f"bins={bins!r} are no edges, because these are finite times that increase. Give such.")
+        return np.searchsorted(edges, times, side="right")
+    whole("bins", bins, 1)
     edges = np.unique(np.quantile(times, np.linspace(0, 1, bins + 1)[1:-1]))
     return np.searchsorted(edges, times, side="right")
 

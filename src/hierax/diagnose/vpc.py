@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from hierax.arguments import whole
 from hierax.data.censoring import Limits, limits_of
 from hierax.diagnose.bins import bin_numbers
 from hierax.diagnose.vpc_tables import categories, quantile_table, share_table
@@ -114,6 +115,7 @@ def vpc(
             f"vpc(quantiles={tuple(quantiles)}, level={level}) needs shares between 0 and 1, such as "
             f"quantiles=(0.1, 0.5, 0.9) and level=0.9."
         )
+    whole("n", n, 1)
     name = _endpoint(fit, endpoint)
     pop = fit.pop
     seen = np.asarray(pop.mask[name]) & np.asarray(pop.subject_mask)[:, None]
@@ -126,6 +128,11 @@ def vpc(
     limits = _limits(fit, name, lloq, uloq)
     codes = np.asarray(pop.cens[name])[seen] if name in pop.cens else np.zeros(len(times), int)
     drawn_codes = _cut(limits, seen).codes(simulated)
+    if (codes != 0).all() or ((drawn_codes != 0).all() and not _is_discrete(fit, name)):
+        raise ValueError(
+            f"vpc(lloq={lloq}, uloq={uloq}) leaves no quantified value of '{name}', of which the data lie between "
+            f"{np.nanmin(observed):.3g} and {np.nanmax(observed):.3g}. Give the limits in the units of the data."
+        )
     place = bin_numbers(times, int(np.median(seen.sum(1)[seen.any(1)])), bins)
     sides = {code: side for code, side in ((1, "below"), (-1, "above")) if (codes == code).any() or _any(limits, code)}
     censored = share_table(times, place, codes, drawn_codes, sides, "side", level) if sides else None

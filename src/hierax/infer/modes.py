@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hierax.arguments import positive, whole
 from hierax.infer.blocks import Blocks, PerSubject, Vectors, cholesky, solve_factored, value_gradient_hessian
 from hierax.infer.result import Result
 
@@ -41,6 +42,11 @@ class Newton:
     tol: float = 1e-20
     max_iter: int = 100
     reach: float = 3.0
+
+    def __post_init__(self) -> None:
+        positive("tol", self.tol)
+        whole("max_iter", self.max_iter, 1)
+        positive("reach", self.reach)
 
 
 class Modes(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hierax.arguments import positive, whole
 from hierax.errors import tell
 from hierax.infer.approach import come_nearer, is_far, wake
 from hierax.infer.bfgs import AskTell
@@ -38,6 +39,11 @@ class QuasiNewton:
     gtol: float = 1e-4
     max_iter: int = 500
     max_step: float = 1.5
+
+    def __post_init__(self) -> None:
+        positive("gtol", self.gtol)
+        whole("max_iter", self.max_iter, 1)
+        positive("max_step", self.max_step)
 
 
 class Search(NamedTuple):
@@ -234,8 +240,9 @@ class _Run:
             return False
         moved = x != self.best_x
         tell(
-            f"At the start values {_without_place(why)}. The search therefore started where {_listed(self.names, moved)} "
-            f"{'is' if moved.sum() == 1 else 'are'} decades away from there; give better ones by init=."
+            f"At the start values {_without_place(why)}. The search therefore started where "
+            f"{_listed(self.names, moved)} {'is' if moved.sum() == 1 else 'are'} decades away from there; give better "
+            f"ones by init=."
         )
         self.see(x, found.state, 0.0, replace=True)
         return True
@@ -247,7 +254,8 @@ class _Run:
     def lower_from_another_start(self, result: Result) -> bool:
         """Return whether a search from a better start ends lower, where this one has lost its way, and go there."""
         first_time, self.second_start = self.second_start, False
-        assert self.best is not None and self.first is not None
+        assert self.best is not None
+        assert self.first is not None
         stuck = result is Result.no_progress
         if not first_time or not lost(self, self.first, self.start, self.at_boundary(), self.far_off, stuck):
             return False

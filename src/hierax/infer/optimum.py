@@ -33,9 +33,10 @@ def not_optimal(
 ) -> tuple[Result, str] | None:
     """Return that the likelihood is higher where one parameter is far away, or None.
 
-    A bounded parameter is looked at decades away, one without bounds where it is 0 or twice what it is. The less the likelihood changes with a parameter, the shorter are the steps of EM and of stochastic gradients. From
-    a start far off they may come to a stand long before an optimum, and so they do on the way to one at infinity (the
-    logit of a probability where all answers are yes).
+    A bounded parameter is looked at decades away, one without bounds where it is 0 or twice what it is. The less the
+    likelihood changes with a parameter, the shorter are the steps of EM and of stochastic gradients. From a start far
+    off they may come to a stand long before an optimum, and so they do on the way to one at infinity (the logit of a
+    probability where all answers are yes).
 
     Parameters
     ----------
@@ -81,8 +82,8 @@ def not_optimal(
         else f"{flat[entry] + by:.3g} (and not {flat[entry]:.3g})"
     )
     return Result.not_optimal, (
-        f"{Result.not_optimal.meaning}: by {best:.3g} where {name} alone is {place}. Steps have become too short to get "
-        f"there: start closer to the data (init=), or from a fit by FOCE (init=hx.fit(model, pop, hx.FOCE()))"
+        f"{Result.not_optimal.meaning}: by {best:.3g} where {name} alone is {place}. Steps have become too short to "
+        f"get there: start closer to the data (init=), or from a fit by FOCE (init=hx.fit(model, pop, hx.FOCE()))"
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
+from hierax.arguments import whole
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
@@ -85,12 +86,14 @@ class SAEM(Procedure):
     covariance: ClassVar[Literal["hessian", "louis"]] = "louis"
 
     def __post_init__(self) -> None:
+        for name in ("exploratory", "smoothing", "burn_in", "updates"):
+            whole(name, getattr(self, name), 0)
         if self.exploratory < 1 or self.smoothing < 1:
             raise ValueError(
                 f"SAEM(exploratory={self.exploratory}, smoothing={self.smoothing}) does nothing. Give each phase "
                 f"an iteration or more; 300 and 200 are usual."
             )
-        if self.chains is not None and self.chains < 1:
+        if self.chains is not None and whole("chains", self.chains, 0) < 1:
             raise ValueError(f"SAEM(chains={self.chains}) has none. Give 1 or more, or None for 400 subjects' worth.")
         if self.updates < 1:
             raise ValueError(f"SAEM(updates={self.updates}) trains no weights. Give 1 step an iteration or more.")

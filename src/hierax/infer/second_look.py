@@ -120,7 +120,7 @@ def _around(search: Profiler, x: np.ndarray, start: np.ndarray, entry: int) -> l
 
 
 def _felt_places(search: Profiler, entry: int) -> list[Float[np.ndarray, " parameter"]]:
-    """Return places inwards of the end of an entry's range at which the objective feels it: the first, and the lowest."""
+    """Return the first place inwards of the end of an entry's range at which the objective feels it, and the lowest."""
     assert search.best is not None
     inward = -np.sign(search.best_x[entry]) * np.log(10) * np.eye(search.best_x.size)[entry]
     places = [search.best_x + inward * decades for decades in _INWARD]

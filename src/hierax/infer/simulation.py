@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
+from hierax.arguments import whole
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.own_number import key_of_program
@@ -64,8 +65,8 @@ def draw(
     sites : collection of str, optional
         The sites that are wanted; all by default.
     """
-    if n < 1:
-        raise ValueError(f"n={n} replicates are none. Ask for one or more.")
+    whole("n", n, 1)
+    whole("seed", seed, 0)
     once = _once(program, sites)
     reading = sites_that_read_data(program, pop, once)
     if reading:

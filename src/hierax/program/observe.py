@@ -71,9 +71,9 @@ def _records(name: str, pop: Population) -> numpyro.plate:
         return numpyro.plate("time", pop.n_records, dim=-1)
     except AssertionError:
         raise ValueError(
-            f"observe('{name}', ...) finds another plate on dimension -1, which is that of the records. Write the plate "
-            f"of subjects as numpyro.plate('subject', pop.n_subjects, dim=-2), so that what is sampled in it is "
-            f"(subject, 1), and leave plates of records to observe."
+            f"observe('{name}', ...) finds another plate on dimension -1, which is that of the records. Write the "
+            f"plate of subjects as numpyro.plate('subject', pop.n_subjects, dim=-2), so that what is sampled in it "
+            f"is (subject, 1), and leave plates of records to observe."
         ) from None
 
 

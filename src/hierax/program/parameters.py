@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from hierax.arguments import mapping
 from hierax.program.density import Program
 from hierax.program.sites import PopulationSite
 
@@ -128,10 +129,10 @@ class Layout:
             An unknown site, another shape, or a value outside the constraint.
         """
         start = self.program.start()
-        for name, value in (init or {}).items():
+        for name, value in mapping("init", init, "names of population parameters to their starts").items():
             site = self._site(name, "init")
             if site.kind != "weights":
-                value = np.asarray(value, float)
+                value = _numbers(name, value)
                 if value.shape != site.shape:
                     raise ValueError(
                         f"init['{name}'] has shape {value.shape}, but the site has shape {site.shape}. "
@@ -241,3 +242,13 @@ def coordinate_names(name: str, site: PopulationSite, width: int) -> list[str]:
     if square and site.constraint in ("CorrCholesky", "CorrMatrix"):
         return [f"atanh partial {name}[{row},{column}]" for row, column in below]
     return [f"{name}~{index}" for index in range(width)]
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """Return a start as an array of real numbers, or refuse it."""
+    found = np.asarray(value)
+    if found.dtype.kind not in "biuf":
+        raise ValueError(
+            f"init['{name}'] is {value!r}, which is no real number. Give a number, or an array of numbers."
+        )
+    return found.astype(float)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from hierax.arguments import whole
 from hierax.data.population import Population
 from hierax.errors import HieraxWarning
 from hierax.infer.objective import compiled_value
@@ -65,7 +66,8 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     unconstrained space.
     """
     need_fit(fit, "sir")
-    if n < 1 or samples < max(n, 10):
+    whole("seed", seed, 0)
+    if whole("n", n, 1) > whole("samples", samples, 10):
         raise ValueError(f"sir(n={n}, samples={samples}) cannot resample. Weight more samples than are kept.")
     covariance = usable_covariance(fit, "resampled")
     active = active_entries(fit, covariance)

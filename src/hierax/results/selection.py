@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from hierax.arguments import mapping
 from hierax.errors import FitError
 from hierax.infer.owner import observation_digest
 from hierax.results.fit import Fit
@@ -40,6 +41,7 @@ def compare(models: Mapping[str, Entry]) -> pd.DataFrame:
         The objectives are different approximations, of other data, or of other numbers of observations; or there is no
         marginal likelihood (NUTS, VI, joint MAP).
     """
+    models = mapping("models", models, "names to fits")
     if len(models) < 2:
         raise ValueError("compare needs two models or more: compare({'base': fit, 'covariate': other}).")
     rows = {name: _row(name, entry) for name, entry in models.items()}
@@ -60,6 +62,11 @@ def compare(models: Mapping[str, Entry]) -> pd.DataFrame:
 
 
 def _row(name: str, entry: Entry) -> dict[str, object]:
+    if not isinstance(entry, Fit | Likelihood):
+        raise ValueError(
+            f"'{name}' is a {type(entry).__name__}, which has no likelihood to compare. Pass a fit, or what "
+            f"hx.log_likelihood returned for it."
+        )
     value, se = (entry.minus_two, 2 * entry.se) if isinstance(entry, Likelihood) else (-2 * entry.log_likelihood, 0.0)
     if not np.isfinite(value):
         raise ValueError(

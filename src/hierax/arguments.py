@@ -1,0 +1,61 @@
+"""Arguments that ask for nothing, or for something else than what is meant, refused before anything is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """Return a whole number that is large enough.
+
+    Raises
+    ------
+    ValueError
+        It is none, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}={value!r} is no whole number of {least} or more. Give one.")
+    return int(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a finite number above 0, or raise a ValueError."""
+    if not _is_number(value) or not 0 < value < np.inf:
+        raise ValueError(f"{name}={value!r} is no number above 0. Give one.")
+    return float(value)
+
+
+def share(name: str, value: Any) -> float:
+    """Return a number between 0 and 1, such as the level of an interval, or raise a ValueError."""
+    if not _is_number(value) or not 0 < value < 1:
+        raise ValueError(f"{name}={value!r} is no share between 0 and 1. Give one, such as 0.95.")
+    return float(value)
+
+
+def mapping(name: str, value: Any, of: str) -> dict[str, Any]:
+    """Return a mapping from names as a dictionary (empty for None), or raise a ValueError that says ``of`` what."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"{name} is a {type(value).__name__}, and not a mapping of {of}. Write {name}={{'name': ...}}."
+        )
+    return dict(value)
+
+
+def path_of(name: str, value: Any) -> Path | None:
+    """Return a path (None for None), or raise a ValueError."""
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):
+        raise ValueError(f"{name}={value!r} is no path. Give the name of a file as text.")
+    return Path(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool | complex | np.complexfloating)
