@@ -19,7 +19,17 @@ def pop():
 
 @pytest.mark.parametrize(
     ("options", "text"),
-    [({"starts": -3}, "starts=-3"), ({"starts": 0}, "starts=0"), ({"patience": 3}, "patience")],
+    [
+        ({"starts": -3}, "starts=-3"),
+        ({"starts": 0}, "starts=0"),
+        ({"patience": 3}, "patience"),
+        ({"seed": None}, "seed=None is no whole number of 0 or more"),
+        ({"checkpoint": 5}, "checkpoint=5 is no path"),
+        ({"init": [1.0]}, "init is a list, and not a mapping of names of population parameters"),
+        ({"init": {"mu": "3"}}, r"init\['mu'\] is '3', which is no real number"),
+        ({"init": {"mu": 1j}}, r"init\['mu'\] is 1j, which is no real number"),
+        ({"priors": [1]}, "priors is a list, and not a mapping of names to distributions"),
+    ],
 )
 def test_options_that_ask_for_nothing(pop, options, text):
     with pytest.raises(ValueError, match=text):
@@ -76,7 +86,7 @@ def test_shares_numbers_and_masks_are_looked_at_first(theo_fit, theo_pop):
         hx.profile(theo_fit, "cl", reach=-1)
     with pytest.raises(ValueError, match=r"vpc\(.*level=95\) needs shares"):
         hx.vpc(theo_fit, level=95)
-    with pytest.raises(ValueError, match="n=0 replicates are none"):
+    with pytest.raises(ValueError, match="n=0 is no whole number of 1 or more"):
         hx.simulate(theo_fit, n=0)
     with pytest.raises(ValueError, match=r"AGQ\(n=2.5\) is no number of nodes"):
         hx.AGQ(2.5)
@@ -87,3 +97,68 @@ def test_shares_numbers_and_masks_are_looked_at_first(theo_fit, theo_pop):
     held = r"no mask of True and False. To hold cl .*fixed=\[.cl.\] and init=\{.cl.: 3.0\}"
     with pytest.raises(ValueError, match=held):
         hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), fixed={"cl": 3.0}, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("ask", "text"),
+    [
+        (lambda fit: hx.simulate(fit, seed=-1), "seed=-1 is no whole number of 0"),
+        (lambda fit: hx.bootstrap(fit, n=2.5), "n=2.5 is no whole number"),
+        (lambda fit: hx.bootstrap(fit, n=3, executor=4), "executor=4 cannot be given work"),
+        (lambda fit: hx.sir(fit, n=True), "n=True is no whole number"),
+        (lambda fit: hx.compare([fit, fit]), "models is a list, and not a mapping of names to fits"),
+        (lambda fit: hx.compare({"a": fit, "b": 3}), "'b' is a int, which has no likelihood"),
+        (lambda fit: hx.vpc(fit, bins=[0, 0]), r"bins=\[0, 0\] are no edges"),
+        (lambda fit: hx.vpc(fit, lloq=99.0), "leaves no quantified value of 'dv', of which the data lie between"),
+        (lambda fit: fit.pop.at_times([]), "at_times got no times"),
+        (lambda fit: fit.pop.at_times([np.nan]), "times that are no finite numbers"),
+        (lambda fit: hx.evaluate(linear, fit.pop[[]], {}, hx.FO()), "The population has no subjects"),
+        (lambda fit: hx.Regimen(-1), "amount=-1: a dose is a finite number of 0 or more"),
+        (lambda fit: hx.Regimen(100, interval=12), "the time between doses, of which there is one"),
+        (lambda fit: hx.QuasiNewton(gtol=-1), "gtol=-1 is no number above 0"),
+        (lambda fit: hx.SAEM(chains="3"), "chains='3' is no whole number"),
+    ],
+)
+def test_odd_arguments_of_everything_else(theo_fit, ask, text):
+    with pytest.raises(ValueError, match=text):
+        ask(theo_fit)
+
+
+@pytest.mark.parametrize("rows", [99, 5.5, [True, False]], ids=str)
+def test_positions_that_are_not_there(pop, rows):
+    with pytest.raises(IndexError, match=r"picks no subjects by position: there are 8, numbered from 0.*pop\.loc"):
+        pop[rows]
+
+
+def test_maximum_a_posteriori_without_any_prior_is_said():
+    with pytest.warns(hx.HieraxWarning, match="MAP finds no prior"):
+        hx.fit(zoo.wang_additive, zoo.wang_population(), hx.MAP(), progress=False)
+
+
+def of_one_endpoint(pop):
+    level = numpyro.param("level", 0.0)
+    omega, sigma = (numpyro.param(name, 0.5, constraint=POSITIVE) for name in ("omega", "sigma"))
+    with numpyro.plate("subject", pop.n_subjects, dim=-2):
+        eta = numpyro.sample("eta", dist.Normal(0, omega))
+        hx.observe("pk", dist.Normal(level + eta + 0 * pop.times, sigma), pop)
+
+
+def test_an_endpoint_that_the_model_does_not_observe_is_said(capsys):
+    frame = pd.DataFrame({"ID": np.repeat(range(6), 4), "TIME": np.tile(np.arange(4.0), 6), "DVID": [1, 1, 2, 2] * 6})
+    frame["DV"] = np.random.default_rng(0).normal(size=24)
+    pop = hx.read_nonmem(frame, endpoints={"pk": 1, "pd": 2})
+    said = "The model does not observe 'pd', so that its 12 observations count for nothing."
+    hx.check(of_one_endpoint, pop)
+    assert said in capsys.readouterr().out
+    assert said in str(hx.fit(of_one_endpoint, pop, hx.FO(), progress=False).summary())
+
+
+def test_a_plate_on_the_axis_of_the_records_is_named(pop):
+    def model(pop):
+        omega = numpyro.param("omega", 0.5, constraint=POSITIVE)
+        with numpyro.plate("subject", pop.n_subjects):
+            eta = numpyro.sample("eta", dist.Normal(0, omega))
+            hx.observe("dv", dist.Normal(eta[:, None] + 0 * pop.times, 1.0), pop)
+
+    with pytest.raises(ValueError, match=r"another plate on dimension -1.*dim=-2"):
+        hx.check(model, pop)

@@ -54,7 +54,7 @@ def test_codes_of_steady_states_resets_and_modelled_inputs():
     ("items", "text"),
     [
         (dict(amount=1, rate=1, duration=1), "a rate or a duration, not both"),
-        (dict(amount=1, count=0), "count=0 doses: give a whole number"),
+        (dict(amount=1, count=0), "count=0 is no whole number of 1 or more"),
         (dict(amount=1, count=3), "count=3 doses need the time between them"),
         (dict(amount=1, duration=0), "duration=0: an infusion lasts longer than 0"),
     ],

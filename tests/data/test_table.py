@@ -38,6 +38,30 @@ def test_files_without_a_header_or_with_a_name_twice_or_too_many_cells(tmp_path)
         hx.read_nonmem(path)
 
 
+def test_a_table_that_nonmem_has_written(tmp_path):
+    path = tmp_path / "sdtab1"
+    lines = [
+        "TABLE NO.  1",
+        " ID          TIME        DV",
+        *(f"  1.0E+00  {time:.4E}  2.5000E+00" for time in (0, 1.5)),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    pop = hx.read_nonmem(path)
+    assert pop.times.tolist() == [[0.0, 1.5]]
+    assert pop.dv["dv"].tolist() == [[2.5, 2.5]]
+    path.write_text("\n".join(2 * lines) + "\n")
+    with pytest.raises(ValueError, match="several tables of NONMEM"):
+        hx.read_nonmem(path)
+
+
+def test_dates_without_a_year_over_its_turn_ask_for_it():
+    frame = pd.DataFrame({"ID": 1, "DATE": ["12-31", "01-01"], "TIME": ["8:00", "8:00"], "DV": [1.0, 2.0]})
+    with pytest.raises(hx.DataError, match="write DATE with its year, if the year has turned"):
+        hx.read_nonmem(frame)
+    pop = hx.read_nonmem(frame.assign(DATE=["12-31-2019", "01-01-2020"]))
+    assert pop.times.tolist() == [[0.0, 24.0]]
+
+
 def test_parquet(tmp_path):
     pytest.importorskip("pyarrow")
     path = tmp_path / "data.parquet"

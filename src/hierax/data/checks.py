@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from hierax.data.columns import DATES
 from hierax.data.problems import Problems
 from hierax.data.restarts import period_column
 from hierax.data.rxode import FIRST
@@ -40,6 +41,8 @@ def _check_times(frame: pd.DataFrame, check: Check) -> None:
     earlier &= ~frame["EVID"].isin([3, 4])
     period = period_column(frame, earlier) if earlier.any() else None
     fix = "sort the subject's rows by TIME, or set EVID=3 or 4 on the row if the system was reset there"
+    if period in DATES:
+        fix = f"write {period} with its year, if the year has turned between the rows; or {fix}"
     if period is None:
         fix += "; for periods with clocks of their own, add a column that counts them and name it in restarts="
     else:

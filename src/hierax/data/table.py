@@ -74,6 +74,10 @@ def _read_delimited(path: Path, ids: str | None) -> tuple[pd.DataFrame, pd.Serie
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"The file {path} has more than one column named {twice}. Give every column its own name.")
+    if any(line.strip().upper().startswith(_OF_NONMEM) for line in lines[skipped + 1 :]):
+        raise ValueError(
+            f"The file {path} holds several tables of NONMEM, one below the other. Give each its own file."
+        )
     comments = [number for number, line in enumerate(lines) if number > skipped and line.startswith("#")]
     # One column more than there are names: what stands in it was cut off otherwise, without a word.
     beyond = "more cells than names"
@@ -120,10 +124,16 @@ def _as_numbers(ids: pd.Series) -> pd.Series:
     return numbers if numbers.nunique() == text.nunique() else ids
 
 
+# The first line of the tables that NONMEM writes; the names of the columns follow.
+_OF_NONMEM = "TABLE NO."
+
+
 def _header(lines: list[str]) -> tuple[int, str | None]:
     """Return how many lines stand before the header, and the header without a comment sign."""
     for count, line in enumerate(lines):
         text = line.strip()
+        if count == 0 and text.upper().startswith(_OF_NONMEM):
+            continue
         bare = text.lstrip("#").strip()
         heads = bare.upper().replace('"', "").split(",")[0].split()
         if text and (not text.startswith("#") or (heads and heads[0] in ("ID", "C"))):

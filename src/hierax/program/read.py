@@ -70,6 +70,8 @@ def read_program(model: Model, pop: Population, plate: str = "subject", *, check
     the object that a method belongs to. ``checked=False`` is for other designs of a population that the program was
     checked with.
     """
+    if not pop.n_subjects:
+        raise ModelError("The population has no subjects, so that there is nothing to compute. Pick one or more.")
     key = (plate, structure(pop), jax.config.read("jax_enable_x64"))
     with _lock:
         known = _programs.setdefault(key, [])

@@ -13,6 +13,7 @@ from hierax.infer.result import Result
 from hierax.program.density import unwrap
 from hierax.program.parameters import element_names, elementwise
 from hierax.program.read import cached
+from hierax.program.survey import unobserved, unobserved_sentence
 from hierax.results.individual import shrinkage
 from hierax.results.matrices import is_correlation, shown, shown_places
 from hierax.results.omega import Z, correlation_table, fisher_interval, matrix_table, spread_table
@@ -195,6 +196,8 @@ def headlines(fit: Fit) -> list[str]:
         shown = ", ".join(f"{low:.3f} ({int(count)})" for low, count in ends.to_numpy())
         more = ", ..." if starts["optimum"].max() > len(ends) else ""
         lines.append(f"{len(starts)} starts; lowest OFV (and how many starts reached it): {shown}{more}.")
+    left_out = unobserved(fit.program.sites, fit.pop, {})
+    lines += [unobserved_sentence(name, fit.pop) for name in left_out]
     if fit.penalty:
         lines.append(f"Penalty (-log prior, not in the objective above): {fit.penalty:.5f}.")
     return lines
