@@ -27,8 +27,6 @@ class HeldOut:
     WHY: ClassVar[str] = "the likelihood of the held-out subjects no longer rises"
 
     def __init__(self, program: Program, pop: Population, estimator: Estimator, patience: int):
-        if patience < 1:
-            raise ValueError(f"patience={patience} stops a fit before it begins. Give 1 or more looks, 5 say.")
         self.session = session_of(program, pop, Laplace() if program.sites.effects else estimator)
         self.patience = patience
         self.rows: list[float] = []

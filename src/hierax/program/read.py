@@ -32,8 +32,8 @@ _TWINS = 4
 _programs: collections.OrderedDict[Hashable, list[Program]] = collections.OrderedDict()
 # Model's code → the parts of the model that reading it changes (counters of its calls, say).
 _written: dict[str, set[str]] = {}
-# How many programs were dropped, of each model (by its code) and in all.
-_dropped: collections.Counter[str] = collections.Counter()
+# How many programs were dropped of each model, which is known by the hash of what it is made of.
+_dropped: collections.Counter[int] = collections.Counter()
 
 
 def structure(pop: Population) -> Hashable:
@@ -178,11 +178,11 @@ def _drop() -> None:
 
 def _count_dropped(program: Program) -> None:
     """Let JAX forget from time to time, and say once of a model that each of its many shapes is compiled anew."""
-    code = _code(program.parts)
-    _dropped[code] += 1
+    which = hash(frozenset(program.parts.items()))
+    _dropped[which] += 1
     if _dropped.total() % FORGET == 0:
         jax.clear_caches()
-    if _dropped[code] == KEPT:
+    if _dropped[which] == KEPT:
         tell(
             f"One model was read for more than {KEPT} populations of different shapes (counts of subjects, records or "
             f"doses), each of which is compiled anew. Give pop.bucket() instead of pop: populations of about the same "
