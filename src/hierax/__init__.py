@@ -58,6 +58,7 @@ from hierax.infer.nuts import NUTS as NUTS
 from hierax.infer.nuts import JointMAP as JointMAP
 from hierax.infer.nuts import MarginalNUTS as MarginalNUTS
 from hierax.infer.optimise import QuasiNewton as QuasiNewton
+from hierax.infer.qrpem import QRPEM as QRPEM
 from hierax.infer.quadrature import AGQ as AGQ
 from hierax.infer.result import Result as Result
 from hierax.infer.saem import SAEM as SAEM

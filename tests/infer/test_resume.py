@@ -23,6 +23,7 @@ def cases():
         "MAP": (hx.MAP(), 2),
         "JointMAP": (hx.JointMAP(), 2),
         "ImportanceEM": (hx.ImportanceEM(samples=100), 1),
+        "QRPEM": (hx.QRPEM(samples=64), 1),
         "Laplace": (hx.Laplace(), 5),
         "AGQ": (hx.AGQ(3), 5),
     }

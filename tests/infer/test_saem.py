@@ -264,3 +264,21 @@ def test_importance_sampling_em_is_exact_maximum_likelihood(theo_pop, seed):
     np.testing.assert_allclose(-2 * fit.history["complete"].iloc[-10:].mean(), EXACT[False][1], atol=0.3)
     with pytest.raises(ValueError, match=r"ImportanceEM\(samples=1"):
         hx.ImportanceEM(samples=1)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_quasi_random_em_is_exact_maximum_likelihood(theo_pop, seed):
+    """Fewer points than importance-sampling EM has samples, and a quarter of its noise."""
+    fit = hx.fit(zoo.theophylline, theo_pop, hx.QRPEM(), progress=False, seed=seed)
+    np.testing.assert_allclose(vector(fit.params), EXACT[False][0], rtol=0.004)
+    values = -2 * fit.history["complete"].iloc[-10:]
+    # The SD of the log likelihood by 256 points was 0.05 here; that by 300 random samples 0.13 to 0.22.
+    np.testing.assert_allclose(values.mean(), EXACT[False][1], atol=0.06)
+    assert values.std() < 0.1
+
+
+def test_quasi_random_em_refuses_points_that_are_not_balanced():
+    with pytest.raises(ValueError, match=r"QRPEM\(samples=300\) is no power of 2"):
+        hx.QRPEM(samples=300)
+    with pytest.raises(ValueError, match="df=0 is no number above 0"):
+        hx.QRPEM(df=0)

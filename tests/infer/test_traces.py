@@ -71,6 +71,7 @@ QUICK = {
     "SAEM": (linear, hx.SAEM, {"exploratory": 5, "smoothing": 5}, {}),
     "SAEM with priors": (linear, hx.SAEM, {"exploratory": 5, "smoothing": 5}, {**PRIORS, "use_priors": True}),
     "ImportanceEM": (linear, hx.ImportanceEM, {"exploratory": 5, "smoothing": 5, "samples": 20}, {}),
+    "QRPEM": (linear, hx.QRPEM, {"exploratory": 5, "smoothing": 5, "samples": 16}, {}),
     "VI": (linear, hx.VI, {"steps": 100}, {}),
     "full VI": (linear, hx.VI, {"steps": 100, "population": "full"}, {}),
     "NUTS": (linear, hx.NUTS, {"warmup": 100, "draws": 50, "chains": 2}, {}),

@@ -15,39 +15,19 @@ from hierax.cli.errors import plain_errors
 if TYPE_CHECKING:
     from hierax.data.population import Population
 
-ESTIMATORS = (
-    "fo, foce, foce-no-interaction, laplace, agq (or agqN), pooled, saem, importance-em, vi, vi-full, nuts, "
-    "marginal-nuts, map, joint-map"
-)
-
 
 def named_estimator(name: str, options: list[str] | None = None) -> Any:
     """Return the estimator of a name on the command line, with its options."""
     import hierax as hx
+    from hierax.infer.method import COMMANDS
 
-    known: dict[str, tuple[Any, dict[str, Any]]] = {
-        "fo": (hx.FO, {}),
-        "foce": (hx.FOCE, {}),
-        "foce-no-interaction": (hx.FOCE, {"interaction": False}),
-        "laplace": (hx.Laplace, {}),
-        "agq": (hx.AGQ, {"n": 9}),
-        "pooled": (hx.NaivePooled, {}),
-        "saem": (hx.SAEM, {}),
-        "importance-em": (hx.ImportanceEM, {}),
-        "vi": (hx.VI, {}),
-        "vi-full": (hx.VI, {"population": "full"}),
-        "nuts": (hx.NUTS, {}),
-        "marginal-nuts": (hx.MarginalNUTS, {}),
-        "map": (hx.MAP, {}),
-        "joint-map": (hx.JointMAP, {}),
-    }
     key = name.lower()
     given = {option: literal(value) for option, value in pairs(options, "--option").items()}
     if key.startswith("agq") and key[3:].isdigit():
         return hx.AGQ(int(key[3:]), **given)
-    if key not in known:
-        raise typer.BadParameter(f"{name!r} is not known. Use one of {ESTIMATORS}.")
-    kind, own = known[key]
+    if key not in COMMANDS:
+        raise typer.BadParameter(f"{name!r} is not known. Use one of {', '.join(sorted(COMMANDS))}, or agqN (agq5).")
+    kind, own = COMMANDS[key]
     with plain_errors():
         return kind(**{**own, **given})
 

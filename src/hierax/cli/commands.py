@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hierax.cli.arguments import ESTIMATORS, load_data, load_object, named_estimator, named_in, start_values
+from hierax.cli.arguments import load_data, load_object, named_estimator, named_in, start_values
 from hierax.cli.errors import plain_errors
 from hierax.cli.outputs import deliver, exit_code, open_folder
 
@@ -41,7 +41,9 @@ ModelArgument = Annotated[
 ]
 DataArgument = Annotated[Path, typer.Argument(help="NONMEM-style table (CSV or Parquet).")]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results.")]
-EstimatorOption = Annotated[str, typer.Option(help=f"One of {ESTIMATORS}.")]
+EstimatorOption = Annotated[
+    str, typer.Option(help="An estimator: foce, laplace, saem, nuts, ... (a name that is not known lists them all).")
+]
 OptionOption = Annotated[
     list[str] | None, typer.Option("--option", help="An option of the estimator, `steps=2000`; repeat for more.")
 ]

@@ -14,6 +14,7 @@ from hierax.infer.blocks import Vectors, log_det, spd_inverse
 from hierax.infer.curvature import prior_hessian, whitened_jacobian
 from hierax.infer.estimator import Anchor, Estimator, Params
 from hierax.infer.laplace import reference_scales
+from hierax.infer.method import Commands
 from hierax.infer.modes import Newton
 from hierax.infer.optimise import QuasiNewton
 from hierax.infer.requirements import need_gaussian_data, need_gaussian_effects
@@ -47,6 +48,7 @@ class FO(_AtReference):
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
     post_hoc: ClassVar[bool] = True
+    commands: ClassVar[Commands] = {"fo": {}}
 
     @property
     def label(self) -> str:
@@ -112,6 +114,7 @@ class NaivePooled(_AtReference):
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
     has_modes: ClassVar[bool] = False
+    commands: ClassVar[Commands] = {"pooled": {}}
 
     @property
     def label(self) -> str:

@@ -94,7 +94,6 @@ def importance_sample(
 def _weights(program: Program, proposal: str, batch: int, steps: int) -> Any:
     def weights(pop: Population, params: Any, centre: Vectors, covariance: Blocks, df: Array, key_data: Array) -> Array:
         clean = sanitise(pop)
-        size = centre.shape[-1]
         factor = proposal_factor(covariance)
         log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
 
@@ -105,9 +104,7 @@ def _weights(program: Program, proposal: str, batch: int, steps: int) -> Any:
                 # A multivariate t: one chi-square a subject.
                 chi = jax.random.chisquare(gamma_key, df, (len(centre),))
                 z = z * jnp.sqrt(df / chi)[:, None]
-                half = 0.5 * (df + size)
-                log_q = jax.scipy.special.gammaln(half) - jax.scipy.special.gammaln(0.5 * df)
-                log_q = log_q - 0.5 * size * jnp.log(df * np.pi) - half * jnp.log1p(jnp.sum(z**2, -1) / df)
+                log_q = log_t(z, df)
             else:
                 log_q = log_normal(z)
             eta = centre + jnp.einsum("nij,nj->ni", factor, z)
@@ -127,6 +124,13 @@ def log_normal(z: Array) -> Array:
     return -0.5 * jnp.sum(z**2, -1) - 0.5 * z.shape[-1] * np.log(2 * np.pi)
 
 
+def log_t(z: Array, df: Any) -> Array:
+    """Return the log density of standard multivariate t vectors of so many degrees of freedom."""
+    size, half = z.shape[-1], 0.5 * (df + z.shape[-1])
+    constant = jax.scipy.special.gammaln(half) - jax.scipy.special.gammaln(0.5 * df)
+    return constant - 0.5 * size * jnp.log(df * np.pi) - half * jnp.log1p(jnp.sum(z**2, -1) / df)
+
+
 def proposal_factor(covariance: Blocks) -> Blocks:
     """Return Cholesky factors of proposals' covariances; of what is not positive definite, with unit ones."""
     factor = jnp.linalg.cholesky(covariance)
@@ -134,4 +138,4 @@ def proposal_factor(covariance: Blocks) -> Blocks:
     return jnp.where(good[:, None, None], factor, jnp.eye(covariance.shape[-1]))
 
 
-__all__ = ["ImportanceSampling", "importance_sample", "log_normal", "proposal_factor"]
+__all__ = ["ImportanceSampling", "importance_sample", "log_normal", "log_t", "proposal_factor"]

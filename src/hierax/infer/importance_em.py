@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
 
 from hierax.data.population import Population
+from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.importance import log_normal, proposal_factor
 from hierax.infer.kernels import Landscape
+from hierax.infer.method import Commands
 from hierax.infer.saem import SAEM, Iteration
 from hierax.infer.saem_state import Schedule, State, Trace
 
@@ -39,6 +43,7 @@ class ImportanceEM(SAEM):
     smoothing: int = 40
     burn_in: int = 0
     annealing: float = 0.0
+    commands: ClassVar[Commands] = {"importance-em": {}}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,37 +66,68 @@ class ImportanceEM(SAEM):
     @property
     def iteration(self) -> type[Iteration]:
         """What one iteration does."""
-        return _Sampling
+        return Sampling
 
     def chains_for(self, pop: Population) -> int:
         """Return the number of samples a subject."""
         return self.samples
 
 
-class _Sampling(Iteration):
-    """One iteration: find the modes, sample around them, weight, maximise."""
+class Sampling(Iteration):
+    """One iteration: sample around each subject's mode, weight, maximise."""
 
     saem: ImportanceEM
 
     def __call__(self, state: State, now: Schedule) -> tuple[State, Trace]:
+        """Return the state after the iteration, and what it shows."""
         key, here = jax.random.split(jax.random.wrap_key_data(state.key))
         state = state._replace(key=jax.random.key_data(key))
         params, program, pop = self.params_of(state.flat), self.program, self.pop
-        anchor = self.saem.objective.anchor(program, pop, params, state.centre)
-        covariance = jnp.linalg.inv(anchor.hessian) * self.saem.scale**2
-        factor = proposal_factor(covariance)
-        z = jax.random.normal(here, state.chains.eta.shape)
-        eta = anchor.eta + jnp.einsum("nij,cnj->cni", factor, z)
-        logs = jax.vmap(lambda e: program.log_joint(pop, params, e))(eta) - log_normal(z)
-        logs = logs + jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+        drawn = self.propose(state, params, here)
+        logs = jax.vmap(lambda e: program.log_joint(pop, params, e))(drawn.eta) - drawn.log_density
         # A sample without a density has no weight; subjects all of whose samples are such end the fit (`verdict`).
         logs = jnp.where(self.real, jnp.where(jnp.isfinite(logs), logs, -jnp.inf), 0.0)
         weights = jax.nn.softmax(logs, axis=0)
         total = jnp.sum(jax.scipy.special.logsumexp(logs, axis=0) - jnp.log(float(len(logs))), where=self.real)
         effective = 1.0 / jnp.sum(weights**2, axis=0) / len(logs)
-        root = program.prior_root(pop, params, anchor.eta)
-        land = Landscape(program.reference(pop, params), root, factor)
-        state = state._replace(chains=state.chains._replace(eta=eta, log_density=logs))
-        state = self.maximise(state, land, weights, now)
+        root = program.prior_root(pop, params, drawn.centre)
+        land = Landscape(program.reference(pop, params), root, drawn.factor)
+        state = state._replace(chains=state.chains._replace(eta=drawn.eta, log_density=logs))
+        state = self.remember(self.maximise(state, land, weights, now), drawn, weights, effective)
         shares = jnp.zeros(4).at[0].set(jnp.mean(effective, where=self.real))
         return state, Trace(state.flat, total, shares)
+
+    def propose(self, state: State, params: Any, key: PRNGKeyArray) -> Drawn:
+        """Return samples of all subjects, the density that they are from, and its centre and root."""
+        anchor = self.saem.objective.anchor(self.program, self.pop, params, state.centre)
+        factor = proposal_factor(jnp.linalg.inv(anchor.hessian) * self.saem.scale**2)
+        z = jax.random.normal(key, state.chains.eta.shape)
+        return drawn_from(anchor.eta, factor, z, log_normal(z))
+
+    def remember(self, state: State, drawn: Drawn, weights: Array, effective: Array) -> State:
+        """Return the state with what the next iteration's proposal needs: nothing, where modes are found anew."""
+        return state
+
+
+class Drawn(NamedTuple):
+    """Samples of a proposal.
+
+    Attributes
+    ----------
+    eta : array, (sample, subject, coordinate)
+    log_density : array, (sample, subject)
+        Of the proposal.
+    centre, factor : arrays, (subject, coordinate[, coordinate])
+        Where the proposal lies, and the Cholesky factor of its scale matrix.
+    """
+
+    eta: Array
+    log_density: Array
+    centre: Vectors
+    factor: Blocks
+
+
+def drawn_from(centre: Vectors, factor: Blocks, z: Array, log_density: Array) -> Drawn:
+    """Return centre + factor·z, and its log density where z has the given one, (sample, subject)."""
+    log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+    return Drawn(centre + jnp.einsum("nij,cnj->cni", factor, z), log_density - log_det, centre, factor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors, log_det, value_gradient_hessian
 from hierax.infer.curvature import fisher_hessian
 from hierax.infer.estimator import Anchor, ModeEstimator, Params
+from hierax.infer.method import Commands
 from hierax.infer.modes import Newton
 from hierax.infer.optimise import QuasiNewton
 from hierax.infer.requirements import need_families, need_gaussian_data
@@ -49,6 +51,7 @@ class Laplace(_Expansion):
 
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
+    commands: ClassVar[Commands] = {"laplace": {}}
 
     @property
     def label(self) -> str:
@@ -81,6 +84,7 @@ class FOCE(_Expansion):
     interaction: bool = True
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
+    commands: ClassVar[Commands] = {"foce": {}, "foce-no-interaction": {"interaction": False}}
 
     @property
     def label(self) -> str:

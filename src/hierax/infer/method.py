@@ -5,15 +5,35 @@ from __future__ import annotations
 import abc
 import dataclasses
 import difflib
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from hierax.data.population import Population
 from hierax.errors import EstimatorError
 from hierax.program.density import Program
 
+# Names on the command line, each with the options that it stands for.
+Commands = Mapping[str, Mapping[str, Any]]
+# Every estimator by its name on the command line, with the options that the name stands for.
+COMMANDS: dict[str, tuple[type[Any], Mapping[str, Any]]] = {}
+
 
 class Method(abc.ABC):
-    """Base of approximations of the marginal likelihood and of algorithms of their own."""
+    """Base of approximations of the marginal likelihood and of algorithms of their own.
+
+    Attributes
+    ----------
+    commands : dict
+        The names of the estimator on the command line, each with the options that it stands for.
+    """
+
+    commands: ClassVar[Commands] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Make a class known to the command line by its own names."""
+        super().__init_subclass__(**options)
+        for name, chosen in vars(cls).get("commands", {}).items():
+            COMMANDS[name] = (cls, chosen)
 
     def __new__(cls, *values: Any, **options: Any) -> Self:
         """Refuse an option that there is not, naming those that there are."""

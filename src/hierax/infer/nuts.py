@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.infer.estimator import Anchor, Estimator, ModeEstimator, Params
 from hierax.infer.laplace import FOCE, Laplace
+from hierax.infer.method import Commands
 from hierax.infer.modes import Newton
 from hierax.infer.optimise import QuasiNewton
 from hierax.infer.procedure import Procedure
@@ -66,6 +67,7 @@ class NUTS(_Sampler):
     """
 
     centring: Literal["auto"] | bool = "auto"
+    commands: ClassVar[Commands] = {"nuts": {}}
 
     @property
     def label(self) -> str:
@@ -87,6 +89,7 @@ class MarginalNUTS(_Sampler):
     """
 
     objective: Estimator = FOCE()
+    commands: ClassVar[Commands] = {"marginal-nuts": {}}
 
     @property
     def label(self) -> str:
@@ -110,6 +113,7 @@ class MAP(Procedure):
 
     objective: Estimator = FOCE()
     bayesian: ClassVar[bool] = True
+    commands: ClassVar[Commands] = {"map": {}}
 
     @property
     def label(self) -> str:
@@ -147,6 +151,7 @@ class JointMAP(Procedure):
 
     objective: Estimator = Joint()
     bayesian: ClassVar[bool] = True
+    commands: ClassVar[Commands] = {"joint-map": {}}
 
     @property
     def label(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors, cholesky, log_det, spd_inverse, value_gradient_hessian
 from hierax.infer.curvature import fisher_hessian
 from hierax.infer.estimator import Anchor, ModeEstimator, Params
+from hierax.infer.method import Commands
 from hierax.infer.modes import Newton
 from hierax.infer.optimise import QuasiNewton
 from hierax.infer.requirements import need_families
@@ -41,6 +42,7 @@ class AGQ(ModeEstimator):
     hessian: Literal["fisher", "full"] = "fisher"
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
+    commands: ClassVar[Commands] = {"agq": {"n": 9}}
 
     def __post_init__(self) -> None:
         if self.n != int(self.n):

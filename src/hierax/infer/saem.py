@@ -20,6 +20,7 @@ from hierax.infer.clipping import cut_outliers
 from hierax.infer.estimator import Estimator
 from hierax.infer.kernels import Kernels, Landscape, begin, landscape, sweep
 from hierax.infer.laplace import Laplace
+from hierax.infer.method import Commands
 from hierax.infer.mstep import (
     gradient_and_hessian,
     minimise_by_newton,
@@ -84,6 +85,7 @@ class SAEM(Procedure):
     updates: int = 5
     objective: Estimator = Laplace()
     covariance: ClassVar[Literal["hessian", "louis"]] = "louis"
+    commands: ClassVar[Commands] = {"saem": {}}
 
     def __post_init__(self) -> None:
         for name in ("exploratory", "smoothing", "burn_in", "updates"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from hierax.infer.curvature import fisher_hessian
 from hierax.infer.estimator import Estimator
 from hierax.infer.guide import Guide, Near, Normal
 from hierax.infer.laplace import Laplace
+from hierax.infer.method import Commands
 from hierax.infer.mstep import shifted
 from hierax.infer.procedure import Procedure
 from hierax.program.density import Program
@@ -79,6 +80,7 @@ class VI(Procedure):
     learning_rate: float = 0.02
     optimiser: Any = None
     objective: Estimator = Laplace()
+    commands: ClassVar[Commands] = {"vi": {}, "vi-full": {"population": "full"}}
 
     def __post_init__(self) -> None:
         if self.population not in ("point", "full", "mean-field"):
