@@ -28,6 +28,7 @@ from hierax.data.read import read_nonmem as read_nonmem
 from hierax.data.regimen import Regimen as Regimen
 from hierax.data.regimen import Subject as Subject
 from hierax.diagnose import plot as plot
+from hierax.diagnose.citation import citation as citation
 from hierax.diagnose.effects import covariate_effects as covariate_effects
 from hierax.diagnose.report import report as report
 from hierax.diagnose.vpc import VPC as VPC

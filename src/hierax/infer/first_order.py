@@ -49,6 +49,7 @@ class FO(_AtReference):
     optimiser: QuasiNewton = QuasiNewton()
     post_hoc: ClassVar[bool] = True
     commands: ClassVar[Commands] = {"fo": {}}
+    references: ClassVar[tuple[str, ...]] = ("sheiner1980",)
 
     @property
     def label(self) -> str:

@@ -44,6 +44,7 @@ class ImportanceEM(SAEM):
     burn_in: int = 0
     annealing: float = 0.0
     commands: ClassVar[Commands] = {"importance-em": {}}
+    references: ClassVar[tuple[str, ...]] = ("bauer2007",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

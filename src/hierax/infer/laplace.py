@@ -52,6 +52,7 @@ class Laplace(_Expansion):
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
     commands: ClassVar[Commands] = {"laplace": {}}
+    references: ClassVar[tuple[str, ...]] = ("wang2007",)
 
     @property
     def label(self) -> str:
@@ -85,6 +86,7 @@ class FOCE(_Expansion):
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
     commands: ClassVar[Commands] = {"foce": {}, "foce-no-interaction": {"interaction": False}}
+    references: ClassVar[tuple[str, ...]] = ("lindstrom1990", "wang2007")
 
     @property
     def label(self) -> str:

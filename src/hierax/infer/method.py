@@ -25,9 +25,12 @@ class Method(abc.ABC):
     ----------
     commands : dict
         The names of the estimator on the command line, each with the options that it stands for.
+    references : tuple of str
+        Keys of ``hierax.diagnose.references`` under which the method is described.
     """
 
     commands: ClassVar[Commands] = {}
+    references: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Make a class known to the command line by its own names."""

@@ -68,6 +68,7 @@ class NUTS(_Sampler):
 
     centring: Literal["auto"] | bool = "auto"
     commands: ClassVar[Commands] = {"nuts": {}}
+    references: ClassVar[tuple[str, ...]] = ("hoffman2014",)
 
     @property
     def label(self) -> str:
@@ -90,6 +91,7 @@ class MarginalNUTS(_Sampler):
 
     objective: Estimator = FOCE()
     commands: ClassVar[Commands] = {"marginal-nuts": {}}
+    references: ClassVar[tuple[str, ...]] = ("hoffman2014",)
 
     @property
     def label(self) -> str:

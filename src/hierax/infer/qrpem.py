@@ -61,6 +61,7 @@ class QRPEM(ImportanceEM):
     scale: float = 1.0
     df: float = 5.0
     commands: ClassVar[Commands] = {"qrpem": {}}
+    references: ClassVar[tuple[str, ...]] = ("jank2005",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -43,6 +43,7 @@ class AGQ(ModeEstimator):
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
     commands: ClassVar[Commands] = {"agq": {"n": 9}}
+    references: ClassVar[tuple[str, ...]] = ("pinheiro1995",)
 
     def __post_init__(self) -> None:
         if self.n != int(self.n):

@@ -86,6 +86,7 @@ class SAEM(Procedure):
     objective: Estimator = Laplace()
     covariance: ClassVar[Literal["hessian", "louis"]] = "louis"
     commands: ClassVar[Commands] = {"saem": {}}
+    references: ClassVar[tuple[str, ...]] = ("delyon1999", "kuhn2005")
 
     def __post_init__(self) -> None:
         for name in ("exploratory", "smoothing", "burn_in", "updates"):

@@ -81,6 +81,7 @@ class VI(Procedure):
     optimiser: Any = None
     objective: Estimator = Laplace()
     commands: ClassVar[Commands] = {"vi": {}, "vi-full": {"population": "full"}}
+    references: ClassVar[tuple[str, ...]] = ("kingma2014", "burda2016", "tucker2019")
 
     def __post_init__(self) -> None:
         if self.population not in ("point", "full", "mean-field"):

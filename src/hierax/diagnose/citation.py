@@ -1,0 +1,68 @@
+"""``hx.citation``: what to cite for a fit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+from hierax.diagnose.references import REFERENCES, Reference
+from hierax.dynamics.adaptive import Adaptive
+from hierax.dynamics.grid import Grid
+from hierax.results.fit import Evaluation, Fit
+
+_LIBRARIES = ("numpyro", "jax", "arviz")
+_GRIDS = {"tsit5": "tsitouras2011", "dopri8": "prince1981"}
+
+
+def citation(fit: Evaluation) -> str:
+    """Return what to cite for a fit: Hierax, the method, the solvers of ODEs, and the libraries that did the work.
+
+    Parameters
+    ----------
+    fit : Fit or Evaluation
+        By any estimator.
+
+    Returns
+    -------
+    str
+        Entries of BibTeX, with an empty line between them. Two fits by one estimator have the same.
+
+    Examples
+    --------
+    >>> import hierax as hx
+    >>> print(hx.citation(fit))  # doctest: +SKIP
+    """
+    entries = {"hierax": _hierax(), **{key: REFERENCES[key] for key in _keys(fit)}}
+    return "\n\n".join(entry.bibtex(key) for key, entry in entries.items())
+
+
+def _hierax() -> Reference:
+    version = importlib.metadata.version("hierax")
+    where = {"note": f"Version {version}", "howpublished": "Python package"}
+    title = "Hierax: nonlinear mixed-effects models as NumPyro programs"
+    return Reference("misc", "{The Hierax developers}", title, 2026, where)
+
+
+def _keys(fit: Evaluation) -> list[str]:
+    """Return the keys of all that a fit rests on, each once."""
+    method = fit.method if isinstance(fit, Fit) else None
+    keys = [*(method.references if method is not None else ()), *fit.estimator.references]
+    if isinstance(fit, Fit) and fit.usual_covariance == "louis":
+        keys.append("louis1982")
+    for name in fit.program.sites.odes:
+        keys += _of_solver(fit.program.sites.messages[name]["solver"])
+    keys += _LIBRARIES
+    if fit.layout.weights().any():
+        keys.append("flax")
+    if method is None:
+        keys.append("optimistix")
+    return list(dict.fromkeys(keys))
+
+
+def _of_solver(solver: Any) -> list[str]:
+    if isinstance(solver, Grid):
+        return [_GRIDS[solver.method], "diffrax"]
+    if isinstance(solver, Adaptive):
+        implicit = type(solver.solver).__name__.startswith("Kvaerno")
+        return ["kvaerno2004", "diffrax"] if implicit else ["diffrax"]
+    return []
