@@ -1,7 +1,7 @@
 """Tolerances by kind, each with its reason; and an interruption at a known place."""
 
 from hierax.api.job import prepare
-from hierax.infer.checkpoint import Checkpoint
+from hierax.infer.run.checkpoint import Checkpoint
 
 # Two float64 computations of one number by different formulas.
 EXACT = 1e-10

@@ -124,7 +124,7 @@ def test_exit_codes_and_outputs_of_fits_that_did_not_converge(files, monkeypatch
 
 @pytest.mark.filterwarnings("ignore::hierax.HieraxWarning")
 def test_an_interrupted_fit_is_written_and_says_130(files, monkeypatch):
-    from hierax.infer.session import Session
+    from hierax.infer.marginal.session import Session
 
     calls = []
 
@@ -218,7 +218,7 @@ def test_a_model_that_raises_shows_its_own_lines(files):
 
 
 def test_a_fault_of_the_library_keeps_its_traceback(files, monkeypatch):
-    import hierax.infer.session as module
+    import hierax.infer.marginal.session as module
 
     def fault(*_, **__):
         return list(zip([1], [], strict=True))

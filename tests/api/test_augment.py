@@ -13,10 +13,10 @@ import shapes
 from matplotlib.figure import Figure
 
 import hierax as hx
-from hierax.api.augment_advice import advise
+from hierax.analyse.augment_advice import advise
 from hierax.data.context import Context
-from hierax.infer.choice import Choice, Split
-from hierax.infer.two_stage import Draws, Learner, _log_mean
+from hierax.infer.learn.choice import Choice, Split
+from hierax.infer.learn.two_stage import Draws, Learner, _log_mean
 
 # Sixty subjects are too few for a flow, which is said; what is tested here holds all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Held-out subjects are less likely")

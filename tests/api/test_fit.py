@@ -9,7 +9,7 @@ import pytest
 import zoo
 
 import hierax as hx
-from hierax.infer.session import Session
+from hierax.infer.marginal.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_parameters_that_are_not_in_the_objective_are_held_and_said(wang):
 
 
 def test_an_interrupted_fit_returns_what_is_there(wang, monkeypatch):
-    from hierax.infer.session import Session
+    from hierax.infer.marginal.session import Session
 
     plain, calls = Session.evaluate, []
 
@@ -164,7 +164,7 @@ def test_an_interrupted_fit_returns_what_is_there(wang, monkeypatch):
 
 
 def test_an_interruption_of_a_later_start_keeps_the_earlier_ones(wang, monkeypatch):
-    from hierax.infer.session import Session
+    from hierax.infer.marginal.session import Session
 
     plain, searches = Session.search, []
 

@@ -133,7 +133,7 @@ def test_what_cannot_be_drawn_in_order_is_refused_by_name(pop):
 
 
 def test_other_programs_are_not_drawn_in_order(theo_fit):
-    from hierax.infer.simulation import reads_data
+    from hierax.infer.simulate.simulation import reads_data
 
     assert reads_data(theo_fit.program, theo_fit.pop) == frozenset()
 

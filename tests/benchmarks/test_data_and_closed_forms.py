@@ -9,7 +9,7 @@ import zoo
 from memory import peak_gigabytes
 
 import hierax as hx
-from hierax.dynamics import closed_form
+from hierax.dynamics.linear import closed_form
 
 pytestmark = pytest.mark.benchmark
 

@@ -23,7 +23,7 @@ from memory import peak_gigabytes
 from numpyro import handlers
 
 import hierax as hx
-from hierax.infer.session import Session
+from hierax.infer.marginal.session import Session
 from hierax.program.parameters import layout
 
 pytestmark = pytest.mark.benchmark

@@ -7,7 +7,7 @@ import zoo
 from memory import peak_gigabytes
 
 import hierax as hx
-from hierax.infer.session import Session
+from hierax.infer.marginal.session import Session
 from hierax.program.parameters import layout
 
 pytestmark = pytest.mark.benchmark

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from hierax.dynamics.exponentials import exp_difference, exp_integral
+from hierax.dynamics.linear.divided_differences import exp_difference, exp_integral
 
 ORDERS = [(i, j) for total in (1, 2, 3) for i in range(total + 1) for j in [total - i]]
 TIMES = [0.25, 2.02, 9.05, 24.37]

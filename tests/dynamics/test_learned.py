@@ -13,7 +13,7 @@ from numpyro.contrib.module import flax_module
 
 import hierax as hx
 from hierax.data.sanitise import sanitise
-from hierax.infer.session import Session
+from hierax.infer.marginal.session import Session
 from hierax.program.parameters import layout
 
 CL, VC, KA = TRUTH["CL"], TRUTH["Vc"], TRUTH["Ka"]

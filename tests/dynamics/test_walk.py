@@ -10,7 +10,7 @@ from linear_reference import matrix, walk
 from scipy.integrate import solve_ivp
 
 import hierax as hx
-from hierax.dynamics import closed_form
+from hierax.dynamics.linear import closed_form
 
 # Lags beyond II are right by the rule that is tested here; that other programs differ is said in a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:lag is longer than II:hierax.HieraxWarning")

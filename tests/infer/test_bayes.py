@@ -182,7 +182,7 @@ def test_priors_of_networks_and_positive_sites_have_their_jacobian(theo_pop):
     """The density of the flat vector integrates the constrained one: a log-normal's log is normal."""
     import jax
 
-    from hierax.infer.posterior import log_prior
+    from hierax.infer.mcmc.posterior import log_prior
     from hierax.program.parameters import layout
 
     parsed = hx.program(zoo.theophylline, theo_pop).program

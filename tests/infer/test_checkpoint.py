@@ -17,9 +17,9 @@ import zoo
 from linear_normal import linear, linear_population
 
 import hierax as hx
-from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.optimise import QuasiNewton
-from hierax.infer.owner import differences, option_parts, owner, population_parts
+from hierax.infer.run.checkpoint import Checkpoint
+from hierax.infer.run.owner import differences, option_parts, owner, population_parts
+from hierax.infer.search.optimise import QuasiNewton
 
 FO = hx.FO(optimiser=QuasiNewton(max_iter=2))
 pytestmark = pytest.mark.filterwarnings("ignore:The fit did not converge")
@@ -182,7 +182,7 @@ def test_the_path_is_tried_before_any_work(pop, tmp_path):
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_fit(pop, tmp_path, monkeypatch):
-    import hierax.infer.checkpoint as module
+    import hierax.infer.run.checkpoint as module
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -11,8 +11,8 @@ from helpers import GRADIENT, central_difference
 from numpyro.contrib.module import flax_module
 
 import hierax as hx
-from hierax.infer import objective
-from hierax.infer.session import Session
+from hierax.infer.marginal import objective
+from hierax.infer.marginal.session import Session
 from hierax.program.parameters import layout
 from hierax.program.read import forget_programs
 

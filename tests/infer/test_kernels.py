@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hierax.infer.kernels import Kernels, Landscape, begin, sweep
+from hierax.infer.saem.kernels import Kernels, Landscape, begin, sweep
 
 
 def test_a_chain_whose_first_density_is_no_number_moves_on():

@@ -9,7 +9,7 @@ import pytest
 import zoo
 
 import hierax as hx
-from hierax.infer.modes import find_modes
+from hierax.infer.marginal.modes import find_modes
 
 
 def solve(function, start, **options):

@@ -16,7 +16,7 @@ from indirect import design, model
 from zoo import POSITIVE
 
 import hierax as hx
-from hierax.infer.session import Session
+from hierax.infer.marginal.session import Session
 from hierax.program.parameters import layout
 
 # The objective's error is about the solver's, times the number of data and their sensitivity: 1e-6 in the solution is

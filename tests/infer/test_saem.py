@@ -15,7 +15,7 @@ from helpers import prepared
 from zoo import POSITIVE
 
 import hierax as hx
-from hierax.infer.roles import find_roles
+from hierax.infer.saem.roles import find_roles
 
 # Exact maximum likelihood (AGQ with 17 nodes an axis, converged): ka, CL, V, their omegas, sigma; −2 log L.
 EXACT = {

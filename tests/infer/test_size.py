@@ -12,7 +12,7 @@ import numpy as np, zoo, numpyro, jax
 from memory import peak_gigabytes
 numpyro.enable_x64()
 import hierax as hx
-from hierax.infer.session import Session
+from hierax.infer.marginal.session import Session
 from hierax.program.parameters import layout
 size = int(sys.argv[1])
 pop = zoo.theophylline_population()[np.tile(np.arange(12), size // 12)]

@@ -77,7 +77,7 @@ def test_path_gradients_have_the_same_mean(theo_pop, samples):
         guide = {**run.state.guide, "log_scale": run.state.guide["log_scale"] + 0.3}
 
         def one(key, run=run, guide=guide):
-            from hierax.infer.vi import bound
+            from hierax.infer.vi.vi import bound
 
             ones = jnp.ones(12)
             flat = jnp.asarray(run.job.flat)

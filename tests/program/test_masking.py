@@ -11,7 +11,7 @@ import pytest
 import zoo
 
 import hierax as hx
-from hierax.infer.session import Session
+from hierax.infer.marginal.session import Session
 from hierax.program.parameters import layout
 
 ESTIMATORS = [hx.FOCE(), hx.FO(), hx.Laplace(), hx.FOCE(interaction=False), hx.AGQ(3)]

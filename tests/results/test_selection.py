@@ -14,7 +14,7 @@ import zoo
 from zoo import POSITIVE
 
 import hierax as hx
-from hierax.api.bootstrap import Bootstrap
+from hierax.analyse.bootstrap import Bootstrap
 
 
 def lines(pop):
@@ -155,7 +155,7 @@ def test_strata(theo_fit):
 
 def test_strata_are_kept():
     """Subjects are drawn within their group: every resample has as many of each as the data have."""
-    from hierax.api.bootstrap import _groups, _resample
+    from hierax.analyse.bootstrap import _groups, _resample
 
     subjects = [hx.Subject(i, None, [0.0, 1.0], {"dv": [1.0, 2.0]}, {"sex": float(i % 3 == 0)}) for i in range(12)]
     pop = hx.Population.from_subjects(subjects)

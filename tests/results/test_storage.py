@@ -10,7 +10,8 @@ import zoo
 from linear_normal import linear, linear_population
 
 import hierax as hx
-from hierax.infer.optimise import QuasiNewton
+from hierax.infer.search.optimise import QuasiNewton
+from hierax.results.options import decode
 
 pytestmark = pytest.mark.filterwarnings("ignore:The fit did not converge")
 
@@ -70,7 +71,7 @@ def test_an_optimiser_that_is_not_in_the_file_is_asked_for(pop, tmp_path):
         assert hx.load_fit(path, linear, pop).variational is None
     again = hx.load_fit(path, linear, pop, estimator=vi)
     np.testing.assert_array_equal(again.variational.encode(pop)[0], fit.variational.encode(pop)[0])
-    with pytest.raises(ValueError, match="is by hierax.infer.vi:VI, and estimator= is SAEM"):
+    with pytest.raises(ValueError, match="is by hierax.infer.vi.vi:VI, and estimator= is SAEM"):
         hx.load_fit(path, linear, pop, estimator=hx.SAEM())
 
 
@@ -101,3 +102,12 @@ def test_a_path_that_cannot_be_written_is_refused_before_any_work(theo_fit, tmp_
             write(tmp_path / "nowhere" / "fit.hx")
         with pytest.raises(ValueError, match="is a folder, and a file is to be written"):
             write(tmp_path)
+
+
+def test_a_file_outlives_the_places_of_modules():
+    """Files name the class of an estimator with the module that it was in when they were written."""
+    assert decode({"class": "hierax.infer.laplace:FOCE", "fields": {"interaction": False}}) == hx.FOCE(
+        interaction=False
+    )
+    with pytest.raises(LookupError):
+        decode({"class": "hierax.infer.laplace:Nobody", "fields": {}})

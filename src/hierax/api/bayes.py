@@ -15,14 +15,14 @@ from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
-from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potential, nuts_block
-from hierax.infer.own_number import number_of, own_key
-from hierax.infer.posterior import Posterior, log_prior, posterior
+from hierax.infer.judgement.verdict import unmoved
+from hierax.infer.marginal.session import Session
+from hierax.infer.mcmc.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potential, nuts_block
+from hierax.infer.mcmc.posterior import Posterior, log_prior, posterior
 from hierax.infer.result import Result
-from hierax.infer.roles import find_roles
-from hierax.infer.session import Session
-from hierax.infer.verdict import unmoved
+from hierax.infer.run.checkpoint import Checkpoint
+from hierax.infer.run.own_number import number_of, own_key
+from hierax.infer.saem.roles import find_roles
 from hierax.program.identity import fingerprint
 from hierax.program.read import cached
 from hierax.results.conditional import draw_moments, inverse_blocks

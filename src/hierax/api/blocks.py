@@ -7,9 +7,9 @@ from typing import Any
 
 from hierax.api.job import Job
 from hierax.api.progress import Progress
-from hierax.infer.checkpoint import Checkpoint
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
+from hierax.infer.run.checkpoint import Checkpoint
 
 
 class Blocks(abc.ABC):

@@ -19,16 +19,16 @@ from hierax.api.vi import fit_vi
 from hierax.arguments import path_of, whole
 from hierax.data.population import Population
 from hierax.errors import EstimatorError, FitError, tell
-from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.estimator import Estimator
-from hierax.infer.importance_em import ImportanceEM
-from hierax.infer.laplace import Laplace
-from hierax.infer.nuts import MAP, NUTS, JointMAP, MarginalNUTS
-from hierax.infer.owner import option_parts, owner, population_parts
+from hierax.infer.marginal.estimator import Estimator
+from hierax.infer.marginal.laplace import Laplace
+from hierax.infer.mcmc.nuts import MAP, NUTS, JointMAP, MarginalNUTS
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
-from hierax.infer.saem import SAEM
-from hierax.infer.vi import VI
+from hierax.infer.run.checkpoint import Checkpoint
+from hierax.infer.run.owner import option_parts, owner, population_parts
+from hierax.infer.saem.importance_em import ImportanceEM
+from hierax.infer.saem.saem import SAEM
+from hierax.infer.vi.vi import VI
 from hierax.program.parameters import Fixed
 from hierax.program.priors import UsePriors
 from hierax.program.trace import Model

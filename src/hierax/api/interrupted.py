@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from hierax.api.job import Job
-from hierax.infer.counts import count_observations
-from hierax.infer.estimator import Estimator
-from hierax.infer.objective import Evaluated
+from hierax.infer.marginal.counts import count_observations
+from hierax.infer.marginal.estimator import Estimator
+from hierax.infer.marginal.objective import Evaluated
+from hierax.infer.marginal.session import Session
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
-from hierax.infer.session import Session
 from hierax.results.conditional import inverse_blocks
 from hierax.results.fit import Fit
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from hierax.arguments import mapping
 from hierax.data.population import Population
-from hierax.infer.estimator import Estimator
-from hierax.infer.held_out import HeldOut
-from hierax.infer.session import Session
+from hierax.infer.marginal.estimator import Estimator
+from hierax.infer.marginal.held_out import HeldOut
+from hierax.infer.marginal.session import Session
 from hierax.program.density import Program
 from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors, collect_priors, counting

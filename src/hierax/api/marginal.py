@@ -11,15 +11,15 @@ import pandas as pd
 from hierax.api.interrupted import known_of
 from hierax.api.job import Job
 from hierax.api.progress import Progress
-from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.collapse import without_bound
-from hierax.infer.estimator import Estimator
-from hierax.infer.inert import absent_entries, inert_entries, nothing_to_estimate
-from hierax.infer.objective import Evaluated
-from hierax.infer.optimise import Search
-from hierax.infer.recorder import Recorder
+from hierax.infer.judgement.collapse import without_bound
+from hierax.infer.judgement.inert import absent_entries, inert_entries, nothing_to_estimate
+from hierax.infer.marginal.estimator import Estimator
+from hierax.infer.marginal.objective import Evaluated
+from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
-from hierax.infer.session import Session
+from hierax.infer.run.checkpoint import Checkpoint
+from hierax.infer.search.optimise import Search
+from hierax.infer.search.recorder import Recorder
 from hierax.results.fit import Fit
 from hierax.results.flow_check import with_flow_check
 from hierax.results.outcome import evaluated_fields, gaussian_constant, solver_error, with_modes

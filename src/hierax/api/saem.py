@@ -15,17 +15,18 @@ from hierax.api.blocks import Blocks
 from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
-from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.collapse import without_bound
-from hierax.infer.held_out import HeldOut
-from hierax.infer.objective import Evaluated
+from hierax.infer.judgement.collapse import without_bound
+from hierax.infer.judgement.verdict import not_arrived, unmoved
+from hierax.infer.marginal.held_out import HeldOut
+from hierax.infer.marginal.objective import Evaluated
+from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
-from hierax.infer.roles import Roles, find_roles, weights_are_aloof
-from hierax.infer.saem import SAEM, block, start
-from hierax.infer.saem_state import Schedule, State
-from hierax.infer.schedule import Phases
-from hierax.infer.session import Session
-from hierax.infer.verdict import left_out, not_arrived, stopped_by, subjects_without_density, unmoved
+from hierax.infer.run.checkpoint import Checkpoint
+from hierax.infer.saem.left_out import left_out, stopped_by, subjects_without_density
+from hierax.infer.saem.roles import Roles, find_roles, weights_are_aloof
+from hierax.infer.saem.saem import SAEM, block, start
+from hierax.infer.saem.schedule import Phases
+from hierax.infer.saem.state import Schedule, State
 from hierax.program.density import Program
 from hierax.program.identity import fingerprint
 from hierax.program.priors import penalty

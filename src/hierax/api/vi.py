@@ -16,19 +16,19 @@ from hierax.api.blocks import Blocks
 from hierax.api.job import Job
 from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
-from hierax.infer import linked
-from hierax.infer.checkpoint import Checkpoint
-from hierax.infer.course import Course
-from hierax.infer.guide import Normal
-from hierax.infer.guide_weights import guide_draws, guide_log_weights
-from hierax.infer.held_out import HeldOut
-from hierax.infer.optimum import not_optimal
-from hierax.infer.own_number import number_of, own_key
+from hierax.infer.judgement.optimum import not_optimal
+from hierax.infer.judgement.verdict import not_arrived, unmoved
+from hierax.infer.marginal.held_out import HeldOut
+from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
-from hierax.infer.roles import find_roles
-from hierax.infer.session import Session
-from hierax.infer.verdict import not_arrived, unmoved
-from hierax.infer.vi import BLOCK, VI, State, begin, block, moments, place
+from hierax.infer.run.checkpoint import Checkpoint
+from hierax.infer.run.own_number import number_of, own_key
+from hierax.infer.saem.roles import find_roles
+from hierax.infer.vi import linked
+from hierax.infer.vi.course import Course
+from hierax.infer.vi.guide import Normal
+from hierax.infer.vi.guide_weights import guide_draws, guide_log_weights
+from hierax.infer.vi.vi import BLOCK, VI, State, begin, block, moments, place
 from hierax.program.identity import fingerprint
 from hierax.program.read import cached
 from hierax.results.conditional import draw_moments, inverse_blocks

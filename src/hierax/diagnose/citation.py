@@ -6,8 +6,8 @@ import importlib.metadata
 from typing import Any
 
 from hierax.diagnose.references import REFERENCES, Reference
-from hierax.dynamics.adaptive import Adaptive
-from hierax.dynamics.grid import Grid
+from hierax.dynamics.ode.adaptive import Adaptive
+from hierax.dynamics.ode.grid import Grid
 from hierax.results.fit import Evaluation, Fit
 
 _LIBRARIES = ("numpyro", "jax", "arviz")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hierax.data.population import Population
-from hierax.infer.simulation import reads_data
+from hierax.infer.simulate.simulation import reads_data
 from hierax.program.read import read_program
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.population import Population
-from hierax.infer.simulation import draw
+from hierax.infer.simulate.simulation import draw
 from hierax.results.fit import Evaluation
 from hierax.results.parameter_draws import drawn_parameters
 

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from hierax.diagnose import course_plots, plots
-from hierax.infer.archive import try_folder
 from hierax.infer.result import Result
+from hierax.infer.run.archive import try_folder
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
 from hierax.results.individual import observed_endpoints

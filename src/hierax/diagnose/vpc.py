@@ -15,7 +15,7 @@ from hierax.data.censoring import Limits, limits_of
 from hierax.diagnose.bins import bin_numbers
 from hierax.diagnose.vpc_tables import categories, quantile_table, share_table
 from hierax.errors import HieraxWarning
-from hierax.infer.simulation import draw
+from hierax.infer.simulate.simulation import draw
 from hierax.results.fit import Evaluation
 from hierax.results.individual import observed_endpoints
 from hierax.results.parameter_draws import drawn_parameters, how_drawn

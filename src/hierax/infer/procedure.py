@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from hierax.infer.estimator import Estimator
+from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.method import Method
 
 

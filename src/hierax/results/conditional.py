@@ -11,10 +11,10 @@ import scipy.stats
 import xarray as xr
 from jaxtyping import Float
 
-from hierax.infer.conditional import conditional_draws
-from hierax.infer.importance import proposal_factor
-from hierax.infer.louis import Louis, Parts, Terms, louis_information
-from hierax.infer.roles import find_roles
+from hierax.infer.marginal.importance import proposal_factor
+from hierax.infer.saem.conditional import conditional_draws
+from hierax.infer.saem.louis import Louis, Parts, Terms, louis_information
+from hierax.infer.saem.roles import find_roles
 from hierax.results.draws import own_number
 
 if TYPE_CHECKING:

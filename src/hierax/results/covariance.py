@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from hierax.infer.objective import compiled_scores
+from hierax.infer.marginal.objective import compiled_scores
 from hierax.infer.result import Result
-from hierax.infer.scaling import Point, idle
+from hierax.infer.search.scaling import Point, idle
 from hierax.program.parameters import element_names, elementwise
 from hierax.results.matrices import shown, shown_places
 

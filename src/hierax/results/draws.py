@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hierax.infer.own_number import number_of
+from hierax.infer.run.own_number import number_of
 from hierax.results.covariance import active_entries, usable_covariance
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ CHAINS = 1
 
 
 def own_number(fit: Evaluation) -> int:
-    """Return a number below 2³² that belongs to a fit, see ``hierax.infer.own_number``."""
+    """Return a number below 2³² that belongs to a fit, see ``hierax.infer.run.own_number``."""
     return number_of(fit.program, fit.layout, fit.pop, fit.flat)
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 import xarray as xr
 
 from hierax.data.population import Population
-from hierax.infer.estimator import Estimator
+from hierax.infer.marginal.estimator import Estimator
+from hierax.infer.marginal.session import Session, subject_results
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
-from hierax.infer.session import Session, subject_results
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
 

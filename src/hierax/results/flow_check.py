@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from hierax.errors import tell
-from hierax.infer.importance import ImportanceSampling, importance_sample
+from hierax.infer.marginal.importance import ImportanceSampling, importance_sample
 from hierax.infer.result import Result
 from hierax.results.conditional import inverse_blocks
 from hierax.results.draws import own_number

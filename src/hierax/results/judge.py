@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.sanitise import sanitise
-from hierax.dynamics.grid import Grid
-from hierax.dynamics.march import OK
-from hierax.infer.grids import relative_error
+from hierax.dynamics.ode.grid import Grid
+from hierax.dynamics.ode.march import OK
+from hierax.infer.marginal.grids import relative_error
 from hierax.program.trace import Alone
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def judge_solver(result: Evaluation, judge: Any = None) -> pd.DataFrame:
     if judge is None:
         import diffrax
 
-        from hierax.dynamics.adaptive import Adaptive
+        from hierax.dynamics.ode.adaptive import Adaptive
 
         judge = Adaptive(diffrax.Kvaerno5(), rtol=1e-10, atol=1e-12, max_steps=4096)
 

@@ -13,12 +13,12 @@ import pandas as pd
 
 from hierax.data.population import Population
 from hierax.errors import tell
-from hierax.infer.estimator import Estimator
-from hierax.infer.importance import ImportanceSampling, importance_sample
-from hierax.infer.laplace import Laplace
-from hierax.infer.owner import observation_digest
-from hierax.infer.quadrature import AGQ
-from hierax.infer.session import Session, session_of
+from hierax.infer.marginal.estimator import Estimator
+from hierax.infer.marginal.importance import ImportanceSampling, importance_sample
+from hierax.infer.marginal.laplace import Laplace
+from hierax.infer.marginal.quadrature import AGQ
+from hierax.infer.marginal.session import Session, session_of
+from hierax.infer.run.owner import observation_digest
 from hierax.results.arviz import is_modern
 from hierax.results.conditional import conditional_moments, draw_moments, padded_draws
 from hierax.results.fit import Evaluation, Fit

@@ -72,10 +72,18 @@ def _class(path: str) -> Any:
     if found is None:
         # Classes that were defined in functions are found among those that derive from an estimator.
         found = next((kind for kind in _below(Method) if f"{kind.__module__}:{kind.__qualname__}" == path), None)
+    if found is None and module.startswith(_OWN):
+        found = _moved(name)
     own = module.startswith(_OWN) or (isinstance(found, type) and issubclass(found, Method))
     if not (isinstance(found, type) and dataclasses.is_dataclass(found) and own):
         raise LookupError(path)
     return found
+
+
+def _moved(name: str) -> Any:
+    """Return a class of the library by its name alone, because files outlive the places of modules."""
+    own = [module for path, module in sys.modules.items() if path.startswith(_OWN)]
+    return next((kind for module in own if (kind := vars(module).get(name)) is not None), None)
 
 
 def _below(kind: type) -> list[type]:

@@ -7,10 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from hierax.infer.counts import count_observations
-from hierax.infer.laplace import Laplace
-from hierax.infer.objective import Evaluated, compiled_value
-from hierax.infer.session import Session
+from hierax.infer.marginal.counts import count_observations
+from hierax.infer.marginal.laplace import Laplace
+from hierax.infer.marginal.objective import Evaluated, compiled_value
+from hierax.infer.marginal.session import Session
 from hierax.results.conditional import inverse_blocks
 
 

@@ -12,9 +12,9 @@ import xarray as xr
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import cholesky
-from hierax.infer.estimator import Estimator
-from hierax.infer.laplace import Laplace
-from hierax.infer.own_number import own_key
+from hierax.infer.marginal.estimator import Estimator
+from hierax.infer.marginal.laplace import Laplace
+from hierax.infer.run.own_number import own_key
 from hierax.program.density import Program
 from hierax.program.read import cached
 from hierax.program.trace import site_log_prob

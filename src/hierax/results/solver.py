@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from hierax.data.sanitise import sanitise
-from hierax.dynamics import march
+from hierax.dynamics.ode import march
 from hierax.infer.result import Result
 from hierax.program.read import cached
 

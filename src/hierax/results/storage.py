@@ -12,12 +12,12 @@ import pandas as pd
 
 from hierax.data.population import Population
 from hierax.errors import tell
-from hierax.infer.archive import FIT, read_archive, try_folder, write_archive
-from hierax.infer.estimator import Estimator
-from hierax.infer.owner import VERSIONS, both_digests, differences, owner, population_part
+from hierax.infer.marginal.estimator import Estimator
+from hierax.infer.marginal.session import Session
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
-from hierax.infer.session import Session
+from hierax.infer.run.archive import FIT, read_archive, try_folder, write_archive
+from hierax.infer.run.owner import VERSIONS, both_digests, differences, owner, population_part
 from hierax.program.density import Program
 from hierax.program.parameters import Layout, layout
 from hierax.program.priors import collect_priors

@@ -15,11 +15,11 @@ import pandas as pd
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.errors import tell
-from hierax.infer import linked
-from hierax.infer.posterior import log_prior
-from hierax.infer.roles import find_roles
-from hierax.infer.session import Session
-from hierax.infer.vi import VI, Setting, State, bound, moments, moved, place, read
+from hierax.infer.marginal.session import Session
+from hierax.infer.mcmc.posterior import log_prior
+from hierax.infer.saem.roles import find_roles
+from hierax.infer.vi import linked
+from hierax.infer.vi.vi import VI, Setting, State, bound, moments, moved, place, read
 from hierax.program.parameters import Layout
 from hierax.program.priors import penalty
 

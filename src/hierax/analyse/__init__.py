@@ -1,0 +1,1 @@
+"""What works on fits: comparison, intervals, simulation, refits."""

@@ -1,0 +1,342 @@
+"""``hx.bootstrap``: the sampling distribution of estimates, by fitting again to resampled or simulated data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from hierax.analyse.executors import run_all
+from hierax.analyse.simulate import simulate
+from hierax.api.fit import fit as fit_again
+from hierax.arguments import path_of, whole
+from hierax.data.censoring import limits_of, with_drawn
+from hierax.data.population import Population
+from hierax.errors import quietly, tell
+from hierax.infer.result import Result
+from hierax.infer.run.checkpoint import Checkpoint
+from hierax.infer.run.owner import option_parts, owner
+from hierax.program.identity import digest
+from hierax.program.trace import Model
+from hierax.results.covariance import active_entries, subject_scores
+from hierax.results.fit import Fit
+from hierax.results.fixed import need_fit
+from hierax.results.storage import SavedMethod
+
+Kind = Literal["cases", "parametric"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Estimates of the replicates.
+
+    Attributes
+    ----------
+    estimates : pandas.DataFrame
+        One row a replicate that succeeded, natural scale.
+    failed : pandas.Series
+        Replicate → why it counts for nothing.
+    original : pandas.Series
+        The estimates of the fit.
+    acceleration : pandas.Series
+        How fast the SE of each estimate grows with it, from the subjects' influence; 0 where that is not known.
+    """
+
+    estimates: pd.DataFrame
+    failed: pd.Series
+    original: pd.Series
+    acceleration: pd.Series
+
+    @property
+    def se(self) -> pd.Series:
+        """SD over the replicates."""
+        return self.estimates.std(ddof=1).rename("SE")
+
+    def interval(self, level: float = 0.95, kind: Literal["bca", "percentile"] = "bca") -> pd.DataFrame:
+        """Return intervals.
+
+        ``"bca"`` is corrected for bias and acceleration (Efron 1987). The SDs of random effects need that: their
+        estimates are too small, those of the replicates once more, and percentiles hold the truth too rarely.
+        """
+        if kind not in ("bca", "percentile"):
+            raise ValueError(f"interval(kind={kind!r}) is not known. Use 'bca' or 'percentile'.")
+        tail = (1 - level) / 2
+        ends = {}
+        for name, values in self.estimates.items():
+            shares = [tail, 1 - tail] if kind == "percentile" else self._shares(str(name), np.array([tail, 1 - tail]))
+            ends[name] = np.quantile(values, shares)
+        columns = [f"{100 * tail:g} %", f"{100 * (1 - tail):g} %"]
+        return pd.DataFrame.from_dict(ends, orient="index", columns=columns)
+
+    def _shares(self, name: str, tails: np.ndarray) -> np.ndarray:
+        """Return the shares of the replicates at which a BCa interval ends."""
+        values, estimate = self.estimates[name], self.original[name]
+        below = (np.sum(values < estimate) + 0.5 * np.sum(values == estimate)) / len(values)
+        # With all replicates on one side the bias is beyond what they can tell.
+        half = 0.5 / len(values)
+        bias = scipy.stats.norm.ppf(np.clip(below, half, 1 - half))
+        z = bias + scipy.stats.norm.ppf(tails)
+        return scipy.stats.norm.cdf(bias + z / (1 - self.acceleration[name] * z))
+
+    def summary(self, level: float = 0.95) -> pd.DataFrame:
+        """Return estimate, bias, SE and BCa interval."""
+        table = pd.DataFrame({"estimate": self.original, "bias": self.estimates.mean() - self.original, "SE": self.se})
+        return table.join(self.interval(level))
+
+
+def bootstrap(
+    fit: Fit,
+    n: int = 200,
+    *,
+    kind: Kind = "cases",
+    strata: str | None = None,
+    executor: Executor | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> Bootstrap:
+    """Fit again to ``n`` resampled data sets.
+
+    Parameters
+    ----------
+    fit : Fit
+        The fit; every replicate starts at its estimates, with the same estimator.
+    n : int
+        Number of replicates.
+    kind : {"cases", "parametric"}
+        Subjects drawn with replacement, or data simulated from the fit at the same design, censored at the limits that
+        the fit's data were censored at.
+    strata : str, optional
+        A covariate that is constant in each subject: subjects are drawn within its values (few ones, please).
+    executor : concurrent.futures.Executor, optional
+        Runs the replicates: threads share what is compiled; processes (spawned, not forked) and clusters (Dask's
+        client) are sent program, data and options. Without one they run here, one after the other.
+    seed : int
+        Replicate k depends on the seed and k alone.
+    checkpoint : path, optional
+        File of finished replicates: a run that was stopped goes on from it.
+    progress : bool
+        Whether to show a bar.
+
+    Returns
+    -------
+    Bootstrap
+        With the failed replicates counted: they are no part of the estimates.
+    """
+    need_fit(fit, "bootstrap")
+    whole("seed", seed, 0)
+    if kind not in ("cases", "parametric"):
+        raise ValueError(f"bootstrap(kind={kind!r}) is not known. Use 'cases' or 'parametric'.")
+    if whole("n", n, 0) < 2:
+        raise ValueError(f"bootstrap(n={n}) has no spread. Use 200 or more for SEs, 1 000 for intervals.")
+    groups = _groups(fit.pop, strata)
+    draw = _resample(fit, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
+    names = [name for name, free in zip(fit.layout.names(), fit.free, strict=True) if free]
+    file = Checkpoint(path_of("checkpoint", checkpoint), 10.0)
+    if file.path is not None:
+        told = {"kind": kind, "strata": str(strata), "seed": str(seed), "n": str(n)}
+        file.owner = {
+            **owner(fit.program, fit.pop, fit.session.priors),
+            **option_parts(refitted_by(fit), "estimator"),
+            "estimates": digest({"estimates": str(fit.flat.tolist())}),
+            **told,
+        }
+    with file.held():
+        codes, table = _all_replicates(fit, draw, n, len(names), file, executor, progress)
+    return _bundle(fit, names, codes, table)
+
+
+def _all_replicates(
+    fit: Fit, draw: Callable[[int], Population], n: int, width: int, file: Checkpoint, executor: Any, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how each replicate ended, and its estimates; those that a checkpoint holds are not fitted again."""
+    table = np.full((n, width), np.nan)
+    codes = np.full(n, -1)
+    saved = file.load({"codes": codes, "table": table})
+    if saved is not None:
+        codes, table = np.array(saved["codes"]), np.array(saved["table"])
+    todo = [k for k in range(n) if codes[k] < 0]
+    one = _replicate(fit, draw)
+    with file.watching():
+        try:
+            for k, code, values in _bar(run_all(one, todo, executor), len(todo), progress):
+                codes[k], table[k] = code, values
+                file.offer(lambda: {"codes": codes, "table": table})
+        finally:
+            file.save({"codes": codes, "table": table})
+    return codes, table
+
+
+def _bar(results: Iterable[Any], count: int, progress: bool) -> Iterable[Any]:
+    from tqdm.auto import tqdm
+
+    return tqdm(results, total=count, desc="bootstrap", disable=not progress)
+
+
+def _groups(pop: Population, strata: str | None) -> list[np.ndarray]:
+    """Return rows of subjects that are drawn among each other."""
+    rows = np.flatnonzero(np.asarray(pop.subject_mask))
+    if strata is None:
+        return [rows]
+    if strata not in pop.covariates or np.shape(pop.covariates[strata])[1:] != (1,):
+        raise ValueError(
+            f"strata={strata!r} is no covariate that is constant in each subject. The population has "
+            f"{list(pop.covariates)}."
+        )
+    values = np.asarray(pop.covariates[strata])[rows, 0]
+    groups = [rows[values == value] for value in np.unique(values)]
+    if len(groups) > len(rows) // 2:
+        raise ValueError(
+            f"strata={strata!r} has {len(groups)} values for {len(rows)} subjects, so that hardly any subject could be "
+            f"drawn in place of another. Use a covariate of few values, or bin it."
+        )
+    return groups
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Resampled:
+    """Draws the subjects of a replicate."""
+
+    pop: Population
+    groups: list[np.ndarray]
+    seed: int
+
+    def __call__(self, k: int) -> Population:
+        rng = np.random.default_rng([self.seed, k])
+        rows = np.concatenate([rng.choice(group, len(group)) for group in self.groups])
+        picked = self.pop[rows]
+        # As many rows as the original has, padding included: the same compiled functions serve.
+        events = picked.events.structured_as(self.pop.events)
+        picked = dataclasses.replace(picked, events=events).pad(self.pop.n_subjects)
+        return dataclasses.replace(picked, ids=tuple(range(1, len(rows) + 1)), grids={})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Simulated:
+    """Draws the observations of a replicate: simulated before, for all replicates at once."""
+
+    pop: Population
+    drawn: dict[str, np.ndarray]
+    limits: dict[str, Any]
+
+    def __call__(self, k: int) -> Population:
+        rows, values = np.flatnonzero(np.asarray(self.pop.subject_mask)), {}
+        for name, drawn in self.drawn.items():
+            whole = np.full(np.shape(self.pop.times), np.nan)
+            whole[rows, : drawn.shape[2]] = drawn[k]
+            values[name] = np.where(np.asarray(self.pop.mask[name]), whole, np.nan)
+        return dataclasses.replace(with_drawn(self.pop, values, self.limits), grids={})
+
+
+def _resample(fit: Fit, groups: list[np.ndarray], seed: int) -> _Resampled:
+    return _Resampled(fit.pop, groups, seed)
+
+
+def _simulated(fit: Fit, n: int, seed: int) -> _Simulated:
+    # The estimate is what a parametric bootstrap simulates from, also where there is a posterior.
+    drawn = simulate(fit, n=n, seed=seed, parameters="estimate")
+    there = [name for name in fit.pop.dv if np.asarray(fit.pop.mask[name]).any()]
+    names = [name for name in there if name in drawn]
+    lacking = [name for name in there if name not in names]
+    if lacking:
+        raise ValueError(
+            f"bootstrap(kind='parametric') cannot simulate {lacking}, because the program has no observed site of the "
+            f"name on the record axis (its data sites are {list(fit.program.sites.data)}): the replicates would keep "
+            f"the data of the fit. Write hx.observe('{lacking[0]}', distribution, pop), or use kind='cases'."
+        )
+    limits = {name: limits_of(fit.pop, name) for name in names}
+    for name, found in limits.items():
+        if found.assumed:
+            tell(
+                f"The censored records of '{name}' show {found.assumed}. The replicates are censored so.", stacklevel=4
+            )
+    return _Simulated(fit.pop, {name: np.asarray(drawn[name].values) for name in names}, limits)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Replicate:
+    """Fits again to one replicate: all that it takes, as data that any process can be sent."""
+
+    model: Model
+    method: Any
+    draw: Callable[[int], Population]
+    free: np.ndarray
+    seed: int
+    options: dict[str, Any]
+
+    def __call__(self, k: int) -> tuple[int, int, np.ndarray]:
+        # How a replicate ended is in its code.
+        with quietly():
+            found = fit_again(self.model, self.draw(k), self.method, seed=self.seed + k, progress=False, **self.options)
+        return k, int(found.result), found.layout.natural(found.flat[None])[0][self.free]
+
+
+def _replicate(fit: Fit, draw: Callable[[int], Population]) -> _Replicate:
+    held = {
+        name: ~fit.free[place].reshape(site.shape) if site.kind != "weights" else True
+        for name, place in fit.layout.slices.items()
+        if not fit.free[place].all()
+        for site in [fit.program.sites.population[name]]
+    }
+    given = {name: fit.session.priors[name] for name in fit.given_priors if name in fit.session.priors}
+    options = {
+        "init": fit.params,
+        "fixed": held or None,
+        "priors": given or None,
+        "use_priors": fit.use_priors,
+        "plate": fit.program.plate,
+    }
+    return _Replicate(fit.program.model, refitted_by(fit), draw, fit.free, fit.seed, options)
+
+
+def refitted_by(fit: Fit) -> Any:
+    """Return the function that repeats a fit, with its options and priors, on the data of a replicate.
+
+    Raises
+    ------
+    ValueError
+        The fit was loaded, and its algorithm could not be.
+    """
+    if isinstance(fit.method, SavedMethod):
+        raise ValueError(
+            f"The options of {fit.method.label} are not all in the file that it was loaded from, so that it cannot "
+            f"fit again. Load it with load_fit(estimator=...), the estimator as it was."
+        )
+    return fit.method or fit.estimator
+
+
+def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) -> Bootstrap:
+    good = codes == Result.converged
+    estimates = pd.DataFrame(table[good], columns=names, index=pd.Index(np.flatnonzero(good), name="replicate"))
+    bad = np.flatnonzero(~good)
+    failed = pd.Series([Result(int(codes[k])).name for k in bad], index=pd.Index(bad, name="replicate"), dtype=object)
+    if len(bad) > 0.1 * len(codes):
+        tell(
+            f"{len(bad)} of {len(codes)} bootstrap replicates did not converge and count for nothing "
+            f"({failed.value_counts().to_dict()}), so that the others are no fair sample. Look at the model first.",
+            stacklevel=3,
+        )
+    original = pd.Series(fit.layout.natural(fit.flat[None])[0][fit.free], index=names)
+    return Bootstrap(estimates, failed, original, _acceleration(fit, names))
+
+
+def _acceleration(fit: Fit, names: list[str]) -> pd.Series:
+    """Return Σ u³ / 6 (Σ u²)^1.5 of the subjects' influences u = H⁻¹ score on every estimate."""
+    out = pd.Series(0.0, index=names)
+    covariance = fit.covariance()
+    if not covariance.ok:
+        return out
+    active = active_entries(fit, covariance)
+    scores = subject_scores(fit, active)
+    # Scores are of −log L; away from the optimum of this approximation (SAEM's, say) they do not add up to zero.
+    influence = -covariance.unconstrained.to_numpy() @ (scores - scores.mean(1, keepdims=True))
+    squares = (influence**2).sum(1)
+    found = (influence**3).sum(1) / np.where(squares > 0, 6 * squares**1.5, 1.0)
+    out[covariance.unconstrained.index] = found
+    return out

@@ -1,0 +1,160 @@
+"""``hx.compare`` and ``hx.lrt``: which of several models."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from math import comb
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from hierax.arguments import mapping
+from hierax.errors import FitError
+from hierax.infer.run.owner import observation_digest
+from hierax.results.fit import Fit
+from hierax.results.likelihood import Likelihood
+
+Entry = Fit | Likelihood
+# Two Monte-Carlo log likelihoods closer than so many of their errors are not told apart.
+_ERRORS = 2.0
+
+
+def compare(models: Mapping[str, Entry]) -> pd.DataFrame:
+    """Return models side by side, the best AIC first.
+
+    Parameters
+    ----------
+    models : mapping
+        Name → fit, by its own objective, or what :func:`hierax.log_likelihood` returned for it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        −2 log L with all constants and its Monte-Carlo SE, parameters, AIC, BIC (N = subjects), differences in AIC.
+
+    Raises
+    ------
+    ValueError
+        The objectives are different approximations, of other data, or of other numbers of observations; or there is no
+        marginal likelihood (NUTS, VI, joint MAP).
+    """
+    models = mapping("models", models, "names to fits")
+    if len(models) < 2:
+        raise ValueError("compare needs two models or more: compare({'base': fit, 'covariate': other}).")
+    rows = {name: _row(name, entry) for name, entry in models.items()}
+    for key, what in (("objective", "approximations"), ("data", "data"), ("n", "numbers of observations")):
+        values = {name: row[key] for name, row in rows.items()}
+        if len(set(values.values())) > 1:
+            shown = "" if key == "data" else f": {values}"
+            raise ValueError(
+                f"The models' likelihoods are of different {what}{shown}. Their differences would be those of the "
+                f"method, not of the models. Refit on the same data, or pass hx.log_likelihood(fit, method) of each."
+            )
+    table = pd.DataFrame.from_dict(rows, orient="index").drop(columns=["data", "n"])
+    table = table.sort_values("AIC")
+    table.insert(5, "ΔAIC", table["AIC"] - table["AIC"].iloc[0])
+    error = np.hypot(table["SE"], table["SE"].iloc[0])
+    table["told apart"] = (table["ΔAIC"].abs() > _ERRORS * error) | (error == 0)
+    return table
+
+
+def _row(name: str, entry: Entry) -> dict[str, object]:
+    if not isinstance(entry, Fit | Likelihood):
+        raise ValueError(
+            f"'{name}' is a {type(entry).__name__}, which has no likelihood to compare. Pass a fit, or what "
+            f"hx.log_likelihood returned for it."
+        )
+    value, se = (entry.minus_two, 2 * entry.se) if isinstance(entry, Likelihood) else (-2 * entry.log_likelihood, 0.0)
+    if not np.isfinite(value):
+        raise ValueError(
+            f"'{name}' has no marginal likelihood of its own ({_label(entry)}). Pass hx.log_likelihood(fit, method)."
+        )
+    bic = entry.bic() if isinstance(entry, Fit) else entry.bic
+    return {
+        "-2 log L": value,
+        "SE": se,
+        "parameters": entry.n_parameters,
+        "AIC": entry.aic,
+        "BIC": bic,
+        "objective": _label(entry),
+        "data": observation_digest(entry.pop) if isinstance(entry, Fit) else entry.data,
+        "n": entry.n_observations,
+    }
+
+
+def _label(entry: Entry) -> str:
+    return entry.label if isinstance(entry, Likelihood) else entry.estimator.label
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """A likelihood-ratio test.
+
+    Attributes
+    ----------
+    statistic, p_value : float
+    df, boundary : int
+        Parameters of the larger model that the smaller lacks: in all, and those at the boundary under the smaller.
+    reference : str
+        The distribution that the statistic was compared with.
+    """
+
+    # A class of this name is no test of pytest's.
+    __test__ = False
+
+    statistic: float
+    p_value: float
+    df: int
+    boundary: int
+    reference: str
+
+
+def lrt(smaller: Entry, larger: Entry, *, boundary: int | Literal["auto"] = "auto") -> Test:
+    """Return the likelihood-ratio test of two nested models.
+
+    Parameters
+    ----------
+    smaller, larger : Fit or Likelihood
+        By the same approximation, on the same data. That they are nested is yours to know.
+    boundary : int or "auto"
+        How many of the parameters that ``larger`` has more are variances, which are 0 in ``smaller``, at the end of
+        their range. By default the number of random effects that it has more (fits alone know it).
+
+    Returns
+    -------
+    Test
+
+    Notes
+    -----
+    With b variances at the boundary the statistic follows Σ_j C(b, j) 2^−b χ²(df − b + j): exact for one, and for
+    several whose estimates are uncorrelated (Self & Liang 1987; Stram & Lee 1994).
+    """
+    compare({"smaller": smaller, "larger": larger})
+    df = larger.n_parameters - smaller.n_parameters
+    if df < 1:
+        raise ValueError(
+            f"The larger model has {larger.n_parameters} parameters and the smaller {smaller.n_parameters}: swap them, "
+            f"or compare models of equal size by compare()."
+        )
+    if boundary == "auto":
+        fits = isinstance(smaller, Fit) and isinstance(larger, Fit)
+        effects = len(larger.program.effect_names) - len(smaller.program.effect_names) if fits else 0  # type: ignore[union-attr]
+        boundary = int(np.clip(effects, 0, df))
+    log_larger, log_smaller = larger.log_likelihood, smaller.log_likelihood
+    statistic = 2 * (log_larger - log_smaller)
+    if statistic < -1e-3 * (1 + abs(log_smaller)):
+        raise FitError(
+            f"The larger model's log likelihood ({log_larger:.4f}) is below the smaller's ({log_smaller:.4f}), so that "
+            f"its fit is not at its optimum, or the models are not nested. Refit it with init= of the smaller one."
+        )
+    statistic = max(statistic, 0.0)
+    weights = [comb(boundary, j) / 2**boundary for j in range(boundary + 1)]
+    free = df - boundary
+    tails = [
+        scipy.stats.chi2.sf(statistic, free + j) if free + j else float(statistic == 0) for j in range(boundary + 1)
+    ]
+    parts = [f"{weight:g}·χ²({free + j})" for j, weight in enumerate(weights)]
+    return Test(statistic, float(np.dot(weights, tails)), df, boundary, " + ".join(parts))

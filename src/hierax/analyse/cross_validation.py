@@ -1,0 +1,194 @@
+"""``hx.cross_validate``: which of several models, sizes or penalties predicts subjects that it has not seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierax.analyse.executors import run_all
+from hierax.api.fit import fit as fit_once
+from hierax.data.population import Population
+from hierax.errors import quietly
+from hierax.infer.marginal.importance import ImportanceSampling
+from hierax.infer.result import Result
+from hierax.results.likelihood import log_likelihood
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One of the models to choose from.
+
+    Parameters
+    ----------
+    model : callable
+        NumPyro program.
+    estimator : estimator, or a sequence of them, optional
+        Where it differs from the one given to :func:`cross_validate`. Each of a sequence starts where the one before
+        it has ended: VI and then FOCE, say.
+    options : mapping
+        More arguments of :func:`hierax.fit`: ``priors`` (the penalty of weights), ``init``, ``fixed``, ``seed``.
+    """
+
+    model: Any
+    estimator: Any = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidation:
+    """Held-out log likelihoods of every candidate.
+
+    Attributes
+    ----------
+    subjects : pandas.DataFrame, (subject, candidate)
+        Log marginal likelihood of each subject by the fit that has not seen it; NaN where that fit failed.
+    folds : pandas.Series
+        Which fold each subject was in.
+    results : pandas.DataFrame, (fold, candidate)
+        How each fit ended.
+    label : str
+        What the likelihoods are by.
+    """
+
+    subjects: pd.DataFrame
+    folds: pd.Series
+    results: pd.DataFrame
+    label: str
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Candidates from best to worst: mean held-out log likelihood, difference to the best with its SE, failures.
+
+        The SE is of the paired differences between subjects. A candidate with a failed fold comes last.
+        """
+        mean = self.subjects.mean(skipna=False)
+        best = mean.idxmax() if mean.notna().any() else mean.index[0]
+        apart = self.subjects.sub(self.subjects[best], axis=0)
+        table = pd.DataFrame(
+            {
+                "log_likelihood": mean,
+                "se": self.subjects.std(ddof=1) / np.sqrt(len(self.subjects)),
+                "difference": apart.mean(skipna=False),
+                "difference_se": apart.std(ddof=1) / np.sqrt(len(apart)),
+                "not_converged": (self.results != Result.converged.name).sum(),
+            }
+        )
+        return table.sort_values("log_likelihood", ascending=False, na_position="last")
+
+    @property
+    def best(self) -> str:
+        """Name of the candidate with the highest mean held-out log likelihood."""
+        return str(self.table.index[0])
+
+    def __repr__(self) -> str:
+        return f"Held-out log likelihood a subject, by {self.label}\n{self.table.to_string(float_format='%.4f')}"
+
+
+def cross_validate(
+    candidates: Mapping[str, Any],
+    pop: Population,
+    estimator: Any,
+    *,
+    folds: int = 5,
+    method: Any = None,
+    executor: Executor | None = None,
+    seed: int = 0,
+) -> CrossValidation:
+    """Fit every candidate to all subjects but a fold, in turn, and see how likely it finds the fold.
+
+    Parameters
+    ----------
+    candidates : mapping
+        Name → model, or :class:`Candidate` with an estimator, penalty or start of its own.
+    pop : Population
+        All subjects.
+    estimator : estimator, or a sequence of them
+        Of candidates without one of their own.
+    folds : int
+        Number of parts that the subjects are split into, at random.
+    method : Laplace, FOCE, AGQ or ImportanceSampling, optional
+        What the held-out marginal likelihood is by: importance sampling, 1 000 samples a subject, by default.
+    executor : concurrent.futures.Executor, optional
+        Runs the fits: threads share what is compiled; processes (spawned, not forked) and clusters are sent program,
+        data and options.
+    seed : int
+        Of the split and of importance samples.
+
+    Returns
+    -------
+    CrossValidation
+        Print it, or take its ``table`` and ``best``.
+
+    Raises
+    ------
+    ValueError
+        No candidates, or more folds than subjects.
+
+    Notes
+    -----
+    Marginal likelihoods are compared, not predictions at EBEs: those are made from the very observations that they
+    would be judged by.
+    """
+    rows = np.flatnonzero(np.asarray(pop.subject_mask))
+    if not candidates:
+        raise ValueError("cross_validate got no candidates. Give {'name': model, ...}.")
+    if not 2 <= folds <= len(rows):
+        raise ValueError(f"cross_validate(folds={folds}) cannot split {len(rows)} subjects. Give 2 to {len(rows)}.")
+    known = {name: one if isinstance(one, Candidate) else Candidate(one) for name, one in candidates.items()}
+    method = ImportanceSampling(1000) if method is None else method
+    place = np.random.default_rng(seed).permutation(np.arange(len(rows)) % folds)
+    splits = [_split(pop, rows, place == fold, folds) for fold in range(folds)]
+    jobs = [(name, fold) for name in known for fold in range(folds)]
+
+    run = _Fold(known, splits, estimator, method, seed)
+    subjects = pd.DataFrame(np.nan, index=pd.Index(pop.subject_ids, name="subject"), columns=list(known))
+    results = pd.DataFrame("", index=pd.RangeIndex(folds, name="fold"), columns=list(known))
+    for name, fold, found, result in run_all(run, jobs, executor):
+        subjects.iloc[np.flatnonzero(place == fold), list(known).index(name)] = found
+        results.loc[fold, name] = result
+    return CrossValidation(subjects, pd.Series(place, index=subjects.index, name="fold"), results, method.label)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Fold:
+    """Fits a candidate to all but one fold: all that it takes, as data that any process can be sent."""
+
+    known: dict[str, Candidate]
+    splits: list[tuple[Population, Population]]
+    estimator: Any
+    method: Any
+    seed: int
+
+    def __call__(self, job: tuple[str, int]) -> tuple[str, int, np.ndarray, str]:
+        name, fold = job
+        found, result = _held_out(self.known[name], *self.splits[fold], self.estimator, self.method, self.seed)
+        return name, fold, found, result
+
+
+def _split(pop: Population, rows: np.ndarray, out: np.ndarray, folds: int) -> tuple[Population, Population]:
+    """Return the subjects that stay and those that are held out, padded to sizes that all folds share."""
+    least, most = len(rows) // folds, -(-len(rows) // folds)
+    return pop[rows[~out]].pad(len(rows) - least), pop[rows[out]].pad(most)
+
+
+def _held_out(
+    candidate: Candidate, kept: Population, held_out: Population, estimator: Any, method: Any, seed: int
+) -> tuple[np.ndarray, str]:
+    """Return the held-out subjects' log likelihoods and how the fit ended."""
+    chosen = estimator if candidate.estimator is None else candidate.estimator
+    steps = list(chosen) if isinstance(chosen, Sequence) else [chosen]
+    options = {"progress": False, **candidate.options}
+    # The table says how each fit ended, and a fit that is of no use shows in its held-out likelihood.
+    with quietly():
+        fit = fit_once(candidate.model, kept, steps[0], **options)
+        for step in steps[1:]:
+            fit = fit_once(candidate.model, kept, step, **{**options, "init": fit})
+        if not np.isfinite(fit.flat).all():
+            return np.full(int(np.sum(np.asarray(held_out.subject_mask))), np.nan), fit.result.name
+        found = log_likelihood(fit, method, pop=held_out, seed=seed)
+    return found.subjects["log_likelihood"].to_numpy(), fit.result.name

@@ -1,0 +1,1 @@
+"""Doses as inputs to a system: arguments, times and amounts."""

@@ -1,0 +1,1 @@
+"""Linear compartment models in closed form."""

@@ -1,0 +1,203 @@
+"""The frozen grid: steps placed once by an adaptive pilot, then one loop that any derivative goes through."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+from hierax.dynamics.doses.boundaries import Order
+from hierax.dynamics.ode.march import MAX_STEPS, NO_STEADY_STATE, NON_FINITE, OK, Pilot, fly, march
+from hierax.dynamics.ode.problem import March, Problem, Solution, finish, solve, steady_amounts, with_steady
+from hierax.dynamics.ode.steps import PADDING, Mesh, Steps
+from hierax.dynamics.ode.tableau import METHODS, Tableau, tableau
+
+# The embedded estimate is the error of the method one order lower. With local tolerance rtol^(p/(p+1)) for it, the
+# error of the solution itself comes out near rtol; this factor is for errors that add up.
+_LOCAL = 0.3
+# How many steps inside intervals a subject has room for, where no grid is placed and the values are not known yet.
+_ROOM, _MOST = 256, 4096
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """A frozen grid of one ODE, by subject; it travels with the population (``Population.grids``).
+
+    Attributes
+    ----------
+    main : Mesh
+        Times at which steps end, (subject, step).
+    phases : Mesh or None
+        The same inside the dosing interval of every steady state, since its record, (subject, steady, step).
+    code, when : array, (subject,)
+        What went wrong in placing it, and at which time.
+    count : int array, (subject,)
+        How many steps a subject needs.
+    limited : int array, (subject,)
+        How many of them are as long as stability allows.
+    order : Order or None
+        How boundaries and steps are sorted, where that is known once for all.
+    """
+
+    main: Mesh
+    phases: Mesh | None
+    code: Int[Array, " subject"]
+    when: Float[Array, " subject"]
+    count: Int[Array, " subject"]
+    limited: Int[Array, " subject"]
+    order: Order | None = None
+
+    def ordered(self, problem: Problem) -> Placement:
+        """Return the placement with the order of all boundaries, where no parameter moves any."""
+        if problem.moves:
+            return self
+        line = problem.line(self.main)[0]
+        return dataclasses.replace(self, order=Order(line.rank, line.at_record))
+
+    def cropped(self, size: int) -> Placement:
+        """Return the placement with room for ``size`` steps, and no order."""
+        phases = None if self.phases is None else Mesh(*(leaf[..., :size] for leaf in self.phases))
+        return dataclasses.replace(self, main=Mesh(*(leaf[:, :size] for leaf in self.main)), phases=phases, order=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Explicit Runge-Kutta steps on a frozen grid (the default): fast, and smooth in every parameter.
+
+    An adaptive pilot places the steps of each subject; the solution and all its derivatives then run on these steps,
+    while doses, lagged arrivals and ends of infusions stay exact boundaries, wherever parameters move them. ``fit``
+    places the grid at its start, watches the error and places it anew where needed. Without a placed grid it is
+    placed at every evaluation, from the values there.
+
+    Parameters
+    ----------
+    rtol : float
+        Tolerance of the solution, relative to the state plus ``floor`` times the state's peak in the subject.
+    floor : float
+        Below this fraction of its peak a state's error counts as absolute.
+    method : {"tsit5", "dopri8"}
+        Order 5, or order 8 for tight tolerances (1e-9 and below).
+    steps : int, optional
+        Room for steps inside intervals, where no grid is placed and the values are not known (inside ``jax.jit``). By
+        default 256, or four for every boundary, and more for tighter tolerances. A subject that needs more is not a
+        number, and says so.
+    """
+
+    rtol: float = 1e-6
+    floor: float = 1e-3
+    method: str = "tsit5"
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"Grid(method={self.method!r}) is not known. Use one of {list(METHODS)}.")
+        if not 0 < self.rtol < 1:
+            raise ValueError(f"Grid(rtol={self.rtol}) is no tolerance. Use a small positive number, such as 1e-6.")
+
+    @property
+    def tableau(self) -> Tableau:
+        """The method's coefficients."""
+        return tableau(self.method)
+
+    def solve(self, problem: Problem, placed: Placement | None) -> Solution:
+        """Solve on a placed grid, or on one that is placed here."""
+        return finish(problem, *self.states(problem, self.placed_here(problem) if placed is None else placed))
+
+    def states(self, problem: Problem, placed: Placement, halves: bool = False) -> tuple[Array, Array, Array]:
+        """Return states (state, subject, time), codes and times of failure."""
+        along = self._along(problem, halves)
+        states, code, when = solve(problem, along, placed.main, placed.phases, placed.order)
+        bad = placed.code != OK
+        return states, jnp.where(bad, placed.code, code), jnp.where(bad, placed.when, when)
+
+    def _along(self, problem: Problem, halves: bool = False) -> March:
+        """Return this solver's way of marching over steps."""
+
+        def along(steps: Steps, y: Array, consts: Any, y0: Array) -> tuple[Array, Array, Array]:
+            states = march(problem.system, self.tableau, steps, y, consts, y0, halves)
+            good = jnp.isfinite(jax.lax.stop_gradient(states)).all(1)
+            # Where the state was still a number last.
+            first = jnp.argmin(good, axis=0)
+            code = jnp.where(good.all(0), OK, NON_FINITE)
+            return states, code, jnp.take_along_axis(steps.start, first[None], axis=0)[0]
+
+        return along
+
+    def placed_here(self, problem: Problem) -> Placement:
+        """Return a grid for the values at hand; with as many steps as are needed, where they are known."""
+        frozen = problem.frozen()
+        boundaries = jax.eval_shape(lambda: frozen.line(None)[1].gap).shape[0]
+        # Tighter tolerances need more steps, by the order of the method.
+        finer = max(1.0, (1e-6 / self.rtol) ** (1 / self.tableau.order))
+        room = self.steps or power_of_two(int(finer * max(_ROOM, 4 * boundaries)))
+        leaves = jax.tree.leaves((frozen.pop, frozen.system.consts, frozen.system.y0, frozen.inputs))
+        leaves += jax.tree.leaves(frozen.system.arguments.constant + frozen.system.arguments.varying)
+        placed = self.place(frozen, room)
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return placed
+        while np.any(np.asarray(placed.code) == MAX_STEPS) and room < _MOST and self.steps is None:
+            room *= 2
+            placed = self.place(frozen, room)
+        return placed.cropped(power_of_two(int(np.max(np.asarray(placed.count), initial=1))))
+
+    def place(self, problem: Problem, room: int, tol: Any = None) -> Placement:
+        """Place the steps for the values of a problem, which must carry no derivatives.
+
+        Parameters
+        ----------
+        room : int
+            Most steps a subject may have beside its boundaries.
+        tol : float, optional
+            Tolerance to place for; by default this grid's.
+        """
+        system, table = problem.system, self.tableau
+        order = table.order
+        tol = _LOCAL * jnp.asarray(self.rtol if tol is None else tol)
+        local = (tol ** (order / (order + 1)), tol)
+        line, steps = problem.line(None)
+        phases, code, when, count = None, 0, 0.0, 0
+        if problem.inputs.steady_states:
+            phases, found = self._place_phases(problem, room, local)
+            n = problem.pop.n_subjects
+            steady = steady_amounts(problem, self._along(problem), phases)
+            steps = with_steady(steps, line, steady)
+            code, when = found.code.reshape(n, -1).max(1), found.when.reshape(n, -1).max(1)
+            code = jnp.where(steady.found, code, NO_STEADY_STATE)
+            count = found.count.reshape(n, -1).max(1)
+        pilot = fly(system, table, steps, system.y0, system.y0, local, self.floor, room)
+        first = jnp.where(jnp.asarray(code) == OK, pilot.code, code)
+        when = jnp.where(jnp.asarray(code) == OK, pilot.when, when)
+        return Placement(pilot.mesh, phases, first, when, jnp.maximum(pilot.count, count), pilot.limited)
+
+    def _place_phases(self, problem: Problem, room: int, tol: tuple[Array, Array]) -> tuple[Mesh, Pilot]:
+        """Place the steps inside the intervals of steady states: first for an interval after rest, then for theirs."""
+        system = problem.system
+        n = problem.pop.n_subjects
+        one = problem.period(None)
+        start = one.steps.start[0]
+
+        def pilot(y: Array) -> Pilot:
+            return fly(system, self.tableau, one.steps, y, one.y0, tol, self.floor, room)
+
+        def shaped(mesh: Mesh) -> Mesh:
+            time = jnp.where(mesh.segment == PADDING, jnp.inf, mesh.time - start[:, None])
+            return Mesh(time.reshape(n, -1, room), mesh.segment.reshape(n, -1, room))
+
+        found = pilot(one.y0)
+        steady = steady_amounts(problem, self._along(problem), shaped(found.mesh))
+        y = steady.amounts[:, jnp.arange(n)[:, None], one.chosen].reshape(one.y0.shape)
+        # Only where steps are placed from: a steady state that was not found is a failure of the solve, said there.
+        found = pilot(jnp.where(jnp.isfinite(y), y, one.y0))
+        found = found._replace(code=jnp.where(one.valid, found.code, OK), count=jnp.where(one.valid, found.count, 0))
+        return shaped(found.mesh), found
+
+
+def power_of_two(size: int) -> int:
+    """Return the smallest power of two that is at least ``size``, and at least 8."""
+    return max(8, 1 << (size - 1).bit_length())

@@ -1,0 +1,102 @@
+"""Whether a likelihood grows without bound along a scale, so that there is no estimate however a fit has ended."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from hierax.infer.judgement.optimum import CLEARLY, DECADE
+from hierax.infer.marginal.objective import Evaluated
+from hierax.infer.marginal.session import Session
+from hierax.infer.result import Result
+
+# A parameter that a fit has moved by fewer decades than the second number is not suspected. One that it has moved by
+# more than the first is followed back on the way that it has come, all others are followed onwards.
+_FAR_DECADES, _NEAR_DECADES = 5, 0.7
+# The profile likelihood is computed over this many decades. It grows without bound where each decade gains as much as
+# the decade before it, up to this factor.
+_DECADES, _ALIKE = 4, 1.4
+# How many parameters are followed at most, each of which takes a search for every decade.
+_SUSPECTS = 3
+
+
+def without_bound(
+    session: Session,
+    start: Float[np.ndarray, " parameter"],
+    flat: Float[np.ndarray, " parameter"],
+    out: Evaluated,
+    free: Bool[np.ndarray, " parameter"],
+) -> tuple[Result, str] | None:
+    """Return that the likelihood grows without bound as a parameter goes to the end of its range, or None.
+
+    n observations that are fitted exactly are each as much likelier, the smaller their standard deviation is: the
+    profile likelihood of that parameter gains n log(10) with every decade. In an ordinary valley gains vanish.
+
+    Parameters
+    ----------
+    start, flat : array, (parameter,)
+        Where the fit began and where it ended, in unconstrained space.
+    out : Evaluated
+        The objective at ``flat``.
+    free : array of bool, (parameter,)
+        The parameters that vary.
+    """
+    if not np.isfinite(np.asarray(out.value)).all():
+        return None
+    names = session.layout.names()
+    for entry, way in _suspects(session, start, flat, out, free)[:_SUSPECTS]:
+        others = free.copy()
+        others[entry] = False
+        if _grows(_profile(session, flat, out.eta, others, entry, way)):
+            return Result.degenerate, (
+                f"{Result.degenerate.meaning}: {names[entry]}. Some data are fitted exactly; give a prior, or hold it "
+                f"(fixed=)"
+            )
+    return None
+
+
+def _suspects(
+    session: Session, start: np.ndarray, flat: np.ndarray, out: Evaluated, free: np.ndarray
+) -> list[tuple[int, np.ndarray]]:
+    """Return the entries along which the likelihood may grow without bound, and the places to look at.
+
+    An entry that has already moved over many decades is followed back on the way that it has come, because rounding
+    errors may hide the gains at the place where it stands.
+    """
+    found = []
+    here = session.total(flat, out)
+    for entry in np.flatnonzero(free & session.layout.bounded() & ~session.layout.matrices()):
+        moved = flat[entry] - start[entry]
+        onward = np.sign(moved) * DECADE
+        if abs(moved) > _FAR_DECADES * DECADE and moved * flat[entry] > 0:
+            found.append((int(entry), -onward * np.arange(_DECADES, -1, -1)))
+        elif abs(moved) > _NEAR_DECADES * DECADE:
+            at = flat.copy()
+            at[entry] += onward
+            if here - session.total(at, session.value(at, out.eta)) > CLEARLY:
+                found.append((int(entry), onward * np.arange(_DECADES + 1)))
+    return found
+
+
+def _profile(
+    session: Session, flat: np.ndarray, eta: object, others: np.ndarray, entry: int, places: np.ndarray
+) -> np.ndarray:
+    """Return the objective with one entry held at places relative to where it is, and all others estimated anew."""
+    values, at, modes = [], flat.copy(), eta
+    for away in places:
+        at[entry] = flat[entry] + away
+        search = session.search(at, others, lambda row: None, modes)
+        at, modes = at.copy(), search.point.state
+        at[others] = search.x
+        values.append(search.point.value)
+    return np.array(values)
+
+
+def _grows(values: np.ndarray) -> bool:
+    """Return whether each decade gains as much as the decade before it.
+
+    The first decade does not count, because the other parameters have yet to adapt to the held one.
+    """
+    gains = -np.diff(values)[1:]
+    alike = gains[1:] / gains[:-1] if (gains > CLEARLY).all() else np.zeros(1)
+    return bool(((alike > 1 / _ALIKE) & (alike < _ALIKE)).all())

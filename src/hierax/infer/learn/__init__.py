@@ -1,0 +1,1 @@
+"""Learning the distribution of random effects from a fit."""

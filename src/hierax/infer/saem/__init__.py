@@ -1,0 +1,1 @@
+"""EM by simulation: SAEM, importance sampling, quasi-random points."""

@@ -1,0 +1,1 @@
+"""The search over population parameters that maximises an objective."""

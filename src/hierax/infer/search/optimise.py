@@ -1,0 +1,474 @@
+"""The search over population parameters: quasi-Newton steps asked from optimistix, evaluations told to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hierax.arguments import positive, whole
+from hierax.errors import tell
+from hierax.infer.result import Result
+from hierax.infer.search.approach import come_nearer, is_far, wake
+from hierax.infer.search.bfgs import AskTell
+from hierax.infer.search.certify import polish
+from hierax.infer.search.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling, standardised
+from hierax.infer.search.second_look import better_start, lost, lower_inside, still
+from hierax.infer.search.trail import Trail
+
+
+@dataclasses.dataclass(frozen=True)
+class QuasiNewton:
+    """BFGS with backtracking, in coordinates scaled by the subjects' scores.
+
+    Parameters
+    ----------
+    gtol : float
+        Converged when the standardised gradient sqrt(gᵀS⁻¹g), S the sum of the subjects' score outer products, is
+        below it: the distance to the optimum in standard errors, whatever the units of the parameters.
+    max_iter : int
+        Limit on evaluations.
+    max_step : float
+        Longest step of a bounded parameter (positive, in an interval) in unconstrained space: a longer one is halved
+        before the objective is looked at, so that a search stays in the valley that it starts in.
+    """
+
+    gtol: float = 1e-4
+    max_iter: int = 500
+    max_step: float = 1.5
+
+    def __post_init__(self) -> None:
+        positive("gtol", self.gtol)
+        whole("max_iter", self.max_iter, 1)
+        positive("max_step", self.max_step)
+
+
+class Search(NamedTuple):
+    """How a search ended, and its best point."""
+
+    x: np.ndarray
+    point: Point
+    result: Result
+    why: str
+    history: list[dict[str, float]]
+
+
+class Enough(Exception):
+    """Raised by ``watch``: the search is to end; says why."""
+
+
+Evaluate = Callable[[np.ndarray, Any], Point]
+# A line search that has halved this often is not limited by the step but by the objective.
+_HALVINGS = 30
+# After this many refused steps in a row, the modes themselves are looked at.
+_SUSPICION = 6
+_RESTARTS = 4
+# So many changes of the objective by ``watch`` are no restarts.
+_CHANGES = 20
+_STILL = 4
+# So many points in a row at which all scores point the same way, and BFGS has nothing to learn a curvature from.
+_ASTRAY = 4
+# By how much log likelihood a value decades away has to be lower to be gone to: a lot at the start, where a place that
+# is a little lower may lie in another valley, and next to nothing at the end.
+_A_LOT, _A_LITTLE = 0.1, 1e-4
+# Where BFGS has come to rest, the gradient has to be below so many gtol for it to be an optimum.
+_SMALL = 100
+
+
+def minimise(
+    evaluate: Evaluate,
+    x: np.ndarray,
+    state: Any,
+    options: QuasiNewton,
+    report: Callable[[dict[str, float]], None],
+    ranges: Ranges | None = None,
+    anew: Callable[[np.ndarray, Any], Any] | None = None,
+    watch: Callable[[np.ndarray, Any], bool] | None = None,
+    names: Sequence[str] | None = None,
+    *,
+    once: bool = False,
+) -> Search:
+    """Minimise a smooth objective from ``x``.
+
+    ``evaluate(x, state)`` returns a :class:`Point`; its ``state`` (the modes) of the last accepted point is handed
+    to the next evaluation as a warm start. ``max_step`` holds for the bounded entries of ``ranges``.
+    ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
+    cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
+    placing the grid of an ODE anew); it raises :class:`Enough` to end the search. ``names`` are those of the
+    entries, for messages. A search that has lost its way starts once more from elsewhere, unless it is told to search
+    ``once``. Interrupting (Ctrl-C) returns the best point so far.
+    """
+    none = np.zeros(len(x), bool)
+    run = _Run(evaluate, options, report, ranges or Ranges(none, none), anew, watch, names)
+    run.second_start = not once
+    try:
+        # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
+        with np.errstate(over="ignore", invalid="ignore"):
+            result, why = run.go(np.asarray(x, float), state)
+    except Enough as reason:
+        result, why = Result.converged, str(reason)
+    except KeyboardInterrupt:
+        result, why = Result.interrupted, Result.interrupted.meaning
+        if run.best is None:
+            raise
+    assert run.best is not None
+    return Search(run.best_x, run.best, result, why, run.history)
+
+
+class _Run:
+    """One search: its best point, its history, and the rules by which it ends."""
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        options: QuasiNewton,
+        report: Callable[[dict[str, float]], None],
+        ranges: Ranges,
+        anew: Callable[[np.ndarray, Any], Any] | None,
+        watch: Callable[[np.ndarray, Any], bool] | None = None,
+        names: Sequence[str] | None = None,
+    ):
+        self.watch, self.changed = watch, 0
+        self.evaluate, self.options, self.report, self.anew = evaluate, options, report, anew
+        self.bounded, self.ranges = ranges.bounded, ranges
+        size = self.bounded.size
+        self.names = names or [f"parameter {index}" for index in range(size)]
+        self.trail = Trail(self.bounded)
+        self.unfelt = np.zeros(size, bool)
+        self.scanned, self.start = np.zeros(size, bool), np.zeros(size)
+        # Whether the start was so far off that the end of the search deserves a second look, and whether there was no
+        # second start yet.
+        self.doubtful, self.far_off, self.second_start = False, False, True
+        self.first: Point | None = None
+        self.best: Point | None = None
+        self.best_x = np.zeros(0)
+        self.history: list[dict[str, float]] = []
+        self.started = time.perf_counter()
+
+    def go(self, x: np.ndarray, state: Any) -> tuple[Result, str]:
+        """Search: from afar if need be, then by BFGS, rescaled and begun anew where a line search finds no decrease."""
+        point = self.see(x, state, 0.0)
+        if not is_finite(point):
+            why = self.not_finite(point)
+            # A derivative that is no number has its reason in the model, which is named and has a remedy.
+            if np.isfinite(point.value) or not self.starts_elsewhere(point, why):
+                return Result.non_finite, why
+        if x.size == 0:
+            return Result.converged, "nothing is free to vary"
+        self.start = self.best_x
+        assert self.best is not None
+        self.first = point = self.best
+        self.doubtful = is_far(point) or bool(idle(point, self.bounded).any())
+        self.far_off = self.doubtful
+        self.found_lower(_A_LOT)
+        attempt = -1
+        while attempt < _RESTARTS:
+            attempt += 1
+            if self.norm() >= self.options.gtol:
+                come_nearer(self, self.options.max_step)
+            before = self.best.value if self.best is not None else np.inf
+            changes = self.changed
+            done = self.descend()
+            if self.changed > changes:
+                attempt -= self.changed <= _CHANGES
+                continue
+            # Where the search has ended, modes that were followed for long may no longer be the best ones.
+            if self.refresh() or self.found_lower():
+                continue
+            if done is None:
+                assert self.best is not None
+                if attempt < _RESTARTS and not (attempt and before - self.best.value <= 1e-9 * (1 + abs(before))):
+                    continue
+                done = self.judged()
+            inside = done[0] is Result.converged and self.lower_elsewhere()
+            if not inside and not self.lower_from_another_start(done[0]):
+                return self.moved(*done)
+            # From there the search begins anew, once.
+            attempt = -1
+        return self.moved(*self.judged())
+
+    def moved(self, result: Result, why: str) -> tuple[Result, str]:
+        """Return how the search ended; where an entry is not felt at all, it was not estimated."""
+        unfelt = self.unfelt | (still(self, self.start) & ~self.ranges.weights)
+        if result is not Result.converged or not unfelt.any():
+            return result, why
+        return Result.did_not_move, (
+            f"the objective does not feel {_listed(self.names, unfelt)} at the start value, nor decades around it, so "
+            f"that nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
+        )
+
+    def judged(self) -> tuple[Result, str]:
+        """Say whether the place where no step helps any more is an optimum; Newton steps decide where it is unclear."""
+        small = _SMALL * self.options.gtol
+        if self.norm() >= small:
+            good, decrement = polish(self, small, self.at_boundary(), self.options.max_step)
+            if good:
+                why = f"the distance to the optimum is {decrement:.1e} standard errors, by the Hessian"
+                return Result.converged, why
+        # Newton steps may have made it small.
+        if self.norm() < small:
+            return Result.converged, f"no step decreases the objective; standardised gradient {self.norm():.1e}"
+        return Result.no_progress, f"{Result.no_progress.meaning} (standardised gradient {self.norm():.1e})"
+
+    def found_lower(self, clearly: float = _A_LITTLE) -> bool:
+        """Look for lower values along entries that the objective does not feel; return whether there are any.
+
+        An entry that has come to the end of its range by descending, and would go further, is not looked at.
+        """
+        assert self.best is not None
+        # Far out, matrices are singular but for rounding, and values there are none.
+        here = idle(self.best, self.bounded & ~self.ranges.matrices)
+        outward = (self.best_x - self.start) * np.sign(self.best_x) > 1
+        before = self.best.value
+        self.unfelt = wake(self, here & ~(outward & at_boundary(self.best, self.ranges, self.best_x)), clearly)
+        # What nothing lower was found along counts as being at its end, as long as the objective does not feel it.
+        self.scanned = here
+        return self.best.value < before
+
+    def lower_elsewhere(self) -> bool:
+        """Return whether, after a doubtful start, the objective is lower inside the range of an entry at its end."""
+        doubtful, self.doubtful = self.doubtful, False
+        return doubtful and lower_inside(self, np.flatnonzero(self.at_boundary() & ~self.ranges.matrices), _A_LITTLE)
+
+    def starts_elsewhere(self, point: Point, why: str) -> bool:
+        """Return whether the search can start near its start, where that itself cannot be computed with."""
+        x, found = better_start(self, self.best_x, point, self.single())
+        if not is_finite(found) or not np.isfinite(found.value):
+            return False
+        moved = x != self.best_x
+        tell(
+            f"At the start values {_without_place(why)}. The search therefore started where "
+            f"{_listed(self.names, moved)} {'is' if moved.sum() == 1 else 'are'} decades away from there; give better "
+            f"ones by init=."
+        )
+        self.see(x, found.state, 0.0, replace=True)
+        return True
+
+    def single(self) -> np.ndarray:
+        """Return the indices of the entries that mean something one by one."""
+        return np.flatnonzero(~(self.ranges.matrices | self.ranges.weights))
+
+    def lower_from_another_start(self, result: Result) -> bool:
+        """Return whether a search from a better start ends lower, where this one has lost its way, and go there."""
+        first_time, self.second_start = self.second_start, False
+        assert self.best is not None
+        assert self.first is not None
+        stuck = result is Result.no_progress
+        if not first_time or not lost(self, self.first, self.start, self.at_boundary(), self.far_off, stuck):
+            return False
+        x, point = better_start(self, self.start, self.first, self.single())
+        if x is self.start:
+            return False
+        options = dataclasses.replace(self.options, max_iter=max(self.options.max_iter - len(self.history), 1))
+        found = minimise(
+            self.evaluate,
+            x,
+            point.state,
+            options,
+            self.report,
+            self.ranges,
+            self.anew,
+            self.watch,
+            self.names,
+            once=True,
+        )
+        self.history += [{**row, "iteration": float(len(self.history) + row["iteration"])} for row in found.history]
+        if found.result is Result.interrupted:
+            raise KeyboardInterrupt
+        # Both are looked at by what the objective is now: `watch` may have changed it on the way.
+        here, there = self.look(self.best_x, self.best.state), self.look(found.x, found.point.state)
+        better = found.result is Result.converged and result is not Result.converged
+        lower = there.value < here.value + (_A_LITTLE if better else -_A_LITTLE)
+        if lower:
+            self.see(found.x, found.point.state, 0.0, replace=True)
+        elif self.watch is not None:
+            self.see(self.best_x, self.best.state, 0.0, replace=True)
+        return lower
+
+    def profile(self, x: np.ndarray, entry: int, most: int) -> Search:
+        """Search over all entries but one, which keeps its value in ``x``; stop after ``most`` evaluations."""
+        keep = np.arange(x.size) != entry
+
+        def evaluate(others: np.ndarray, state: Any) -> Point:
+            point = self.evaluate(np.insert(others, entry, x[entry]), state)
+            scores = None if point.scores is None else point.scores[keep]
+            return point._replace(gradient=point.gradient[keep], scores=scores)
+
+        assert self.best is not None
+        options = dataclasses.replace(self.options, max_iter=min(self.options.max_iter, most))
+        ranges = Ranges(*(np.broadcast_to(kind, keep.shape)[keep] for kind in self.ranges))
+        return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges, once=True)
+
+    def at_boundary(self) -> np.ndarray:
+        """Return which entries have nothing to gain any more on their way to the end of their range."""
+        assert self.best is not None
+        there = at_boundary(self.best, self.ranges, self.best_x)
+        # One that would still gain by going outwards goes on.
+        inward = self.best.gradient * np.sign(self.best_x) >= 0
+        return there | (self.scanned & inward & idle(self.best, self.bounded))
+
+    def falls_on(self, entries: np.ndarray) -> bool:
+        """Return whether the objective goes on falling where these entries alone go another decade outwards.
+
+        On the way here other parameters may have made it fall.
+        """
+        assert self.best is not None
+        further = self.best_x + np.where(entries, np.sign(self.best_x) * np.log(10), 0.0)
+        return self.look(further, self.best.state).value < self.best.value - _A_LOT
+
+    def without_bound(self, entries: np.ndarray) -> str:
+        """Say along which parameters the likelihood grows without bound."""
+        names = _listed(self.names, entries)
+        return f"{Result.degenerate.meaning}: {names}. Some data are fitted exactly; give a prior, or hold it (fixed=)"
+
+    def not_finite(self, point: Point) -> str:
+        """Say what is not finite at the start values: the objective, or its gradient, and in which parameters."""
+        if not np.isfinite(point.value):
+            return "the objective is not finite at the start values"
+        bad = ~np.isfinite(point.gradient)
+        if point.scores is not None:
+            bad |= ~np.isfinite(point.scores).all(-1)
+        if not bad.any():
+            return "the gradient is too large to be squared at the start values, which are too far from the data"
+        which = "" if bad.all() else f": its derivative with respect to {_listed(self.names, bad)} is no number"
+        return f"the objective is finite at the start values, but its gradient is not{which}"
+
+    def norm(self) -> float:
+        """Return the standardised gradient of the entries that are not at the end of their range."""
+        assert self.best is not None
+        return standardised(self.best, self.at_boundary())
+
+    def descend(self) -> tuple[Result, str] | None:
+        """Run BFGS from the best point; None where the line search gave up."""
+        assert self.best is not None
+        if self.norm() < self.options.gtol:
+            return Result.converged, "the standardised gradient is below gtol"
+        held = self.at_boundary()
+        origin, scale = self.best_x, _within(scaling, self.best, ~held)
+        bfgs = AskTell(np.zeros_like(origin))
+        bfgs.tell(self.best.value, scale.T @ self.best.gradient)
+        refused, still, ahead, suspected, astray = 0, 0, 0, False, 0
+        while len(self.history) < self.options.max_iter:
+            if not refused:
+                # Where the last step had to be halved twice, this one will have to be too: half of that is not tried.
+                bfgs.halve(ahead)
+            step = self.shorten(bfgs, origin, scale)
+            promised = bfgs.promised()
+            previous = self.best.value
+            point = self.see(origin + scale @ step, self.best.state, float(np.linalg.norm(step)))
+            accepted = bfgs.tell(point.value, scale.T @ point.gradient)
+            if accepted:
+                if self.watch is not None and self.watch(self.best_x, self.best.state):
+                    self.changed += 1
+                    self.see(self.best_x, self.best.state, 0.0, replace=True)
+                    return None
+                if self.norm() < self.options.gtol:
+                    return Result.converged, "the standardised gradient is below gtol"
+                unbounded = self.trail.unbounded()
+                if unbounded.any() and self.falls_on(unbounded):
+                    return Result.degenerate, self.without_bound(unbounded)
+                astray = astray + 1 if is_far(self.best) else 0
+                if astray >= _ASTRAY:
+                    return None
+                if (self.at_boundary() != held).any():
+                    # From here on that entry stays where it is, for it would only run on, and hold the others up.
+                    self.changed += 1
+                    return None
+                # With few subjects their scores say little of the curvature; BFGS knows it after some steps.
+                if bfgs.accepted > 2 * origin.size and bfgs.decrement() < self.options.gtol**2:
+                    return self.ended("the decrease that is left to expect is below gtol²")
+                ahead = max(ahead + refused - 1, 0)
+                refused, suspected = 0, False
+                still = still + 1 if previous - self.best.value <= 1e-11 * (1 + abs(previous)) else 0
+                if still >= _STILL:
+                    return self.ended("the objective no longer changes")
+            else:
+                refused += 1
+                if point.value - previous > promised:
+                    # So far above the tangent, a parabola has its minimum within a quarter of the step.
+                    bfgs.halve(1)
+                    refused += 1
+            if refused >= _SUSPICION and not suspected:
+                suspected = True
+                if self.refresh():
+                    return None
+            if refused > _HALVINGS:
+                return None
+        return Result.max_iterations, Result.max_iterations.meaning
+
+    def ended(self, why: str) -> tuple[Result, str] | None:
+        """Return that the search has converged, if the gradient is small too; None where it has only got stuck."""
+        assert self.best is not None
+        if self.best.scores is not None and self.norm() >= _SMALL * self.options.gtol:
+            return None
+        return Result.converged, why
+
+    def refresh(self) -> bool:
+        """Let the modes at the best point be sought anew; return whether that changed anything.
+
+        The objective with better modes may be higher: it replaces the best point all the same.
+        """
+        assert self.best is not None
+        state = None if self.anew is None else self.anew(self.best_x, self.best.state)
+        if state is None:
+            return False
+        self.see(self.best_x, state, 0.0, replace=True)
+        return True
+
+    def shorten(self, bfgs: AskTell, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Return the step that is asked for, halved until no bounded parameter moves too far from the best point."""
+        for _ in range(_HALVINGS):
+            step = bfgs.ask()
+            moved = np.abs(origin + scale @ step - self.best_x)[self.bounded]
+            if not moved.size or moved.max() <= self.options.max_step:
+                break
+            bfgs.halve(1)
+        return bfgs.ask()
+
+    def see(self, x: np.ndarray, state: Any, step: float, *, replace: bool = False) -> Point:
+        """Evaluate, remember the best point (or ``replace`` it), and report."""
+        point = self.look(x, state)
+        if replace or self.best is None or point.value < self.best.value:
+            self.best, self.best_x = point, x
+            self.trail.add(x, point.value)
+        ended = at_boundary(point, self.ranges, x) if is_finite(point) and np.isfinite(point.value) else None
+        row = {
+            "iteration": float(len(self.history)),
+            "value": point.value - point.penalty,
+            "gradient": np.nan if ended is None else standardised(point, ended),
+            "step": step,
+            "seconds": time.perf_counter() - self.started,
+        }
+        self.history.append(row)
+        self.report(row)
+        return point
+
+    def look(self, x: np.ndarray, state: Any) -> Point:
+        """Evaluate, and remember nothing; a point that cannot be computed with has the value infinity."""
+        if self.history and (np.abs(x) > self.ranges.limits).any():
+            assert self.best is not None
+            return self.best._replace(value=np.inf, gradient=np.zeros_like(x))
+        point = self.evaluate(x, state)
+        if not self.history or is_finite(point):
+            # The first point is kept as it is, to say what of it is not finite.
+            return point
+        return point._replace(value=np.inf, gradient=np.zeros_like(x))
+
+
+def _within(scaled: Callable[[Point], np.ndarray], point: Point, free: np.ndarray) -> np.ndarray:
+    """Return the scaling of the free entries alone: zeros hold the others where they are."""
+    out = np.zeros((free.size, free.size))
+    scores = None if point.scores is None else point.scores[free]
+    out[np.ix_(free, free)] = scaled(point._replace(gradient=point.gradient[free], scores=scores))
+    return out
+
+
+def _without_place(why: str) -> str:
+    return why.replace(" at the start values", "")
+
+
+def _listed(names: Sequence[str], entries: np.ndarray) -> str:
+    return ", ".join(name for name, one in zip(names, entries, strict=True) if one)

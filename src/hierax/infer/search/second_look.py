@@ -1,0 +1,130 @@
+"""Whether a search from far off has gone past a lower valley: looking for it inside ranges, and from a better start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from hierax.infer.search.approach import FELT
+from hierax.infer.search.scaling import Point, is_finite
+
+# How far inside its range an entry at the end of it is looked at, in decades.
+_INWARD = np.arange(0.5, 12.5, 0.5)
+# How many of the places that the objective feels are looked at, and by how many evaluations each, at most.
+_PLACES, _EVALUATIONS = 3, 60
+# A search that has gained so much log likelihood by subject began far from any optimum.
+_FAR_OFF = 10.0
+# An entry beyond a factor of 1e4 from 1, or of 1e5 from its start where its range has no ends, is far out.
+_FAR_OUT, _FAR_OUT_WITHOUT_ENDS = np.log(1e4), 1e5
+# How far each entry of a start is moved in search of a better one, in decades, how often one of them is, and how far
+# from the start in all. An entry whose range has no ends is the larger the rougher it is to compute with.
+_AWAY = np.array([0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0])
+_MOVES, _FURTHEST, _FURTHEST_WITHOUT_ENDS = 12, 12.0, 2.0
+# A move has to lower −log likelihood by so much to be worth making.
+_WORTH = 0.5
+
+
+class Profiler(Protocol):
+    """A search that can hold an entry and estimate all others."""
+
+    best: Point | None
+    best_x: np.ndarray
+    bounded: np.ndarray
+    see: Callable[..., Point]
+    look: Callable[..., Point]
+    profile: Callable[..., Any]
+
+
+def lower_inside(search: Profiler, entries: Int[np.ndarray, " entry"], clearly: float) -> bool:
+    """Return whether the objective is lower inside the range of an entry that has come to the end of it, and go there.
+
+    Each entry is held at some places where the objective depends on it, and all other entries are estimated anew. A
+    place counts as lower where −log likelihood is lower by more than ``clearly``.
+    """
+    assert search.best is not None
+    for entry in map(int, entries):
+        for place in _felt_places(search, entry):
+            found = search.profile(place, entry, _EVALUATIONS)
+            if found.point.value < search.best.value - clearly:
+                search.see(np.insert(found.x, entry, place[entry]), found.point.state, 0.0)
+                return True
+    return False
+
+
+def lost(search: Profiler, first: Point, start: np.ndarray, settled: np.ndarray, far_off: bool, stuck: bool) -> bool:
+    """Return whether a search has lost its way.
+
+    An entry has run far out, or has not moved because the objective does not feel it, or the search got stuck on the
+    way from far off.
+
+    Parameters
+    ----------
+    first : Point
+        The point at ``start``.
+    settled : array of bool, (parameter,)
+        Which entries have come to the end of their range, and may stay there.
+    far_off : bool
+        Whether the start was far from any optimum.
+    """
+    assert search.best is not None
+    x, bounded = search.best_x, search.bounded
+    outward = (x - start) * np.sign(x)
+    out = bounded & (np.abs(x) > _FAR_OUT) & (far_off | ((outward > 0.75 * _FAR_OUT) & ~settled))
+    out |= ~bounded & (np.abs(x) > _FAR_OUT_WITHOUT_ENDS * np.maximum(np.abs(start), 1.0))
+    subjects = 1 if first.scores is None else np.count_nonzero(np.abs(first.scores).max(0, initial=0.0))
+    late = stuck and first.value - search.best.value > _FAR_OFF * subjects
+    return bool(out.any() or late or still(search, start).any())
+
+
+def still(search: Profiler, start: Float[np.ndarray, " parameter"]) -> Bool[np.ndarray, " parameter"]:
+    """Return which entries are where they were, and are not felt by the objective at all."""
+    assert search.best is not None
+    if search.best.scores is None:
+        return np.zeros(start.size, bool)
+    return (search.best_x == start) & (search.best.scores == 0).all(-1)
+
+
+def better_start(
+    search: Profiler, start: Float[np.ndarray, " parameter"], first: Point, entries: Int[np.ndarray, " entry"]
+) -> tuple[Float[np.ndarray, " parameter"], Point]:
+    """Return a start that is lower than ``start`` by moving one entry at a time, the one that lowers it most.
+
+    Far from any optimum neither gradients nor scores say how far to go: values at fixed distances do.
+    """
+    x, here = start, first._replace(value=first.value if is_finite(first) else np.inf)
+    for _ in range(_MOVES):
+        places = [place for entry in map(int, entries) for place in _around(search, x, start, entry)]
+        looked = [search.look(place, first.state) for place in places]
+        values = [point.value if np.isfinite(point.value) else np.inf for point in looked]
+        lowest = int(np.argmin(values))
+        if not values[lowest] < here.value - _WORTH:
+            break
+        x, here = places[lowest], looked[lowest]
+    return x, here
+
+
+def _around(search: Profiler, x: np.ndarray, start: np.ndarray, entry: int) -> list[Float[np.ndarray, " parameter"]]:
+    """Return places at which one entry is some decades away: a logarithm by so much, any other entry by that factor."""
+    ten, alone = np.log(10), np.arange(x.size) == entry
+    away = np.concatenate([-_AWAY, _AWAY])
+    if search.bounded[entry]:
+        moved = x[entry] + away * ten
+        moved = moved[np.abs(moved - start[entry]) <= (_FURTHEST + 0.1) * ten]
+    else:
+        moved = x[entry] * 10.0**away
+        moved = moved[np.abs(moved) <= 10.0**_FURTHEST_WITHOUT_ENDS * max(abs(start[entry]), 1.0)]
+    return [np.where(alone, value, x) for value in moved]
+
+
+def _felt_places(search: Profiler, entry: int) -> list[Float[np.ndarray, " parameter"]]:
+    """Return the first place inwards of the end of an entry's range at which the objective feels it, and the lowest."""
+    assert search.best is not None
+    inward = -np.sign(search.best_x[entry]) * np.log(10) * np.eye(search.best_x.size)[entry]
+    places = [search.best_x + inward * decades for decades in _INWARD]
+    values = np.array([search.look(x, search.best.state).value for x in places])
+    felt = np.flatnonzero(np.abs(values - search.best.value) > FELT)
+    lowest = felt[np.argsort(values[felt])][: _PLACES - 1]
+    return [places[index] for index in dict.fromkeys([*felt[:1], *lowest])]

@@ -1,0 +1,1 @@
+"""Drawing data from a program."""

@@ -1,0 +1,1 @@
+"""Variational inference: bounds, guides and learning rates."""

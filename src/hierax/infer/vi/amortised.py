@@ -1,0 +1,208 @@
+"""The guide that reads a subject's data: an encoder network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hierax.data.population import Population
+from hierax.infer.blocks import Blocks, Vectors, cholesky, inverse_factored, solve_factored, value_and_gradient
+from hierax.infer.marginal.modes import lowest
+from hierax.infer.requirements import need_families
+from hierax.infer.vi.guide import Guide, Near, Normal
+from hierax.program.density import Program
+
+# Parts of a scoring step that are tried; the best of them is taken, or none.
+_PARTS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.0)
+
+
+class Encoder(linen.Module):
+    """A set of records → location and factor of a Gaussian; any number of records, in any order.
+
+    Every record is embedded with its time, values and covariates, then summed over what is observed: sums of many
+    features of (time, value) are what a posterior of a regression depends on.
+    """
+
+    size: int
+    width: int = 64
+    depth: int = 2
+
+    @linen.compact
+    def __call__(
+        self, features: Array, mask: Array, doses: Array, dose_mask: Array, static: Array
+    ) -> tuple[Array, ...]:
+        """Return (location, log scale, lower triangle), each a row a subject."""
+        given = linen.Dense(self.width)(doses)
+        given = jnp.sum(jnp.where(dose_mask[..., None], linen.silu(given), 0.0), axis=1)
+        context = linen.silu(linen.Dense(self.width)(jnp.concatenate([given, static], axis=-1)))
+        wide = jnp.broadcast_to(context[:, None, :], (*features.shape[:2], self.width))
+        h = jnp.concatenate([features, wide], axis=-1)
+        for _ in range(self.depth):
+            h = linen.silu(linen.Dense(self.width)(h))
+        count = jnp.sum(mask, axis=1, keepdims=True)
+        pooled = jnp.sum(jnp.where(mask[..., None], h, 0.0), axis=1) / jnp.sqrt(jnp.maximum(count, 1.0))
+        h = jnp.concatenate([pooled, context, jnp.log1p(count)], axis=-1)
+        for _ in range(self.depth):
+            h = linen.silu(linen.Dense(self.width)(h))
+        small = linen.initializers.normal(1e-2)
+        loc = linen.Dense(self.size, kernel_init=small)(h)
+        log_scale = linen.Dense(self.size, kernel_init=small)(h)
+        lower = linen.Dense(self.size * self.size, kernel_init=small)(h)
+        return loc, log_scale, lower.reshape(-1, self.size, self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Amortised(Guide):
+    """A network that reads a subject's data and gives its Gaussian: works for subjects it was not fitted to.
+
+    Parameters
+    ----------
+    width, depth : int
+        Of the network's layers.
+    refine : int
+        Steps of Fisher scoring on the subject's own density that follow the network's answer where the guide is read
+        (``encode``, ``bounds``, EBEs): then the location is the mode, and the covariance the inverse information there.
+        A network that has seen some hundreds of subjects is wrong by several posterior SDs for some others, which
+        four steps mend, at the cost of a derivative of the model each; 0 for the network alone. Training does without.
+    module : flax module, optional
+        A network of your own, called as :class:`Encoder` is.
+
+    Notes
+    -----
+    Kingma & Welling (2014); of steps that follow the network: Kim, Wiseman, Miller, Sontag & Rush (2018).
+    """
+
+    width: int = 64
+    depth: int = 2
+    refine: int = 4
+    module: Any = None
+    local: bool = dataclasses.field(default=False, init=False)
+
+    @property
+    def refines(self) -> bool:
+        """Whether steps of scoring follow the network's answer where the guide is read."""
+        return self.refine > 0
+
+    def network(self, size: int) -> Any:
+        """Return the network for so many random effects."""
+        return self.module or Encoder(size, self.width, self.depth)
+
+    def begin(self, key: Any, pop: Population, mode: Vectors, root: Blocks) -> Any:
+        """Start at the mean of the modes, with their mean spread."""
+        features = subject_features(pop)
+        scale = jnp.sqrt(jnp.einsum("nij,nij->ni", root, root))
+        real = jnp.asarray(pop.subject_mask)[:, None]
+        count = jnp.sum(real)
+        centre = jnp.where(real, mode, 0.0).sum(0) / count
+        spread = jnp.where(real, jnp.log(scale), 0.0).sum(0) / count
+        weights = self.network(mode.shape[-1]).init(key, **_standardised(features, standards(features)))
+        weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, mode.dtype), weights)
+        return {"weights": weights, "centre": centre, "log_scale": spread, "standards": standards(features)}
+
+    def at(self, parameters: Any, pop: Population) -> Any:
+        """Run the network."""
+        known = jax.lax.stop_gradient(parameters["standards"])
+        inputs = _standardised(subject_features(pop), known)
+        loc, log_scale, lower = self.network(len(parameters["centre"])).apply(parameters["weights"], **inputs)
+        own = {"loc": parameters["centre"] + loc, "log_scale": parameters["log_scale"] + log_scale, "lower": lower}
+        return Normal().at(own, pop)
+
+    def read(self, parameters: Any, pop: Population, near: Near) -> Any:
+        """Run the network, refine its locations, and take the inverse information there."""
+        own = self.at(parameters, pop)
+        if not self.refine:
+            return own
+        # Far from what it was trained on a network's answer may be worse than none.
+        centre = jnp.broadcast_to(parameters["centre"], own["loc"].shape)
+        loc = _best(near, jnp.stack([own["loc"], centre]))
+        for _ in range(self.refine):
+            loc = _scored(near, loc)
+        factor, good = cholesky(near.information(loc))
+        root = jnp.linalg.cholesky(inverse_factored(factor))
+        usable = good & jnp.isfinite(root).all((-1, -2))
+        root = jnp.where(usable[:, None, None], root, jnp.eye(loc.shape[-1]))
+        return {"loc": loc, "factor": root, "log_scale": jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1))}
+
+    def refusals(self, program: Program, pop: Population) -> list[str]:
+        """Say which sites have no information formula, where it is needed."""
+        instead = "Use Amortised(refine=0), which does without"
+        return need_families(program, pop, "Amortised(refine > 0)", instead) if self.refine else []
+
+    def sample(self, member: Any, noise: Vectors) -> Vectors:
+        """Return location + factor · noise."""
+        return Normal().sample(member, noise)
+
+    def log_density(self, member: Any, eta: Vectors) -> Float[Array, " subject"]:
+        """Return the Gaussian's log density."""
+        return Normal().log_density(member, eta)
+
+    def moments(self, member: Any, key: Any, size: tuple[int, int]) -> tuple[Vectors, Blocks]:
+        """Return location and covariance."""
+        return Normal().moments(member, key, size)
+
+
+def _scored(near: Near, loc: Vectors) -> Vectors:
+    """Return each subject's best point along a step of Fisher scoring."""
+    _, gradient = value_and_gradient(near.joint, loc)
+    factor, good = cholesky(near.information(loc))
+    step = jnp.where(good[:, None], solve_factored(factor, gradient), 0.0)
+    # Of several parts of a step the best one is taken, the step of 0 among them.
+    step = jnp.where(jnp.isfinite(step), step, 0.0)
+    return _best(near, loc + jnp.array(_PARTS)[:, None, None] * step)
+
+
+def _best(near: Near, tries: Array) -> Vectors:
+    """Return each subject's best of some points, (try, subject, coordinate)."""
+    return lowest(lambda phi: -near.joint(phi), tries)
+
+
+def subject_features(pop: Population) -> dict[str, Array]:
+    """Return what a network sees of each subject: records, doses, constant covariates; masked."""
+    times = jnp.asarray(pop.times)
+    names = sorted(pop.dv)
+    seen = [jnp.asarray(pop.mask[name]) for name in names]
+    values = [jnp.where(mask, jnp.asarray(pop.dv[name]), 0.0) for name, mask in zip(names, seen, strict=True)]
+    varying = [value for _, value in sorted(pop.covariates.items()) if value.ndim == 2 and value.shape[1] > 1]
+    constant = [value.reshape(len(times), -1) for _, value in sorted(pop.covariates.items()) if value.shape[1] == 1]
+    any_seen = jnp.any(jnp.stack(seen), axis=0) if seen else jnp.zeros(times.shape, bool)
+    records = [times, *values, *[mask.astype(times.dtype) for mask in seen], *[jnp.asarray(v) for v in varying]]
+    events = pop.events
+    static = jnp.concatenate([jnp.asarray(c) for c in constant], -1) if constant else jnp.zeros((len(times), 0))
+    return {
+        "features": jnp.stack([jnp.where(any_seen, part, 0.0) for part in records], axis=-1),
+        "mask": any_seen,
+        "doses": jnp.stack([jnp.asarray(events.time), jnp.asarray(events.amount)], axis=-1),
+        "dose_mask": jnp.asarray(events.mask),
+        "static": static,
+    }
+
+
+def standards(features: dict[str, Array]) -> dict[str, tuple[Array, Array]]:
+    """Return mean and SD of every input, over what is there."""
+
+    def moments(values: Array, mask: Array) -> tuple[Array, Array]:
+        weight = mask[..., None].astype(values.dtype)
+        axes = tuple(range(values.ndim - 1))
+        total = jnp.maximum(weight.sum(), 1.0)
+        mean = (values * weight).sum(axes) / total
+        variance = (weight * (values - mean) ** 2).sum(axes) / total
+        return mean, jnp.where(variance > 0, jnp.sqrt(variance), 1.0)
+
+    everyone = jnp.ones(features["static"].shape[0], bool)
+    return {
+        "features": moments(features["features"], features["mask"]),
+        "doses": moments(features["doses"], features["dose_mask"]),
+        "static": moments(features["static"], everyone),
+    }
+
+
+def _standardised(features: dict[str, Array], known: dict[str, tuple[Array, Array]]) -> dict[str, Array]:
+    out = dict(features)
+    for name, (mean, sd) in known.items():
+        out[name] = (features[name] - mean) / sd
+    return out
