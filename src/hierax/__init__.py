@@ -30,7 +30,7 @@ from hierax.api.program import program as program
 from hierax.data import datasets as datasets
 from hierax.data.events import Events as Events
 from hierax.data.population import Population as Population
-from hierax.data.read import read_nonmem as read_nonmem
+from hierax.data.reading.read import read_nonmem as read_nonmem
 from hierax.data.regimen import Regimen as Regimen
 from hierax.data.regimen import Subject as Subject
 from hierax.diagnose import plot as plot
@@ -73,10 +73,10 @@ from hierax.infer.vi.vi import VI as VI
 from hierax.nn.flow import flow as flow
 from hierax.nn.transform import NeuralTransform as NeuralTransform
 from hierax.program.observe import observe as observe
+from hierax.results.files.storage import load_fit as load_fit
 from hierax.results.fit import Evaluation as Evaluation
 from hierax.results.fit import Fit as Fit
 from hierax.results.likelihood import Likelihood as Likelihood
 from hierax.results.likelihood import log_likelihood as log_likelihood
-from hierax.results.storage import load_fit as load_fit
 
 __version__ = _metadata.version("hierax")

@@ -101,7 +101,7 @@ def test_traces_are_the_chains(texts):
     fit = texts["nuts"][1]
     figure = hx.plot.traces(fit)
     panel = next(axis for axis in figure.axes if axis.get_title() == "mu")
-    from hierax.results.posterior import elements
+    from hierax.results.uncertainty.posterior import elements
 
     np.testing.assert_array_equal(panel.lines[1].get_ydata(), elements(fit)["mu"][1])
     with pytest.raises(ValueError, match="the fit has no chains"):

@@ -9,7 +9,7 @@ import scipy.stats
 from linear_normal import linear, linear_population
 
 import hierax as hx
-from hierax.results.posterior import population_draws
+from hierax.results.uncertainty.posterior import population_draws
 
 POSITIVE = dist.constraints.positive
 REPLICATES, KEPT, BINS = 200, 49, 10

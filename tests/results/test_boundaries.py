@@ -119,7 +119,7 @@ def test_omega_is_reported_as_sds_and_correlations(sleep_pop, kind):
     fit = hx.fit(lines(kind), sleep_pop, hx.FOCE(), progress=False)
     summary = fit.summary()
     text = str(summary)
-    from hierax.results.omega import correlation_table, spread_table
+    from hierax.results.tables.omega import correlation_table, spread_table
 
     table, pairs = spread_table(fit, fit.covariance()), correlation_table(fit, fit.covariance())
     np.testing.assert_allclose(table["SE"], [5.577, 1.187], rtol=1e-3)
@@ -148,7 +148,7 @@ def test_omega_is_reported_where_the_model_multiplies_standard_normals_by_its_fa
             line = beta[0] + eta[..., 0] + (beta[1] + eta[..., 1]) * pop.times
             hx.observe("dv", dist.Normal(line, sigma), pop)
 
-    from hierax.results.omega import matrix_table
+    from hierax.results.tables.omega import matrix_table
 
     fit = hx.fit(model, sleep_pop, hx.FOCE(), progress=False)
     table = matrix_table(fit, fit.covariance())
@@ -171,7 +171,7 @@ def test_a_posterior_has_sds_and_correlations_too(sleep_pop):
             eta = numpyro.sample("eta", dist.MultivariateNormal(0.0, scale_tril=omega[:, None] * corr))
             hx.observe("dv", dist.Normal(250 + eta[..., 0] + (10 + eta[..., 1]) * pop.times, sigma), pop)
 
-    from hierax.results.posterior import spread_draws
+    from hierax.results.uncertainty.posterior import spread_draws
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hx.HieraxWarning)

@@ -9,8 +9,8 @@ import pytest
 from linear_normal import linear, linear_population
 
 import hierax as hx
-from hierax.results.draws import asymptotic_draws, own_number
 from hierax.results.fixed import as_fit
+from hierax.results.uncertainty.draws import asymptotic_draws, own_number
 
 
 def evaluated(seed, model=linear):

@@ -7,7 +7,7 @@ import pytest
 import zoo
 
 import hierax as hx
-from hierax.results import conditional
+from hierax.results.uncertainty import conditional
 
 
 @pytest.fixture(scope="module")

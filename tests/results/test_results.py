@@ -128,7 +128,7 @@ def test_arviz_groups_summary_and_forest(arviz_data, theo_fit):
 
 
 def test_draws_have_the_covariance_they_should(theo_fit):
-    from hierax.results.draws import asymptotic_draws
+    from hierax.results.uncertainty.draws import asymptotic_draws
 
     draws = asymptotic_draws(theo_fit, 4000, 0)
     names = theo_fit.layout.names()

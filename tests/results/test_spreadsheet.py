@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from hierax.results.spreadsheet import harmless, write_csv
+from hierax.results.tables.spreadsheet import harmless, write_csv
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "-1+2"])

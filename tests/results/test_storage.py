@@ -11,7 +11,7 @@ from linear_normal import linear, linear_population
 
 import hierax as hx
 from hierax.infer.search.optimise import QuasiNewton
-from hierax.results.options import decode
+from hierax.results.files.options import decode
 
 pytestmark = pytest.mark.filterwarnings("ignore:The fit did not converge")
 

@@ -30,9 +30,9 @@ from hierax.nn.penalties import l2
 from hierax.program.sites import is_tree
 from hierax.program.swap import outer_transforms, swappable, swapped
 from hierax.program.trace import Model
-from hierax.results.conditional import padded_draws
 from hierax.results.fit import Evaluation, Fit
 from hierax.results.fixed import as_fit
+from hierax.results.uncertainty.conditional import padded_draws
 
 PENALTIES = (1000.0, 200.0, 40.0, 8.0, 1.6)
 # Draws of a subject that are tried in turn, until their bias is small enough.

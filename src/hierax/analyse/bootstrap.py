@@ -24,10 +24,10 @@ from hierax.infer.run.checkpoint import Checkpoint
 from hierax.infer.run.owner import option_parts, owner
 from hierax.program.identity import digest
 from hierax.program.trace import Model
-from hierax.results.covariance import active_entries, subject_scores
+from hierax.results.files.storage import SavedMethod
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
-from hierax.results.storage import SavedMethod
+from hierax.results.uncertainty.covariance import active_entries, subject_scores
 
 Kind = Literal["cases", "parametric"]
 

@@ -13,8 +13,8 @@ import xarray as xr
 from jaxtyping import Array
 
 from hierax.nn.network import leaves_of
-from hierax.results.covariance import gradient, hessian, subject_scores
-from hierax.results.draws import own_number
+from hierax.results.uncertainty.covariance import gradient, hessian, subject_scores
+from hierax.results.uncertainty.draws import own_number
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit

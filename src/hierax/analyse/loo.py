@@ -8,11 +8,11 @@ import numpy as np
 import xarray as xr
 
 from hierax.infer.marginal.estimator import Estimator
-from hierax.results.arviz import bundle
-from hierax.results.draws import asymptotic_draws
+from hierax.results.files.arviz import bundle
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
-from hierax.results.pointwise import at_draws, effects_given_draws, pointwise_log_likelihood
+from hierax.results.uncertainty.draws import asymptotic_draws
+from hierax.results.uncertainty.pointwise import at_draws, effects_given_draws, pointwise_log_likelihood
 
 
 def loo(

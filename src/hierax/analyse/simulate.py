@@ -13,13 +13,13 @@ from hierax.data.named import warn_of_other_labels
 from hierax.data.population import Population
 from hierax.errors import ModelError
 from hierax.infer.simulate.simulation import draw, reads_data
+from hierax.program.checking.survey import warn_of_data
 from hierax.program.density import Program
 from hierax.program.read import read_program
-from hierax.program.survey import warn_of_data
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions
-from hierax.results.parameter_draws import drawn_parameters, how_drawn
+from hierax.results.uncertainty.parameter_draws import drawn_parameters, how_drawn
 
 
 def simulate(

@@ -15,11 +15,11 @@ from hierax.data.population import Population
 from hierax.errors import HieraxWarning
 from hierax.infer.marginal.objective import compiled_value
 from hierax.program.read import cached
-from hierax.results.covariance import active_entries, usable_covariance
-from hierax.results.draws import own_number
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
 from hierax.results.likelihood import HIGH_K, pareto_k
+from hierax.results.uncertainty.covariance import active_entries, usable_covariance
+from hierax.results.uncertainty.draws import own_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

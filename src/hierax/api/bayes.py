@@ -25,11 +25,11 @@ from hierax.infer.run.own_number import number_of, own_key
 from hierax.infer.saem.roles import find_roles
 from hierax.program.identity import fingerprint
 from hierax.program.read import cached
-from hierax.results.conditional import draw_moments, inverse_blocks
 from hierax.results.fit import Evaluation, Fit
 from hierax.results.outcome import evaluated_fields, sampled_fields
-from hierax.results.posterior import Samples
 from hierax.results.trouble import explain_non_finite
+from hierax.results.uncertainty.conditional import draw_moments, inverse_blocks
+from hierax.results.uncertainty.posterior import Samples
 
 # Chains start this far apart, in units of the coordinates (prior or posterior SDs).
 _JITTER = 0.1

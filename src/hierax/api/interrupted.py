@@ -14,8 +14,8 @@ from hierax.infer.marginal.objective import Evaluated
 from hierax.infer.marginal.session import Session
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
-from hierax.results.conditional import inverse_blocks
 from hierax.results.fit import Fit
+from hierax.results.uncertainty.conditional import inverse_blocks
 
 _COLUMNS = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
 

@@ -13,11 +13,11 @@ from hierax.data.population import Population
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.held_out import HeldOut
 from hierax.infer.marginal.session import Session
+from hierax.program.checking.survey import warn_of_data
 from hierax.program.density import Program
 from hierax.program.parameters import Fixed, Layout, layout
 from hierax.program.priors import UsePriors, collect_priors, counting
 from hierax.program.read import read_program
-from hierax.program.survey import warn_of_data
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
 from hierax.results.priors import priors_of

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
+from hierax.program.checking.survey import warn_of_data
 from hierax.program.density import Program
 from hierax.program.read import read_program
 from hierax.program.sites import Sites
-from hierax.program.survey import warn_of_data
 from hierax.program.trace import Model
 
 

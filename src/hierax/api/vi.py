@@ -31,12 +31,12 @@ from hierax.infer.vi.guide_weights import guide_draws, guide_log_weights
 from hierax.infer.vi.vi import BLOCK, VI, State, begin, block, moments, place
 from hierax.program.identity import fingerprint
 from hierax.program.read import cached
-from hierax.results.conditional import draw_moments, inverse_blocks
 from hierax.results.fit import Fit
 from hierax.results.likelihood import HIGH_K, pareto_k
 from hierax.results.outcome import sampled_fields, solver_error
-from hierax.results.posterior import Samples
-from hierax.results.variational import Variational, setting_of
+from hierax.results.uncertainty.conditional import draw_moments, inverse_blocks
+from hierax.results.uncertainty.posterior import Samples
+from hierax.results.uncertainty.variational import Variational, setting_of
 
 # Draws of the guide that a fit keeps, fewer where they would take more numbers than this.
 _DRAWS, _FEWEST, _NUMBERS = 2000, 200, 20_000_000

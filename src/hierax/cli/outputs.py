@@ -40,7 +40,7 @@ def open_folder(out: Path, force: bool) -> None:
 def deliver(fit: Fit, out: Path, title: str) -> None:
     """Write everything that a fit has to say into a folder, the fit itself first, and print the summary."""
     import hierax as hx
-    from hierax.results.spreadsheet import write_csv
+    from hierax.results.tables.spreadsheet import write_csv
 
     out = _saved(fit, out)
     written: list[str] = ["fit.hierax"]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierax.data.columns import RESERVED, refuse_underscores
-from hierax.data.covariates import CovariateSpec, covariate_spec
+from hierax.data.checking.problems import Problems
 from hierax.data.population import Population
-from hierax.data.problems import Problems
-from hierax.data.read import clean_table
-from hierax.data.records import build_population
+from hierax.data.reading.columns import RESERVED, refuse_underscores
+from hierax.data.reading.covariates import CovariateSpec, covariate_spec
+from hierax.data.reading.read import clean_table
+from hierax.data.reading.records import build_population
 from hierax.data.regimen import Regimen, Subject
 
 # What a record has that is no dose, and what one has that is only there to be predicted.

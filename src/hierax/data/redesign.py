@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierax.data.covariates import covariate_spec
 from hierax.data.design import DOSE_COLUMNS, RECORD_COLUMNS, build, vector_names
 from hierax.data.population import ENDPOINT_CODES, OCCASION_LEVELS, Population
-from hierax.data.records import RecordAxis
+from hierax.data.reading.covariates import covariate_spec
+from hierax.data.reading.records import RecordAxis
 from hierax.data.regimen import Regimen
 
 

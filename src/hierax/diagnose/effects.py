@@ -13,7 +13,7 @@ import pandas as pd
 from hierax.data.population import Population
 from hierax.infer.simulate.simulation import draw
 from hierax.results.fit import Evaluation
-from hierax.results.parameter_draws import drawn_parameters
+from hierax.results.uncertainty.parameter_draws import drawn_parameters
 
 
 def drawn_effects(fit: Evaluation, site: str | None, n: int, seed: int) -> tuple[np.ndarray, list[str]]:

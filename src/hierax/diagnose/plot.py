@@ -1,8 +1,8 @@
 """The plots, as ``hx.plot``."""
 
-from hierax.diagnose.course_plots import convergence, traces
-from hierax.diagnose.effect_plots import covariates, importance, random_effects
-from hierax.diagnose.plots import data, individual_fits, observed_predicted, residuals, vpc
+from hierax.diagnose.figures.course import convergence, traces
+from hierax.diagnose.figures.effects import covariates, importance, random_effects
+from hierax.diagnose.figures.fits import data, individual_fits, observed_predicted, residuals, vpc
 
 __all__ = [
     "convergence",

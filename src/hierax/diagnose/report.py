@@ -12,13 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from hierax.diagnose import course_plots, plots
+from hierax.diagnose.figures import course as course_plots
+from hierax.diagnose.figures import fits as plots
 from hierax.infer.result import Result
 from hierax.infer.run.archive import try_folder
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
 from hierax.results.individual import observed_endpoints
-from hierax.results.summary import effect_correlations, random_effects
+from hierax.results.tables.summary import effect_correlations, random_effects
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1000px;margin:2rem auto;padding:0 1rem}

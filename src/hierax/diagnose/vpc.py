@@ -18,7 +18,7 @@ from hierax.errors import HieraxWarning
 from hierax.infer.simulate.simulation import draw
 from hierax.results.fit import Evaluation
 from hierax.results.individual import observed_endpoints
-from hierax.results.parameter_draws import drawn_parameters, how_drawn
+from hierax.results.uncertainty.parameter_draws import drawn_parameters, how_drawn
 
 
 @dataclasses.dataclass(frozen=True)

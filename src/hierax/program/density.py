@@ -13,9 +13,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from hierax.data.population import Population
+from hierax.program.checking.survey import unwrap
 from hierax.program.families import Family, find_family
 from hierax.program.sites import Sites
-from hierax.program.survey import unwrap
 from hierax.program.trace import Model, Run, per_subject, run_program, site_log_prob
 
 Params = Mapping[str, Any]

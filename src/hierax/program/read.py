@@ -13,7 +13,7 @@ import numpy as np
 
 from hierax.data.population import Population
 from hierax.errors import ModelError, tell
-from hierax.program.checks import check_program
+from hierax.program.checking.checks import check_program
 from hierax.program.density import Program
 from hierax.program.identity import parts
 from hierax.program.sites import read_sites

@@ -14,7 +14,7 @@ from numpyro.distributions import biject_to, constraints
 from hierax.data.population import Population
 from hierax.dynamics.notes import Listener, Note
 from hierax.errors import ModelError
-from hierax.program.survey import Look, Survey, survey
+from hierax.program.checking.survey import Look, Survey, survey
 from hierax.program.trace import Model, Run, cast_weights, run_program, subject_axis
 
 

@@ -15,8 +15,8 @@ from numpyro.primitives import Messenger
 
 from hierax.data.population import Population
 from hierax.errors import ModelError
+from hierax.program.checking.invalid import explain_invalid
 from hierax.program.coordinates import Coordinate, median, working_coordinate
-from hierax.program.invalid import explain_invalid
 
 Model = Callable[[Population], Any]
 

@@ -20,9 +20,9 @@ from hierax.program.density import Program
 from hierax.program.parameters import Layout
 
 if TYPE_CHECKING:
-    from hierax.results.covariance import Covariance
-    from hierax.results.posterior import Samples
-    from hierax.results.variational import Variational
+    from hierax.results.uncertainty.covariance import Covariance
+    from hierax.results.uncertainty.posterior import Samples
+    from hierax.results.uncertainty.variational import Variational
 
 Kind = Literal["hessian", "sandwich", "score", "louis"]
 
@@ -242,7 +242,7 @@ class Fit(Evaluation):
             ``eta`` in working coordinates, dims ``chain``, ``draw``, ``subject`` (real ids), ``eta_name``. The
             same fit gives the same draws.
         """
-        from hierax.results.conditional import conditional_dataset
+        from hierax.results.uncertainty.conditional import conditional_dataset
 
         if draws not in self._conditional:
             self._conditional[draws] = conditional_dataset(self, draws)
@@ -323,7 +323,7 @@ class Fit(Evaluation):
         Covariance
             Of the free population parameters except network weights, given the weights.
         """
-        from hierax.results.covariance import compute_covariance
+        from hierax.results.uncertainty.covariance import compute_covariance
 
         kind = self.usual_covariance if kind is None else kind
         if kind not in self._covariances:
@@ -336,19 +336,19 @@ class Fit(Evaluation):
         Intervals are Wald intervals in unconstrained space, mapped back; SEs are on the natural scale, by the
         delta method.
         """
-        from hierax.results.summary import summarise
+        from hierax.results.tables.summary import summarise
 
         return summarise(self, self.usual_covariance if kind is None else kind)
 
     def to_arviz(self, draws: int = 500, seed: int = 0) -> Any:
         """Return ArviZ data: draws of the estimates' asymptotic distribution, EBEs, pointwise log likelihoods."""
-        from hierax.results.arviz import to_arviz
+        from hierax.results.files.arviz import to_arviz
 
         return to_arviz(self, draws, seed)
 
     def save(self, path: str | Path) -> None:
         """Save to one file, without pickles; :func:`hierax.load_fit` reads it."""
-        from hierax.results.storage import save_fit
+        from hierax.results.files.storage import save_fit
 
         save_fit(self, path)
 

@@ -14,10 +14,10 @@ import numpy as np
 from hierax.errors import tell
 from hierax.infer.marginal.importance import ImportanceSampling, importance_sample
 from hierax.infer.result import Result
-from hierax.results.conditional import inverse_blocks
-from hierax.results.draws import own_number
 from hierax.results.fit import Fit
 from hierax.results.likelihood import weight_table
+from hierax.results.uncertainty.conditional import inverse_blocks
+from hierax.results.uncertainty.draws import own_number
 
 # A wide t reaches to where posteriors through a flow may have their tails, or a second mode.
 _METHOD = ImportanceSampling(2000, proposal="t", scale=1.6)

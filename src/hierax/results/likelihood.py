@@ -19,11 +19,11 @@ from hierax.infer.marginal.laplace import Laplace
 from hierax.infer.marginal.quadrature import AGQ
 from hierax.infer.marginal.session import Session, session_of
 from hierax.infer.run.owner import observation_digest
-from hierax.results.arviz import is_modern
-from hierax.results.conditional import conditional_moments, draw_moments, padded_draws
+from hierax.results.files.arviz import is_modern
 from hierax.results.fit import Evaluation, Fit
 from hierax.results.fixed import as_fit
 from hierax.results.outcome import evaluated_fields
+from hierax.results.uncertainty.conditional import conditional_moments, draw_moments, padded_draws
 
 # Above it the importance weights' mean, and its error, cannot be trusted (Vehtari et al. 2024).
 # Filters of warnings are one for all threads, so that one thread at a time sets them aside.

@@ -11,7 +11,7 @@ from hierax.infer.marginal.counts import count_observations
 from hierax.infer.marginal.laplace import Laplace
 from hierax.infer.marginal.objective import Evaluated, compiled_value
 from hierax.infer.marginal.session import Session
-from hierax.results.conditional import inverse_blocks
+from hierax.results.uncertainty.conditional import inverse_blocks
 
 
 def evaluated_fields(session: Session, flat: np.ndarray, out: Evaluated) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpyro.distributions as dist
 
-from hierax.results.covariance import usable_covariance
+from hierax.results.uncertainty.covariance import usable_covariance
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit

@@ -12,9 +12,9 @@ from hierax.data.sanitise import sanitise
 from hierax.program.density import unwrap
 from hierax.program.read import cached
 from hierax.program.trace import site_log_prob
-from hierax.results.derivative import explain_derivative
 from hierax.results.place import describe_place
 from hierax.results.solver import explain_solver
+from hierax.results.uncertainty.derivative import explain_derivative
 
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation

@@ -1,0 +1,1 @@
+"""What is wrong or odd in a table, and what to do about it."""

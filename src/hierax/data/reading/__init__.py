@@ -1,0 +1,1 @@
+"""From a table to records: names of columns, times, codes, identities."""

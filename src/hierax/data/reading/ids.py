@@ -1,0 +1,150 @@
+"""Subjects by their ID: which cells name the same one."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierax.data.checking.problems import Problems
+from hierax.data.reading.columns import is_missing
+
+_NUMBER = re.compile(r"^[+-]?\d+(\.\d*)?$")
+# The whole numbers that are still told apart by floating point.
+_EXACT = 2**53
+
+
+def clean_ids(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+    """Return the table with one value of ID a subject, and with ``_code``, a number for each.
+
+    Blanks around an ID are no part of it. ``_spelt`` marks rows whose ID is written otherwise than in the subject's
+    first row, and ``_blanks`` those where blanks alone are the difference.
+    """
+    column = frame["ID"]
+    frame = frame.assign(_spelt=False, _blanks=False, _id=column)
+    if column.dtype.kind not in "iu":
+        problems.add_rows(
+            "id_digits",
+            frame,
+            column.map(lambda value: isinstance(value, float) and abs(value) >= _EXACT).astype(bool),
+            "ID",
+            "the ID has more digits than a floating-point number holds, so that different subjects may look the same.",
+            "give IDs as text or as whole numbers, e.g. pd.read_csv(path, dtype={'ID': str}).",
+        )
+    if column.dtype.kind not in "iuf":
+        frame = _from_text(frame, problems)
+    problems.add_rows(
+        "missing_id", frame, frame["ID"].isna(), "ID", "a record without a subject.", "give every row its ID."
+    )
+    # By codes: long ids would lose their last digits as floats.
+    frame = frame.assign(_code=pd.factorize(frame["ID"])[0], _id=frame["ID"])
+    starts = frame["_code"].ne(frame["_code"].shift())
+    again = starts & frame["_code"].where(starts).duplicated() & frame["ID"].notna()
+    problems.add_rows(
+        "id_returns",
+        frame,
+        again,
+        "ID",
+        "this ID comes back after another subject's rows, and rows of a subject must be contiguous.",
+        "sort by ID, or give the second block an ID of its own.",
+    )
+    return frame
+
+
+def _from_text(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+    """Give cells that name the same subject the same value: as it is first written, but for blanks around it."""
+    raw = frame["ID"].astype(object)
+    missing = is_missing(raw)
+    text = raw.map(str)
+    bare = text.str.strip()
+    keys = {value: _key(value) for value in bare[~missing].unique()}
+    key = bare.where(~missing).map(keys)
+    number = pd.factorize(key)[0]
+    named = ~missing
+    first = pd.Series(number, index=raw.index)[named].drop_duplicates()
+    first_bare, first_text = (
+        pd.Series(column[first.index].to_numpy(), index=first.to_numpy()) for column in (bare, text)
+    )
+    own_bare = pd.Series(number, index=raw.index).map(first_bare)
+    own_text = pd.Series(number, index=raw.index).map(first_text)
+    padded = named & (_unpadded(bare) != _unpadded(own_bare))
+    problems.add_rows(
+        "id_zeros",
+        frame,
+        padded,
+        "ID",
+        "this ID and another are the same number with and without zeros in front, and it cannot be known whether "
+        "they are one subject.",
+        "write both alike if they are one subject; give one a letter if they are two.",
+        shown=bare,
+    )
+    frame = frame.assign(
+        _spelt=named & (bare != own_bare) & ~padded, _blanks=named & (bare == own_bare) & (text != own_text)
+    )
+    # Where one number has several spellings, the ids are numbers.
+    if all(isinstance(value, Decimal) for value in keys.values()) and frame["_spelt"].any():
+        whole = all(value == value.to_integral_value() for value in keys.values())
+        values = {value: int(one) if whole else float(one) for value, one in keys.items()}
+        ids = bare.map(values).astype(object).where(named)
+        frame["ID"] = ids.astype(int) if whole and not missing.any() and _fits(values) else ids
+        return frame
+    original = pd.Series([_stripped(raw[place]) for place in first.index], index=first.to_numpy(), dtype=object)
+    frame["ID"] = pd.Series(number, index=raw.index).map(original).astype(object).where(named)
+    return frame
+
+
+def _key(text: str) -> Any:
+    """Return a number for text that is one, exact to its last digit."""
+    try:
+        return Decimal(text) if _NUMBER.match(text) else text
+    except InvalidOperation:  # pragma: no cover - the pattern lets numbers through only
+        return text
+
+
+def _unpadded(text: pd.Series) -> pd.Series:
+    """Return the digits before the point where text is a number, so that 01 and 1 differ, and 1.0 and 1 do not."""
+    parts = text.astype(object).where(text.notna(), "").astype(str)
+    numbers = parts.str.match(_NUMBER)
+    return parts.str.lstrip("+").str.split(".").str[0].where(numbers, "")
+
+
+def _fits(values: dict[str, Any]) -> bool:
+    limits = np.iinfo(np.int64)
+    return all(limits.min <= value <= limits.max for value in values.values())
+
+
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+def note_ids(frame: pd.DataFrame, notes: Problems) -> None:
+    """Note subjects whose ID is written in several ways, and pairs of IDs that look like one."""
+    notes.add_rows(
+        "id_blanks",
+        frame,
+        frame["_blanks"] & ~frame.duplicated(["_code", "_blanks"]),
+        "ID",
+        "the ID stands with and without blanks around it, and is read as one subject.",
+        "take the blanks out; give two subjects two names.",
+    )
+    notes.add_rows(
+        "id_spelling",
+        frame,
+        frame["_spelt"] & ~frame.duplicated(["_code", "_spelt"]),
+        "ID",
+        "the ID is written in several ways that are the same number (1 and 1.0), and is read as one subject.",
+        "write it in one way; give two subjects two names.",
+    )
+    ids = frame.drop_duplicates("_code")
+    alike = ids["ID"].map(lambda value: " ".join(value.split()).casefold() if isinstance(value, str) else None)
+    notes.add_rows(
+        "id_case",
+        ids,
+        alike.notna() & alike.duplicated(),
+        "ID",
+        "this ID differs from another one in capital letters or inner blanks alone, and is a subject of its own.",
+        "write both alike if they are one subject.",
+    )

@@ -1,0 +1,1 @@
+"""Drawing what a fit shows; every function returns a matplotlib figure."""

@@ -1,0 +1,1 @@
+"""Tables of a fit: the summary, random effects, matrices."""

@@ -1,0 +1,1 @@
+"""How sure a fit is: covariances, draws, posteriors."""

@@ -1,0 +1,166 @@
+"""Each subject's distribution given its data, at the estimate: draws, and the information by Louis' formula."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+import scipy.stats
+import xarray as xr
+from jaxtyping import Float
+
+from hierax.infer.marginal.importance import proposal_factor
+from hierax.infer.saem.conditional import conditional_draws
+from hierax.infer.saem.louis import Louis, Parts, Terms, louis_information
+from hierax.infer.saem.roles import find_roles
+from hierax.results.uncertainty.draws import own_number
+
+if TYPE_CHECKING:
+    from hierax.results.fit import Fit
+
+# For the information matrix: independent groups of draws, draws of a subject in a group to begin with, SDs of the
+# proposals as multiples of the conditional ones and their degrees of freedom (tails longer than those of almost any
+# posterior), the relative error of standard errors to aim at, and a Pareto k above which weights are not used.
+_GROUPS, _FIRST, _WIDER, _DF, _AIM, _HIGH_K = 8, 64, 1.1, 6.0, 0.005, 0.7
+# Draws of chains to begin with.
+_CHAINS_FIRST = 4096
+# Numbers that second derivatives may take, and draws of a subject in any case and at most.
+_MOST, _FEWEST, _LARGEST = 20_000_000, 128, 32_768
+
+
+def conditional_moments(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and covariance of each subject's random effects given its data, roughly.
+
+    Those that chains have seen, or else modes and inverse Hessians.
+    """
+    if fit.moments is not None:
+        return fit.moments
+    # Where chains and proposals begin, not what comes out of them.
+    return np.nan_to_num(fit.eta), inverse_blocks(fit.hessian)
+
+
+def inverse_blocks(blocks: np.ndarray) -> np.ndarray:
+    """Return the inverses of symmetric blocks, 0 in directions that are not positive definite."""
+    # A block that is no number has no inverse: 0 in all its directions, as where it is not positive definite.
+    values, vectors = np.linalg.eigh(np.where(np.isfinite(blocks), blocks, 0.0))
+    inverse = np.where(values > 0, 1.0 / np.where(values > 0, values, 1.0), 0.0)
+    return np.einsum("nij,nj,nkj->nik", vectors, inverse, vectors)
+
+
+def draw_moments(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and covariance by subject of draws (chain, draw, subject, coordinate)."""
+    flat = draws.reshape(-1, *draws.shape[2:])
+    mean = flat.mean(0)
+    centred = flat - mean
+    return mean, np.einsum("mni,mnj->nij", centred, centred) / max(len(flat) - 1, 1)
+
+
+def conditional_dataset(fit: Fit, draws: int) -> xr.Dataset:
+    """Return labelled draws; see :meth:`hierax.Fit.conditional`."""
+    values = padded_draws(fit, draws)[:, :, fit.rows]
+    coords = {
+        "chain": np.arange(values.shape[0]),
+        "draw": np.arange(values.shape[1]),
+        "subject": fit.ids,
+        "eta_name": list(fit.program.effect_names),
+    }
+    return xr.Dataset({"eta": (("chain", "draw", "subject", "eta_name"), values)}, coords=coords)
+
+
+def padded_draws(fit: Fit, draws: int) -> Float[np.ndarray, "chain draw subject coordinate"]:
+    """Return draws of all subjects, padded ones included."""
+    if not fit.program.sites.effects:
+        raise ValueError("The program has no random effects, so that there is nothing to draw given the data.")
+    centre, covariance = conditional_moments(fit)
+    return conditional_draws(fit.program, fit.pop, fit.params, centre, covariance, draws, fit.seed, own_number(fit))
+
+
+def louis(fit: Fit, active: np.ndarray) -> Louis:
+    """Return the observed information and the subjects' scores (of −log L) at the estimate, in the active entries.
+
+    By importance sampling around what is known of the conditional distributions: such draws are independent, where
+    chains would take many times as many for the same error. Draws are added until the standard errors are known to
+    0.5 %, or there are enough; where the weights are no good, chains give the draws.
+    """
+    roles = find_roles(fit.program, fit.pop, fit.layout, fit.flat, fit.free)
+    terms = Terms(fit.program, fit.layout, fit.pop, fit.flat, active, roles)
+    most = int(np.clip(_MOST // max(len(fit.rows) * (1 + len(active)) ** 2, 1), _FEWEST, _LARGEST))
+    found = _by_importance(fit, terms, most)
+    if found is None:
+        found = _by_chains(fit, terms, most)
+    return found._replace(scores=-found.scores)
+
+
+def _by_chains(fit: Fit, terms: Terms, most: int) -> Louis:
+    """Return the information by draws of Markov chains, which are autocorrelated but ask nothing of weights."""
+    count = min(_CHAINS_FIRST, most)
+    while True:
+        draws = padded_draws(fit, count)
+        even = np.full((*draws.shape[:2], len(fit.rows)), 1 / draws.shape[1])
+        found = louis_information(terms.at(draws.reshape(-1, *draws.shape[2:])), even)
+        if found.error.max(initial=0.0) <= _AIM or 2 * count > most:
+            return found
+        count *= 2
+
+
+def _by_importance(fit: Fit, terms: Terms, most: int) -> Louis | None:
+    """Return the information by weighted draws; None where the weights of a subject have too heavy a tail."""
+    from hierax.results.likelihood import pareto_k
+
+    centre, covariance = conditional_moments(fit)
+    factor = _WIDER * np.asarray(proposal_factor(jnp.asarray(covariance)))
+    size = centre.shape[1]
+    log_det = np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+    rng = np.random.default_rng([fit.seed, own_number(fit)])
+    draws, count = np.zeros((_GROUPS, 0, *centre.shape)), min(_FIRST, most // _GROUPS)
+    logs, parts = np.zeros((_GROUPS, 0, len(fit.rows))), None
+    while True:
+        more = count - draws.shape[1]
+        noise, density = _multivariate_t(_spread_points(rng, more, (len(centre), size + 1)))
+        eta = centre + np.einsum("nij,gmnj->gmni", factor, noise)
+        fresh = terms.at(eta.reshape(-1, *centre.shape))
+        density = density - log_det
+        weight = fresh.joint.reshape(_GROUPS, more, -1) - density[..., fit.rows]
+        draws, logs = np.concatenate([draws, eta], axis=1), np.concatenate([logs, weight], axis=1)
+        parts = fresh if parts is None else _joined(parts, fresh)
+        if not np.isfinite(logs).all() or pareto_k(logs.reshape(-1, logs.shape[-1]).T).max() > _HIGH_K:
+            return None
+        weights = np.exp(logs - scipy.special.logsumexp(logs, axis=1, keepdims=True))
+        found = louis_information(parts, weights)
+        if found.error.max(initial=0.0) <= _AIM or 2 * count * _GROUPS > most:
+            return found
+        count *= 2
+
+
+def _multivariate_t(uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return t vectors of uniform ones, whose last coordinate becomes the chi-square, and their log densities."""
+    size = uniform.shape[-1] - 1
+    chi = scipy.special.chdtri(_DF, 1 - uniform[..., -1])
+    noise = scipy.special.ndtri(uniform[..., :-1]) * np.sqrt(_DF / chi)[..., None]
+    half = 0.5 * (_DF + size)
+    constant = scipy.special.gammaln(half) - scipy.special.gammaln(0.5 * _DF) - 0.5 * size * np.log(_DF * np.pi)
+    return noise, constant - half * np.log1p((noise**2).sum(-1) / _DF)
+
+
+def _joined(parts: Parts, fresh: Parts) -> Parts:
+    """Return the parts of both, group by group."""
+
+    def joined(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        pair = [part.reshape(_GROUPS, -1, *part.shape[1:]) for part in (one, other)]
+        both = np.concatenate(pair, axis=1)
+        return both.reshape(-1, *both.shape[2:])
+
+    return Parts(*map(joined, parts, fresh))
+
+
+def _spread_points(rng: np.random.Generator, count: int, shape: tuple[int, int]) -> np.ndarray:
+    """Return points that fill the unit cube evenly, (group, draw, subject, coordinate).
+
+    One Sobol sequence, shifted at random in every group and subject: its error is far below that of random points, and
+    the shifts make groups and subjects independent (Cranley & Patterson 1976).
+    """
+    base = scipy.stats.qmc.Sobol(shape[1], scramble=True, seed=rng).random(count)
+    moved = (base[None, :, None, :] + rng.random((_GROUPS, 1, *shape))) % 1.0
+    return np.clip(moved, 1e-12, 1 - 1e-12)
