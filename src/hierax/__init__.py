@@ -67,7 +67,7 @@ from hierax.infer.saem.importance_em import ImportanceEM as ImportanceEM
 from hierax.infer.saem.kernels import Kernels as Kernels
 from hierax.infer.saem.qrpem import QRPEM as QRPEM
 from hierax.infer.saem.saem import SAEM as SAEM
-from hierax.infer.search.optimise import QuasiNewton as QuasiNewton
+from hierax.infer.search.options import QuasiNewton as QuasiNewton
 from hierax.infer.vi import guides as guides
 from hierax.infer.vi.vi import VI as VI
 from hierax.nn.flow import flow as flow

@@ -13,7 +13,7 @@ import pytest
 from linear_normal import linear, linear_population
 
 import hierax as hx
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 
 pytestmark = pytest.mark.filterwarnings("ignore:The fit did not converge", "ignore:.* bootstrap replicates did not")
 

@@ -9,7 +9,7 @@ from hierax.api import fit as fit_module
 from hierax.api.progress import Progress
 from hierax.infer.marginal import session as session_module
 from hierax.infer.marginal.session import Session
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 from hierax.results import outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:The fit did not converge")

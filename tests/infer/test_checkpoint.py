@@ -19,7 +19,7 @@ from linear_normal import linear, linear_population
 import hierax as hx
 from hierax.infer.run.checkpoint import Checkpoint
 from hierax.infer.run.owner import differences, option_parts, owner, population_parts
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 
 FO = hx.FO(optimiser=QuasiNewton(max_iter=2))
 pytestmark = pytest.mark.filterwarnings("ignore:The fit did not converge")

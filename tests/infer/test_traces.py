@@ -10,7 +10,7 @@ import zoo
 from linear_normal import linear, linear_population
 
 import hierax as hx
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 
 
 def heavy_tails(pop):

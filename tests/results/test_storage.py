@@ -10,7 +10,7 @@ import zoo
 from linear_normal import linear, linear_population
 
 import hierax as hx
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 from hierax.results.files.options import decode
 
 pytestmark = pytest.mark.filterwarnings("ignore:The fit did not converge")

@@ -184,14 +184,13 @@ def augment(
     pop, program = fit.pop, fit.program
     _refuse(penalties, folds, held_out, len(fit.rows), draws)
     effect = swappable(program, site)
-    outer = outer_transforms(program, effect.name)
     context = None if covariates is None else Context.of(pop, covariates)
     where, root = _standard(fit, effect.name)
-    candidates = _candidates(distribution, name, effect.size)
 
     def draw(count: int) -> Draws:
         return dataclasses.replace(_draws(fit, effect.name, where, root, count), context=_known(context, pop))
 
+    candidates = _candidates(distribution, name, effect.size)
     first, middle = next(iter(candidates.values())), float(np.median(penalties))
     drawn = _enough(draw, first, fit.rows, draws, middle, seed, steps)
     split = Split.of(fit.rows, folds, held_out, patience, seed)
@@ -201,31 +200,44 @@ def augment(
 
     choice, context, importance = _selected(learn, pop, context, select, seed)
     trained = choice.final()
+    gain = pd.Series(np.asarray(trained.gain)[fit.rows], index=pd.Index(fit.ids, name="subject"), name="gain")
     bias = float(np.asarray(choice.learner.bias(trained.flat))[fit.rows].mean())
-    advise(choice, penalties, bias, float(np.asarray(trained.gain)[fit.rows].mean()))
-    affine = LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
-    learned = _placed(choice.learner.build, context, [affine, *outer])
+    advise(choice, penalties, bias, float(gain.mean()))
+    learned = _placed(choice.learner.build, context, [_affine(where, root), *outer_transforms(program, effect.name)])
     model, new = swapped(program.model, effect.name, learned), choice.learner.params(trained.flat)
-    params, redundant, others = {**fit.params, **new}, _redundant(fit), list(fit.params)
     priors = {key: l2(choice.strength, without=INNER) for key, value in new.items() if is_tree(value)}
-    held = redundant if joint else others
-    done = _evaluated(fit, model, params) if refit is None else _refitted(fit, model, params, refit, held, priors, seed)
+    held, done = _with_it(fit, model, new, refit, priors, joint, seed)
     return Augmented(
         model=model,
-        params=params if refit is None else done.params,
+        params={**fit.params, **new} if refit is None else done.params,
         priors=priors,
-        redundant=redundant,
-        others=others,
+        **held,
         context=context,
         table=choice.table,
         importance=importance,
         chosen=choice.name,
         strength=choice.strength,
-        gain=pd.Series(np.asarray(trained.gain)[fit.rows], index=pd.Index(fit.ids, name="subject"), name="gain"),
+        gain=gain,
         draws=len(drawn.z),
         bias=bias,
         fit=done,
     )
+
+
+def _affine(where: Any, root: Any) -> LowerCholeskyAffine:
+    return LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
+
+
+def _with_it(
+    fit: Fit, model: Any, new: dict[str, Any], refit: Any, priors: dict[str, Any], joint: bool, seed: int
+) -> tuple[dict[str, list[str]], Fit]:
+    """Return which parameters the new program needs no more and which are not new, and what it is worth there."""
+    names = {"redundant": _redundant(fit), "others": list(fit.params)}
+    params = {**fit.params, **new}
+    if refit is None:
+        return names, _evaluated(fit, model, params)
+    held = names["redundant"] if joint else names["others"]
+    return names, _refitted(fit, model, params, refit, held, priors, seed)
 
 
 def _selected(

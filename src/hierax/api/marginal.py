@@ -18,7 +18,7 @@ from hierax.infer.marginal.objective import Evaluated
 from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
 from hierax.infer.run.checkpoint import Checkpoint
-from hierax.infer.search.optimise import Search
+from hierax.infer.search.outcome import Search
 from hierax.infer.search.recorder import Recorder
 from hierax.results.fit import Fit
 from hierax.results.flow_check import with_flow_check

@@ -29,3 +29,15 @@ class ById:
         if unknown:
             raise KeyError(f"No subject has ID {unknown}; the IDs are {list(self.pop.ids)[:20]}...")
         return self.pop[np.array([rows[subject] for subject in wanted])]
+
+
+def positions(rows: Any, count: int) -> np.ndarray:
+    """Return the positions of subjects, or raise an IndexError that says what there is."""
+    try:
+        return np.atleast_1d(np.arange(count)[rows])
+    except IndexError:
+        shown = repr(rows) if len(repr(rows)) < 60 else repr(rows)[:57] + "..."
+        raise IndexError(
+            f"pop[{shown}] picks no subjects by position: there are {count}, numbered from 0. Give whole numbers below "
+            f"that, a slice, or a mask of {count}; subjects are picked by their IDs as pop.loc[...]."
+        ) from None

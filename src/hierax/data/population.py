@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jax.core import Tracer
 
-from hierax.data.by_id import ById
+from hierax.data.by_id import ById, positions
 from hierax.data.events import Events
 from hierax.data.named import ENDPOINT_CODES as ENDPOINT_CODES
 from hierax.data.named import LOST_IDS, Labels, Named
@@ -187,7 +187,7 @@ class Population:
             return self.loc[rows]
         if np.ndim(rows) == 1 and np.asarray(rows).dtype == bool and len(np.asarray(rows)) == self.n_subjects:
             rows = np.asarray(rows)[: len(self)]
-        picked = _picked(rows, len(self))
+        picked = positions(rows, len(self))
         taken = jax.tree.map(lambda leaf: np.asarray(leaf)[picked], self)
         ids = tuple(self.ids[row] for row in picked) if isinstance(self.ids, tuple) else None
         events = taken.events.without_absent_kinds()
@@ -387,15 +387,3 @@ jax.tree_util.register_pytree_node(Population, _flatten, _unflatten)
 def _grow_doses(leaf: Any, size: int) -> Any:
     widths = [(0, 0), (0, size - leaf.shape[1])]
     return np.pad(leaf, widths, mode="edge" if leaf.shape[1] and leaf.dtype != bool else "constant")
-
-
-def _picked(rows: Any, count: int) -> np.ndarray:
-    """Return the positions of subjects, or raise an IndexError that says what there is."""
-    try:
-        return np.atleast_1d(np.arange(count)[rows])
-    except IndexError:
-        shown = repr(rows) if len(repr(rows)) < 60 else repr(rows)[:57] + "..."
-        raise IndexError(
-            f"pop[{shown}] picks no subjects by position: there are {count}, numbered from 0. Give whole numbers below "
-            f"that, a slice, or a mask of {count}; subjects are picked by their IDs as pop.loc[...]."
-        ) from None

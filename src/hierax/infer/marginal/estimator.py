@@ -14,7 +14,7 @@ from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, PerSubject, Vectors, cholesky, solve_factored, value_and_gradient
 from hierax.infer.marginal.modes import Modes, Newton, find_modes
 from hierax.infer.method import Method
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
 
 Params = dict[str, Any]

@@ -18,7 +18,7 @@ from hierax.infer.marginal.modes import Newton
 from hierax.infer.method import Commands
 from hierax.infer.requirements import need_gaussian_data, need_gaussian_effects
 from hierax.infer.result import Result
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
 
 

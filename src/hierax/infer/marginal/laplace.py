@@ -16,7 +16,7 @@ from hierax.infer.marginal.estimator import Anchor, ModeEstimator, Params
 from hierax.infer.marginal.modes import Newton
 from hierax.infer.method import Commands
 from hierax.infer.requirements import need_families, need_gaussian_data
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
 
 

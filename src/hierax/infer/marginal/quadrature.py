@@ -17,7 +17,7 @@ from hierax.infer.marginal.estimator import Anchor, ModeEstimator, Params
 from hierax.infer.marginal.modes import Newton
 from hierax.infer.method import Commands
 from hierax.infer.requirements import need_families
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
 
 # Numbers in flight at once: nodes are taken in chunks, so that memory stays bounded at any number of nodes.

@@ -18,7 +18,8 @@ from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.grids import SLACK, Grids, grids_of
 from hierax.infer.marginal.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.result import Result
-from hierax.infer.search.optimise import Enough, Search, minimise
+from hierax.infer.search.optimise import minimise
+from hierax.infer.search.outcome import Enough, Search
 from hierax.infer.search.recorder import Recorder
 from hierax.infer.search.scaling import Point, Ranges
 from hierax.program.density import Program

@@ -16,7 +16,7 @@ from hierax.infer.marginal.laplace import FOCE, Laplace
 from hierax.infer.marginal.modes import Newton
 from hierax.infer.method import Commands
 from hierax.infer.procedure import Procedure
-from hierax.infer.search.optimise import QuasiNewton
+from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
 
 ChainMethod = Literal["vectorized", "sequential"]

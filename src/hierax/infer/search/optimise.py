@@ -5,60 +5,21 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from hierax.arguments import positive, whole
 from hierax.errors import tell
 from hierax.infer.result import Result
 from hierax.infer.search.approach import come_nearer, is_far, wake
 from hierax.infer.search.bfgs import AskTell
 from hierax.infer.search.certify import polish
+from hierax.infer.search.options import QuasiNewton
+from hierax.infer.search.outcome import Enough, Search
 from hierax.infer.search.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling, standardised
 from hierax.infer.search.second_look import better_start, lost, lower_inside, still
 from hierax.infer.search.trail import Trail
-
-
-@dataclasses.dataclass(frozen=True)
-class QuasiNewton:
-    """BFGS with backtracking, in coordinates scaled by the subjects' scores.
-
-    Parameters
-    ----------
-    gtol : float
-        Converged when the standardised gradient sqrt(gᵀS⁻¹g), S the sum of the subjects' score outer products, is
-        below it: the distance to the optimum in standard errors, whatever the units of the parameters.
-    max_iter : int
-        Limit on evaluations.
-    max_step : float
-        Longest step of a bounded parameter (positive, in an interval) in unconstrained space: a longer one is halved
-        before the objective is looked at, so that a search stays in the valley that it starts in.
-    """
-
-    gtol: float = 1e-4
-    max_iter: int = 500
-    max_step: float = 1.5
-
-    def __post_init__(self) -> None:
-        positive("gtol", self.gtol)
-        whole("max_iter", self.max_iter, 1)
-        positive("max_step", self.max_step)
-
-
-class Search(NamedTuple):
-    """How a search ended, and its best point."""
-
-    x: np.ndarray
-    point: Point
-    result: Result
-    why: str
-    history: list[dict[str, float]]
-
-
-class Enough(Exception):
-    """Raised by ``watch``: the search is to end; says why."""
-
+from hierax.infer.search.words import not_felt, not_finite, started_elsewhere, without_bound
 
 Evaluate = Callable[[np.ndarray, Any], Point]
 # A line search that has halved this often is not limited by the step but by the objective.
@@ -152,7 +113,7 @@ class _Run:
         """Search: from afar if need be, then by BFGS, rescaled and begun anew where a line search finds no decrease."""
         point = self.see(x, state, 0.0)
         if not is_finite(point):
-            why = self.not_finite(point)
+            why = not_finite(point, self.names)
             # A derivative that is no number has its reason in the model, which is named and has a remedy.
             if np.isfinite(point.value) or not self.starts_elsewhere(point, why):
                 return Result.non_finite, why
@@ -195,10 +156,7 @@ class _Run:
         unfelt = self.unfelt | (still(self, self.start) & ~self.ranges.weights)
         if result is not Result.converged or not unfelt.any():
             return result, why
-        return Result.did_not_move, (
-            f"the objective does not feel {_listed(self.names, unfelt)} at the start value, nor decades around it, so "
-            f"that nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
-        )
+        return Result.did_not_move, not_felt(self.names, unfelt)
 
     def judged(self) -> tuple[Result, str]:
         """Say whether the place where no step helps any more is an optimum; Newton steps decide where it is unclear."""
@@ -239,11 +197,7 @@ class _Run:
         if not is_finite(found) or not np.isfinite(found.value):
             return False
         moved = x != self.best_x
-        tell(
-            f"At the start values {_without_place(why)}. The search therefore started where "
-            f"{_listed(self.names, moved)} {'is' if moved.sum() == 1 else 'are'} decades away from there; give better "
-            f"ones by init=."
-        )
+        tell(started_elsewhere(why, self.names, moved))
         self.see(x, found.state, 0.0, replace=True)
         return True
 
@@ -264,17 +218,9 @@ class _Run:
             return False
         options = dataclasses.replace(self.options, max_iter=max(self.options.max_iter - len(self.history), 1))
         found = minimise(
-            self.evaluate,
-            x,
-            point.state,
-            options,
-            self.report,
-            self.ranges,
-            self.anew,
-            self.watch,
-            self.names,
+            self.evaluate, x, point.state, options, self.report, self.ranges, self.anew, self.watch, self.names,
             once=True,
-        )
+        )  # fmt: skip
         self.history += [{**row, "iteration": float(len(self.history) + row["iteration"])} for row in found.history]
         if found.result is Result.interrupted:
             raise KeyboardInterrupt
@@ -319,23 +265,6 @@ class _Run:
         further = self.best_x + np.where(entries, np.sign(self.best_x) * np.log(10), 0.0)
         return self.look(further, self.best.state).value < self.best.value - _A_LOT
 
-    def without_bound(self, entries: np.ndarray) -> str:
-        """Say along which parameters the likelihood grows without bound."""
-        names = _listed(self.names, entries)
-        return f"{Result.degenerate.meaning}: {names}. Some data are fitted exactly; give a prior, or hold it (fixed=)"
-
-    def not_finite(self, point: Point) -> str:
-        """Say what is not finite at the start values: the objective, or its gradient, and in which parameters."""
-        if not np.isfinite(point.value):
-            return "the objective is not finite at the start values"
-        bad = ~np.isfinite(point.gradient)
-        if point.scores is not None:
-            bad |= ~np.isfinite(point.scores).all(-1)
-        if not bad.any():
-            return "the gradient is too large to be squared at the start values, which are too far from the data"
-        which = "" if bad.all() else f": its derivative with respect to {_listed(self.names, bad)} is no number"
-        return f"the objective is finite at the start values, but its gradient is not{which}"
-
     def norm(self) -> float:
         """Return the standardised gradient of the entries that are not at the end of their range."""
         assert self.best is not None
@@ -369,7 +298,7 @@ class _Run:
                     return Result.converged, "the standardised gradient is below gtol"
                 unbounded = self.trail.unbounded()
                 if unbounded.any() and self.falls_on(unbounded):
-                    return Result.degenerate, self.without_bound(unbounded)
+                    return Result.degenerate, without_bound(self.names, unbounded)
                 astray = astray + 1 if is_far(self.best) else 0
                 if astray >= _ASTRAY:
                     return None
@@ -464,11 +393,3 @@ def _within(scaled: Callable[[Point], np.ndarray], point: Point, free: np.ndarra
     scores = None if point.scores is None else point.scores[free]
     out[np.ix_(free, free)] = scaled(point._replace(gradient=point.gradient[free], scores=scores))
     return out
-
-
-def _without_place(why: str) -> str:
-    return why.replace(" at the start values", "")
-
-
-def _listed(names: Sequence[str], entries: np.ndarray) -> str:
-    return ", ".join(name for name, one in zip(names, entries, strict=True) if one)

@@ -1,0 +1,33 @@
+"""Options of the search over population parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hierax.arguments import positive, whole
+
+
+@dataclasses.dataclass(frozen=True)
+class QuasiNewton:
+    """BFGS with backtracking, in coordinates scaled by the subjects' scores.
+
+    Parameters
+    ----------
+    gtol : float
+        Converged when the standardised gradient sqrt(gᵀS⁻¹g), S the sum of the subjects' score outer products, is
+        below it: the distance to the optimum in standard errors, whatever the units of the parameters.
+    max_iter : int
+        Limit on evaluations.
+    max_step : float
+        Longest step of a bounded parameter (positive, in an interval) in unconstrained space: a longer one is halved
+        before the objective is looked at, so that a search stays in the valley that it starts in.
+    """
+
+    gtol: float = 1e-4
+    max_iter: int = 500
+    max_step: float = 1.5
+
+    def __post_init__(self) -> None:
+        positive("gtol", self.gtol)
+        whole("max_iter", self.max_iter, 1)
+        positive("max_step", self.max_step)

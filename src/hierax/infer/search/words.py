@@ -1,0 +1,53 @@
+"""What a search says of how it began and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hierax.infer.result import Result
+from hierax.infer.search.scaling import Point
+
+AT_THE_START = " at the start values"
+
+
+def without_bound(names: Sequence[str], entries: np.ndarray) -> str:
+    """Say along which parameters the likelihood grows without bound."""
+    which = listed(names, entries)
+    return f"{Result.degenerate.meaning}: {which}. Some data are fitted exactly; give a prior, or hold it (fixed=)"
+
+
+def not_felt(names: Sequence[str], entries: np.ndarray) -> str:
+    """Say which parameters were not estimated, because the objective does not depend on them."""
+    return (
+        f"the objective does not feel {listed(names, entries)} at the start value, nor decades around it, so that "
+        f"nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
+    )
+
+
+def not_finite(point: Point, names: Sequence[str]) -> str:
+    """Say what is not finite at the start values: the objective, or its gradient, and in which parameters."""
+    if not np.isfinite(point.value):
+        return f"the objective is not finite{AT_THE_START}"
+    bad = ~np.isfinite(point.gradient)
+    if point.scores is not None:
+        bad |= ~np.isfinite(point.scores).all(-1)
+    if not bad.any():
+        return f"the gradient is too large to be squared{AT_THE_START}, which are too far from the data"
+    which = "" if bad.all() else f": its derivative with respect to {listed(names, bad)} is no number"
+    return f"the objective is finite{AT_THE_START}, but its gradient is not{which}"
+
+
+def started_elsewhere(why: str, names: Sequence[str], moved: np.ndarray) -> str:
+    """Say that a search left its start, where nothing could be computed, and for where."""
+    return (
+        f"At the start values {why.replace(AT_THE_START, '')}. The search therefore started where "
+        f"{listed(names, moved)} {'is' if moved.sum() == 1 else 'are'} decades away from there; give better ones by "
+        f"init=."
+    )
+
+
+def listed(names: Sequence[str], entries: np.ndarray) -> str:
+    """Return the names of the marked entries, with commas."""
+    return ", ".join(name for name, one in zip(names, entries, strict=True) if one)
