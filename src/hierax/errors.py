@@ -14,7 +14,13 @@ import pandas as pd
 
 
 class HieraxWarning(UserWarning):
-    """Something that does not stop the work but that the user should know."""
+    """Something that does not stop the work but that the user should know.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> warnings.simplefilter('always', hx.HieraxWarning)
+    """
 
 
 # Whether fits of this thread keep what they have to say to themselves. The warnings filters of Python are one for all
@@ -45,6 +51,11 @@ class DataWarning(HieraxWarning):
     ----------
     problems : pandas.DataFrame
         One row an oddity: ``code``, ``row``, ``id``, ``column``, ``value``, ``problem``, ``fix``.
+
+    Examples
+    --------
+    >>> issubclass(hx.DataWarning, hx.HieraxWarning)
+    True
     """
 
     def __init__(self, problems: pd.DataFrame):
@@ -53,15 +64,43 @@ class DataWarning(HieraxWarning):
 
 
 class ModelError(ValueError):
-    """The NumPyro program breaks the contract between models and estimators."""
+    """The NumPyro program breaks the contract between models and estimators.
+
+    Examples
+    --------
+    >>> try:
+    ...     hx.check(model, pop, plate='patient')
+    ... except hx.ModelError as error:
+    ...     print('patient' in str(error))
+    True
+    """
 
 
 class EstimatorError(ValueError):
-    """The estimator cannot treat this program or these data."""
+    """The estimator cannot treat this program or these data.
+
+    Examples
+    --------
+    >>> try:
+    ...     hx.fit(model, pop, hx.NUTS(), progress=False)
+    ... except hx.EstimatorError as error:
+    ...     print('needs a prior' in str(error))
+    True
+    """
 
 
 class FitError(RuntimeError):
-    """A fit failed and ``throw=True`` asked for an exception."""
+    """A fit failed and ``throw=True`` asked for an exception.
+
+    Examples
+    --------
+    >>> short = hx.FOCE(optimiser=hx.QuasiNewton(max_iter=1))
+    >>> try:
+    ...     hx.fit(model, pop, short, progress=False, throw=True)
+    ... except hx.FitError as error:
+    ...     print('max_iterations' in str(error))
+    True
+    """
 
 
 class DataError(ValueError):
@@ -71,6 +110,14 @@ class DataError(ValueError):
     ----------
     problems : pandas.DataFrame
         One row a problem: ``code``, ``row``, ``id``, ``column``, ``value``, ``problem``, ``fix``.
+
+    Examples
+    --------
+    >>> try:
+    ...     hx.read_nonmem(pd.DataFrame({'ID': [1], 'TIME': [0.0], 'DV': ['low']}))
+    ... except hx.DataError as error:
+    ...     print(error.problems['column'].tolist())
+    ['DV']
     """
 
     def __init__(self, problems: pd.DataFrame):

@@ -77,6 +77,10 @@ class Augmented:
         It has been added back; what is left is of second order, but no longer small where this is not.
     fit : Fit
         Of the program: refitted if that was asked for, else at the learned parameters.
+
+    Examples
+    --------
+    >>> learned = hx.augment(fit, draws=20, penalties=[10.0], folds=2, steps=10)  # doctest: +SKIP
     """
 
     model: Model
@@ -179,6 +183,10 @@ def augment(
     -----
     The mean ratio over draws has a large variance where the data are weak and p is far from p₀: refit then, and compare
     with ``hx.log_likelihood(fit, hx.ImportanceSampling())``.
+
+    Examples
+    --------
+    >>> learned = hx.augment(fit, ['WT'], refit=hx.SAEM())  # doctest: +SKIP
     """
     fit = as_fit(fit)
     pop, program = fit.pop, fit.program

@@ -46,6 +46,12 @@ class Bootstrap:
         The estimates of the fit.
     acceleration : pandas.Series
         How fast the SE of each estimate grows with it, from the subjects' influence; 0 where that is not known.
+
+    Examples
+    --------
+    >>> found = hx.bootstrap(fit, n=20, seed=1)
+    >>> sorted(found.estimates)
+    ['omega', 'rate', 'sigma']
     """
 
     estimates: pd.DataFrame
@@ -128,6 +134,11 @@ def bootstrap(
     -------
     Bootstrap
         With the failed replicates counted: they are no part of the estimates.
+
+    Examples
+    --------
+    >>> hx.bootstrap(fit, n=20, seed=1).interval(0.9, kind='percentile').shape
+    (3, 2)
     """
     need_fit(fit, "bootstrap")
     whole("seed", seed, 0)

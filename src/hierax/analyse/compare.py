@@ -40,6 +40,12 @@ def compare(models: Mapping[str, Entry]) -> pd.DataFrame:
     ValueError
         The objectives are different approximations, of other data, or of other numbers of observations; or there is no
         marginal likelihood (NUTS, VI, joint MAP).
+
+    Examples
+    --------
+    >>> constant = hx.fit(model, pop, hx.FOCE(), fixed=['omega'], progress=False)
+    >>> hx.compare({'free': fit, 'held': constant}).index[0]
+    'held'
     """
     models = mapping("models", models, "names to fits")
     if len(models) < 2:
@@ -131,6 +137,12 @@ def lrt(smaller: Entry, larger: Entry, *, boundary: int | Literal["auto"] = "aut
     -----
     With b variances at the boundary the statistic follows Σ_j C(b, j) 2^−b χ²(df − b + j): exact for one, and for
     several whose estimates are uncorrelated (Self & Liang 1987; Stram & Lee 1994).
+
+    Examples
+    --------
+    >>> held = hx.fit(model, pop, hx.FOCE(), fixed=['omega'], progress=False)
+    >>> hx.lrt(held, fit).df
+    1
     """
     compare({"smaller": smaller, "larger": larger})
     df = larger.n_parameters - smaller.n_parameters

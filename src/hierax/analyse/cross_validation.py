@@ -32,6 +32,11 @@ class Candidate:
         it has ended: VI and then FOCE, say.
     options : mapping
         More arguments of :func:`hierax.fit`: ``priors`` (the penalty of weights), ``init``, ``fixed``, ``seed``.
+
+    Examples
+    --------
+    >>> hx.Candidate(model, hx.FOCE()).options
+    {}
     """
 
     model: Any
@@ -53,6 +58,12 @@ class CrossValidation:
         How each fit ended.
     label : str
         What the likelihoods are by.
+
+    Examples
+    --------
+    >>> found = hx.cross_validate({'decay': model}, pop, hx.FOCE(), folds=2)
+    >>> list(found.subjects)
+    ['decay']
     """
 
     subjects: pd.DataFrame
@@ -133,6 +144,12 @@ def cross_validate(
     -----
     Marginal likelihoods are compared, not predictions at EBEs: those are made from the very observations that they
     would be judged by.
+
+    Examples
+    --------
+    >>> found = hx.cross_validate({'decay': model}, pop, hx.FOCE(), folds=2)
+    >>> found.subjects.shape
+    (10, 1)
     """
     rows = np.flatnonzero(np.asarray(pop.subject_mask))
     if not candidates:

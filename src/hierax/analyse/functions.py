@@ -82,6 +82,10 @@ def predict_function(
     -----
     The band of one fit is of the function in the model as it is. That a different network fits as well it does not
     say: pass fits from several ``init``, and compare widths by :func:`hierax.cross_validate`.
+
+    Examples
+    --------
+    >>> curve = hx.predict_function(fit, 'rate', jnp.linspace(0, 1, 50))  # doctest: +SKIP
     """
     if not 0 < level < 1:
         raise ValueError(f"predict_function(level={level}) is no probability. Use a number between 0 and 1, e.g. 0.9.")

@@ -49,6 +49,11 @@ def loo(
     Notes
     -----
     Vehtari, Gelman & Gabry (2017); whole subjects by their marginal likelihood: Merkle, Furr & Rabe-Hesketh (2019).
+
+    Examples
+    --------
+    >>> int(hx.loo(fit, draws=200).n_data_points)
+    10
     """
     need_fit(fit, "loo")
     if unit not in ("subject", "obs"):

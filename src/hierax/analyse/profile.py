@@ -83,6 +83,12 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float | None = N
     -----
     The steps are chosen by the rise of −2 log L alone, so that a variance at 0, whose likelihood is not quadratic, has
     its interval too. There the level is the nominal one: with the truth at the boundary such intervals cover more.
+
+    Examples
+    --------
+    >>> found = hx.profile(fit, 'rate')
+    >>> bool(found.low < fit.params['rate'] < found.high)
+    True
     """
     need_fit(fit, "profile")
     names = fit.layout.names()

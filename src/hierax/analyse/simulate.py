@@ -46,6 +46,8 @@ def simulate(
         Number of replicates of the population.
     seed : int
         Seed of the draws.
+    plate : str
+        Name of the subject plate.
     parameters : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
         Population parameters of the replicates. ``"draws"``: each has its own, drawn from the posterior (NUTS, VI with
         a guide of the population parameters), or from the estimates' asymptotic normal distribution; what
@@ -65,6 +67,11 @@ def simulate(
     each given what was drawn before it. Its data are then NaN at records that are no observations of the endpoint;
     at a design without observations all records but doses are drawn. A column of previous values that was made
     beforehand (a covariate, ``with_data``) is data like any other, and is not replaced.
+
+    Examples
+    --------
+    >>> hx.simulate(fit, n=3, seed=1)['dv'].sizes['draw']
+    3
     """
     fit = model if isinstance(model, Evaluation) else None
     flats = drawn_parameters(fit, parameters, n, seed)
@@ -111,6 +118,11 @@ def predict(
         ``PRED_<endpoint>`` and ``IPRED_<endpoint>``, ``(subject, time)``: means of the observation's distribution
         at the reference point of the random effects, and at the EBEs (or ``random_effects``). Of a program that
         reads ``pop.dv`` they are given the subject's earlier observations.
+
+    Examples
+    --------
+    >>> hx.predict(fit)['IPRED_dv'].sizes['subject']
+    10
     """
     program, design, values = _resolve(model, pop, params, plate)
     rows = np.flatnonzero(np.asarray(design.subject_mask))

@@ -60,10 +60,20 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     seed : int
         Seed of both.
 
+    Returns
+    -------
+    SIR
+        ``.draws``, one row a draw; ``.ess`` and ``.pareto_k`` say what they are worth.
+
     Notes
     -----
     Dosne, Bergstrand, Harling & Karlsson (2016), J Pharmacokinet Pharmacodyn 43:583. The proposal is normal in
     unconstrained space.
+
+    Examples
+    --------
+    >>> hx.sir(fit, n=100, samples=500).draws.shape
+    (100, 3)
     """
     need_fit(fit, "sir")
     whole("seed", seed, 0)

@@ -113,6 +113,12 @@ def fit(
     ------
     ModelError, EstimatorError, ValueError
         Before anything is compiled, saying what is wrong and what to do.
+
+    Examples
+    --------
+    >>> found = hx.fit(model, pop, hx.FOCE(), progress=False)
+    >>> round(found.ofv, 3)
+    -4.242
     """
     _warn_float32()
     _check_arguments(model, pop, estimator)
@@ -225,6 +231,16 @@ def evaluate(
         As for :func:`fit`. ``penalty`` of the result is −log density of the priors that count, which the objective does
         not contain; ``ignored_priors`` are the others. With ``"auto"`` those of network weights count alone, as they
         do in a fit by this estimator.
+
+    Returns
+    -------
+    Evaluation
+        ``.ofv``, ``.subject_objective``, ``.ebe`` and what else a fit has that needs no search.
+
+    Examples
+    --------
+    >>> round(hx.evaluate(model, pop, {}, hx.FOCE()).ofv, 4)
+    -2.0588
     """
     _warn_float32()
     _check_arguments(model, pop, estimator)
@@ -246,7 +262,25 @@ def evaluate(
 
 
 def ebe(model: Model, pop: Population, params: Mapping[str, Any] | Evaluation, *, plate: str = "subject") -> xr.Dataset:
-    """Return the empirical Bayes estimates at fixed parameters: modes, their SDs, individual parameters."""
+    """Return the empirical Bayes estimates at fixed parameters: modes, their SDs, individual parameters.
+
+    Parameters
+    ----------
+    model, pop, plate
+        As for :func:`fit`.
+    params : mapping or Fit
+        Population parameters, constrained; those left out take their start.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``eta`` in working coordinates and its SDs, and the individual parameters, by ``subject``.
+
+    Examples
+    --------
+    >>> hx.ebe(model, pop, fit)['eta'].dims
+    ('subject', 'eta_name')
+    """
     return evaluate(model, pop, params, Laplace(), plate=plate).ebe
 
 

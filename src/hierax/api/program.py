@@ -75,10 +75,28 @@ class ParsedProgram:
 def program(model: Model, pop: Population, *, plate: str = "subject") -> ParsedProgram:
     """Parse and check a NumPyro program against a population.
 
+    Parameters
+    ----------
+    model : callable
+        NumPyro program, a function of the population.
+    pop : Population
+    plate : str
+        Name of the subject plate.
+
+    Returns
+    -------
+    ParsedProgram
+        With ``log_density``, ``constrain``, ``unconstrain`` and the sites, for algorithms of one's own.
+
     Raises
     ------
     ModelError
         The program breaks the contract; the message names the site and the remedy.
+
+    Examples
+    --------
+    >>> hx.program(model, pop).program.effect_names
+    ('eta',)
     """
     return ParsedProgram(read_program(model, pop, plate), pop)
 
@@ -90,6 +108,16 @@ def check(model: Model, pop: Population, *, plate: str = "subject", show: bool =
     steady-state dose, a vector field that reads t under one or that jumps inside a step. What does no harm, such as
     parameters of doses that are not there, is printed below the table.
 
+    Parameters
+    ----------
+    model : callable
+        NumPyro program, a function of the population.
+    pop : Population
+    plate : str
+        Name of the subject plate.
+    show : bool
+        Whether to print the table.
+
     Returns
     -------
     pandas.DataFrame
@@ -99,6 +127,11 @@ def check(model: Model, pop: Population, *, plate: str = "subject", show: bool =
     ------
     ModelError
         As :func:`program`.
+
+    Examples
+    --------
+    >>> hx.check(model, pop, show=False)['class'].tolist()
+    ['population parameter', 'population parameter', 'population parameter', 'random effect', 'data']
     """
     parsed = read_program(model, pop, plate)
     table = site_table(parsed)

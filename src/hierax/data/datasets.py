@@ -21,10 +21,20 @@ def load(name: str) -> pd.DataFrame:
         ``remifentanil``, ``soybean`` and ``loblolly`` are also functions that say more, and show a plot and a first
         model.
 
+    Returns
+    -------
+    pandas.DataFrame
+        In NONMEM's columns.
+
     Raises
     ------
     ValueError
         No such data set; the message lists those there are.
+
+    Examples
+    --------
+    >>> hx.datasets.load('theophylline')['ID'].nunique()
+    12
     """
     if name not in _LOADERS:
         raise ValueError(f"There is no data set {name!r}. Load one of {sorted(_LOADERS)}.")
@@ -32,7 +42,17 @@ def load(name: str) -> pd.DataFrame:
 
 
 def folder() -> Path:
-    """Return where the CSV files lie: inside the installed package, or beside ``src`` in a checkout."""
+    """Return where the CSV files lie: inside the installed package, or beside ``src`` in a checkout.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Examples
+    --------
+    >>> (hx.datasets.folder() / 'sleepstudy.csv').exists()
+    True
+    """
     installed = Path(__file__).parents[1] / "_datasets"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "data"
 
@@ -79,6 +99,11 @@ def quinidine() -> pd.DataFrame:
     TIME h, AMT mg, DV mg/L. A dose with an interval is at steady state (SS 1), and goes on at that interval until the
     next record. AGE years, HT inches, WT kg and GLYCO (α1-acid glycoprotein, mg/100 dL) are numbers; RACE, SMOKE,
     ETHANOL, HEART (failure) and CREAT (creatinine clearance, mL/min) categories. Several vary over a subject's records.
+
+    Returns
+    -------
+    pandas.DataFrame
+        In NONMEM's columns, with covariates.
 
     Examples
     --------
@@ -138,6 +163,11 @@ def remifentanil() -> pd.DataFrame:
     TIME min, AMT µg, RATE µg/min, DV ng/mL (= µg/L); AGE years, HT cm, WT kg, BSA m², LBM kg, SEX. Each row of the
     source is a piece of an infusion, and a sample where it has a concentration: two records, the sample first.
 
+    Returns
+    -------
+    pandas.DataFrame
+        In NONMEM's columns, with covariates.
+
     Examples
     --------
     A first model: three compartments, no covariates (Minto's simple model has CL 2.46 L/min and V1 4.98 L).
@@ -155,7 +185,7 @@ def remifentanil() -> pd.DataFrame:
     ...         CL, V1, Q2, V2, Q3, V3 = jnp.moveaxis(theta * jnp.exp(eta), -1, 0)
     ...         conc = hx.pk.three_compartment(pop, CL=CL, V1=V1, Q2=Q2, V2=V2, Q3=Q3, V3=V3)
     ...         hx.observe("dv", dist.Normal(conc, prop * conc), pop)
-    >>> table = hx.check(model, pop)
+    >>> table = hx.check(model, pop, show=False)
     """
     raw = _table("remifentanil")
     covariates = {"AGE": "Age", "SEX": "Sex", "HT": "Ht", "WT": "Wt", "BSA": "BSA", "LBM": "LBM"}
@@ -188,6 +218,11 @@ def soybean() -> pd.DataFrame:
 
     TIME days after planting, DV g; VARIETY (F commercial, P experimental) and YEAR (1988 to 1990) categories.
 
+    Returns
+    -------
+    pandas.DataFrame
+        ID, TIME, DV, and the variety and year of each plot.
+
     Examples
     --------
     A first model: logistic growth, power-of-the-mean error.
@@ -217,6 +252,11 @@ def loblolly() -> pd.DataFrame:
     """Growth of loblolly pines (Kung 1986): 14 seed sources, 84 heights.
 
     TIME years of age, DV feet.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ID, TIME, DV.
 
     Examples
     --------

@@ -54,6 +54,13 @@ class Events:
         How many infusions of a steady-state dose run at once, by the data's own rates.
     compartments : tuple of int
         Which compartments are dosed.
+
+    Examples
+    --------
+    >>> doses = hx.Regimen(100, interval=12, count=3)
+    >>> design = hx.Population.from_grid(doses, [1.0, 13.0], n=1)
+    >>> design.events.time.tolist()
+    [[0.0, 12.0, 24.0]]
     """
 
     time: Any

@@ -89,6 +89,13 @@ class Population:
         Labels of categories by covariate, in the order of their codes; also inside a model.
     ids : tuple
         Ids of the real subjects. Not known inside a model, nor of a population that came out of a compiled function.
+
+    Examples
+    --------
+    >>> len(pop), pop.n_observations
+    (10, 20)
+    >>> len(pop[:3]), len(pop.loc[[1, 5]])
+    (3, 2)
     """
 
     times: Any

@@ -41,7 +41,7 @@ class Regimen:
 
     Examples
     --------
-    >>> loading = Regimen(200) + Regimen(100, time=12, interval=12, count=9)
+    >>> loading = hx.Regimen(200) + hx.Regimen(100, time=12, interval=12, count=9)
     >>> later = loading.shift(24)
     """
 
@@ -144,6 +144,12 @@ class Subject:
         Endpoint → observed values at ``times``, NaN where there is none.
     covariates : mapping, optional
         Name → value (a number or a category), a vector (array), or ``(times, values)`` where it varies.
+
+    Examples
+    --------
+    >>> one = hx.Subject('A', hx.Regimen(100), [1.0, 4.0], {'dv': [4.2, 2.9]})
+    >>> len(hx.Population.from_subjects([one]))
+    1
     """
 
     id: Any

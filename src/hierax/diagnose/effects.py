@@ -99,6 +99,10 @@ def covariate_effects(
     ------
     ValueError
         No such covariate or parameter; those that there are.
+
+    Examples
+    --------
+    >>> hx.covariate_effects(fit, ['WT'])  # doctest: +SKIP
     """
     names = [covariates] if isinstance(covariates, str) else list(covariates)
     numbers = [name for name, value in fit.pop.covariates.items() if np.ndim(value) == 2]

@@ -56,6 +56,12 @@ def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int =
     ------
     ValueError
         The path is a folder, its folder does not exist, or it cannot be written to.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> hx.report(fit, pathlib.Path(tempfile.mkdtemp()) / 'decay.html').name
+    'decay.html'
     """
     need_fit(fit, "report")
     try_folder(Path(path), "path")

@@ -47,6 +47,12 @@ class VPC:
         ``side``, ``observed``, ``simulated``, ``lower``, ``upper``. None where no data are censored.
     parameters : str
         Which population parameters the data sets were simulated with.
+
+    Examples
+    --------
+    >>> found = hx.vpc(fit, n=20)
+    >>> found.kind
+    'quantiles'
     """
 
     endpoint: str
@@ -94,6 +100,8 @@ def vpc(
         Number of bins with about the same number of observations, or the edges between bins. Without it, the
         different times are the bins where they are few, each with several subjects; else as many bins as a subject
         has observations (median), 4 to 12.
+    seed : int
+        Of the simulated data sets.
     parameters : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
         Population parameters of the data sets, as for :func:`hierax.simulate`.
     lloq, uloq : float or array, (subject, time), optional
@@ -109,6 +117,11 @@ def vpc(
     -----
     Simulated values beyond a limit of quantification are censored as the observed ones are: quantiles are of the
     quantified values of either, and the share of censored data is compared in a table of its own.
+
+    Examples
+    --------
+    >>> hx.vpc(fit, n=20).table['quantile'].unique().tolist()
+    [0.1, 0.5, 0.9]
     """
     if not quantiles or not all(0 < one < 1 for one in (*quantiles, level)):
         raise ValueError(

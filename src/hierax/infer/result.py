@@ -6,7 +6,13 @@ import enum
 
 
 class Result(enum.IntEnum):
-    """Outcome of an optimisation; failures are data, raised only on request."""
+    """Outcome of an optimisation; failures are data, raised only on request.
+
+    Examples
+    --------
+    >>> hx.Result.no_progress.meaning
+    'no step decreases the objective although the gradient is not small'
+    """
 
     converged = 0
     max_iterations = 1

@@ -47,6 +47,10 @@ def conditional_normal(
     -------
     numpyro.distributions.MultivariateNormal
         Batch shape (subject, 1), event shape (dim,). A :func:`hierax.flow` with a context is the step beyond it.
+
+    Examples
+    --------
+    >>> effects = hx.nn.conditional_normal('eta', 2, pop.covariates['WT'][..., None])  # doctest: +SKIP
     """
     if covariance not in ("full", "diagonal"):
         raise ValueError(f"conditional_normal(covariance={covariance!r}) is not known. Use 'full' or 'diagonal'.")

@@ -59,6 +59,17 @@ def flow(
     Estimators work in the flow's base space: there the prior is standard normal, whatever the flow is. FOCE and
     Laplace take each subject's posterior there for normal, which is poor where it has two modes: compare with
     ``hx.log_likelihood(fit, hx.ImportanceSampling())``.
+
+    Examples
+    --------
+    >>> def skewed(pop):
+    ...     rate = numpyro.param('rate', 0.5, constraint=dist.constraints.positive)
+    ...     with numpyro.plate('subject', pop.n_subjects, dim=-2):
+    ...         eta = numpyro.sample('eta', hx.flow('flow', 1, scale=0.3))
+    ...         mean = 10 * jnp.exp(-rate * jnp.exp(eta[..., 0]) * pop.times)
+    ...         hx.observe('dv', dist.Normal(mean, 0.5), pop)
+    >>> hx.check(skewed, pop, show=False).loc['eta', 'class']
+    'random effect'
     """
     if dim < 1:
         raise ValueError(f"flow('{name}', dim={dim}) has no coordinates. Give the number of random effects, 1 or more.")

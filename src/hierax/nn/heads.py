@@ -17,7 +17,15 @@ Outputs = Float[Array, "... output"]
 
 
 class Positive(linen.Module):
-    """``typical``·exp(network): positive, and about ``typical`` before any training."""
+    """``typical``·exp(network): positive, and about ``typical`` before any training.
+
+    Examples
+    --------
+    >>> import jax
+    >>> net = hx.nn.Positive(hx.nn.MLP(), typical=2.0)
+    >>> bool((net.apply(net.init(jax.random.key(0), jnp.ones(1)), jnp.ones(1)) > 0).all())
+    True
+    """
 
     network: Any
     typical: float = 1.0
@@ -28,7 +36,15 @@ class Positive(linen.Module):
 
 
 class Bounded(linen.Module):
-    """Between ``lower`` and ``upper``, and about half way before any training."""
+    """Between ``lower`` and ``upper``, and about half way before any training.
+
+    Examples
+    --------
+    >>> import jax
+    >>> net = hx.nn.Bounded(hx.nn.MLP(), upper=3.0)
+    >>> bool((net.apply(net.init(jax.random.key(0), jnp.ones(1)), jnp.ones(1)) < 3).all())
+    True
+    """
 
     network: Any
     lower: float = 0.0
@@ -40,7 +56,15 @@ class Bounded(linen.Module):
 
 
 class ZeroAtZero(linen.Module):
-    """The network less itself where ``inputs`` are zero: zero there, whatever the other inputs are."""
+    """The network less itself where ``inputs`` are zero: zero there, whatever the other inputs are.
+
+    Examples
+    --------
+    >>> import jax
+    >>> net = hx.nn.ZeroAtZero(hx.nn.MLP())
+    >>> net.apply(net.init(jax.random.key(0), jnp.ones(1)), jnp.zeros(1)).tolist()
+    [0.0]
+    """
 
     network: Any
     inputs: tuple[int, ...] = (0,)
@@ -84,6 +108,13 @@ class Saturating(_Saturation):
     skip : float
         Size of b's entries before any training, of either sign. Not 0: a network that ignores a random effect at the
         start may go on to do so.
+
+    Examples
+    --------
+    >>> import jax
+    >>> net = hx.nn.Saturating(hx.nn.MLP(), half=2.0)
+    >>> net.apply(net.init(jax.random.key(0), jnp.ones(2)), jnp.ones(2)).shape
+    (1,)
     """
 
     @linen.compact
@@ -112,6 +143,13 @@ class LogLinear(_Saturation):
         Of s, with 1 + k outputs for k other inputs.
     half, typical, skip
         As for :class:`Saturating`; ``skip`` is the size of the loadings before any training.
+
+    Examples
+    --------
+    >>> import jax
+    >>> net = hx.nn.LogLinear(hx.nn.MLP(outputs=2), half=2.0)
+    >>> net.apply(net.init(jax.random.key(0), jnp.ones(2)), jnp.ones(2)).shape
+    (1,)
     """
 
     @linen.compact
@@ -152,6 +190,14 @@ class Monotone(linen.Module):
         Positions of the inputs.
     outputs, width, depth, activation, initial
         As for :class:`MLP`.
+
+    Examples
+    --------
+    >>> import jax
+    >>> net = hx.nn.Monotone(increasing=(0,))
+    >>> weights = net.init(jax.random.key(0), jnp.zeros(1))
+    >>> bool((net.apply(weights, jnp.ones(1)) > net.apply(weights, jnp.zeros(1))).all())
+    True
     """
 
     increasing: tuple[int, ...] = (0,)

@@ -30,6 +30,10 @@ class Individual:
         The random effects, to be passed in the ``args`` of :func:`hierax.solve_ode`.
     at : callable
         Of the inputs of one subject and its ``eta`` (number,), as it is in a vector field.
+
+    Examples
+    --------
+    >>> curve = weights.at(times, weights.eta)  # doctest: +SKIP
     """
 
     eta: Float[Array, "subject 1 number"]
@@ -76,6 +80,10 @@ def individualise(
     of each subject's own (7 random effects) 1715 and 2755 in 55 minutes; two directions 1729 and 2719 in 24 minutes,
     with importance weights that cannot be trusted. By VI alone (3000 steps) the last layer did better than the inputs,
     2747 and 2717: its random effects act linearly.
+
+    Examples
+    --------
+    >>> weights = hx.nn.individualise('net', hx.nn.MLP(), input_shape=(1,))  # doctest: +SKIP
     """
     plain = flax_module(name, module, input_shape=input_shape)
     weights = plain.args[0]

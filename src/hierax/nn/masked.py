@@ -43,6 +43,11 @@ class Autoregressive(linen.Module):
     """Inputs (..., size) → outputs (..., size, outputs), all zero before any training.
 
     Germain, Gregor, Murray & Larochelle (2015).
+
+    Examples
+    --------
+    >>> hx.nn.Autoregressive(size=3, outputs=2).size
+    3
     """
 
     size: int
@@ -112,7 +117,13 @@ class _Sums:
 
 
 class Conditioner(linen.Module):
-    """Inputs and a context → outputs (..., size, outputs), all zero before any training."""
+    """Inputs and a context → outputs (..., size, outputs), all zero before any training.
+
+    Examples
+    --------
+    >>> hx.nn.Conditioner(size=3, outputs=2).outputs
+    2
+    """
 
     size: int
     outputs: int

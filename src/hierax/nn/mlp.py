@@ -46,6 +46,14 @@ class MLP(linen.Module):
     -----
     Inputs should be of order one. To be used through NumPyro's ``flax_module`` or :func:`hierax.nn.network`, above the
     subject plate; never inside a vector field, which is traced elsewhere.
+
+    Examples
+    --------
+    >>> import jax
+    >>> net = hx.nn.MLP(outputs=1, width=6)
+    >>> weights = net.init(jax.random.key(0), jnp.ones(2))
+    >>> net.apply(weights, jnp.ones(2)).shape
+    (1,)
     """
 
     outputs: int = 1

@@ -31,6 +31,15 @@ def network(name: str, module: Any, *args: Any, input_shape: tuple[int, ...] | N
     -------
     callable
         Of the inputs.
+
+    Examples
+    --------
+    >>> def learned(pop):
+    ...     rate = hx.nn.network('rate', hx.nn.Positive(hx.nn.MLP()), input_shape=(1,))
+    ...     with numpyro.plate('subject', pop.n_subjects, dim=-2):
+    ...         hx.observe('dv', dist.Normal(rate(pop.times[..., None])[..., 0], 1.0), pop)
+    >>> hx.check(learned, pop, show=False).index.tolist()
+    ['rate$params', 'dv']
     """
     options = {} if input_shape is None else {"input_shape": input_shape}
     function = flax_module(name, module, *args, **options)

@@ -36,6 +36,21 @@ def l2(strength: float, without: str | None = None) -> Prior:
 
     ``without`` spares layers whose names contain it: "inner" those inside a :func:`hierax.flow`, which a penalty beside
     that of the last layer only starves. Where it is strong the flow is Gaussian.
+
+    Parameters
+    ----------
+    strength : float
+    without : str, optional
+        Part of the names of layers that are spared.
+
+    Returns
+    -------
+    callable
+        A prior for ``priors=``: path and shape of a tensor to its log density.
+
+    Examples
+    --------
+    >>> penalty = {'net$params': hx.nn.l2(0.1)}
     """
     return _prior("l2", strength, lambda shape: dist.Normal(jnp.zeros(shape), (2 * strength) ** -0.5), without)
 
@@ -44,6 +59,19 @@ def l1(strength: float) -> Prior:
     """Add ``strength``·Σ|w| to −log L: a Laplace prior. Biases are left alone.
 
     Not smooth where a weight is zero: for VI, whose optimiser does not mind, rather than for FOCE.
+
+    Parameters
+    ----------
+    strength : float
+
+    Returns
+    -------
+    callable
+        A prior for ``priors=``: path and shape of a tensor to its log density.
+
+    Examples
+    --------
+    >>> penalty = {'net$params': hx.nn.l1(0.1)}
     """
     return _prior("l1", strength, lambda shape: dist.Laplace(jnp.zeros(shape), 1 / strength))
 
@@ -52,6 +80,19 @@ def group(strength: float) -> Prior:
     """Add ``strength``·Σ‖wᵢ‖ to −log L, a group being all weights that leave one input or unit; not of biases.
 
     Groups that are of no use shrink to zero together: inputs and units are chosen.
+
+    Parameters
+    ----------
+    strength : float
+
+    Returns
+    -------
+    callable
+        A prior for ``priors=``: path and shape of a tensor to its log density.
+
+    Examples
+    --------
+    >>> penalty = {'net$params': hx.nn.group(0.1)}
     """
     return _prior("group", strength, lambda shape: GroupLaplace(strength, (shape[0], shape[1])))
 

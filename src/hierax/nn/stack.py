@@ -36,6 +36,13 @@ class Stack(linen.Module):
     Notes
     -----
     Papamakarios et al. (2021), J Mach Learn Res 22:57; splines: Durkan, Bekasov, Murray & Papamakarios (2019).
+
+    Examples
+    --------
+    >>> import jax
+    >>> stack = hx.nn.Stack(size=2)
+    >>> stack.kind
+    'sinh'
     """
 
     size: int

@@ -22,6 +22,10 @@ class NeuralTransform(Transform):
         The module's parameters.
     context : array, (..., k), optional
         What the map is conditional on; its batch axes are those of the points.
+
+    Examples
+    --------
+    >>> transform = hx.NeuralTransform(hx.nn.Stack(size=2), weights)  # doctest: +SKIP
     """
 
     domain = constraints.real_vector

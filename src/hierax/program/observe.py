@@ -38,6 +38,15 @@ def observe(name: str, distribution: dist.Distribution, pop: Population) -> Arra
     -----
     At entries that are no data of the endpoint, the *parameters* of the distribution are replaced by constants
     before any log density, so predictions that are 0, infinite or NaN there change neither values nor derivatives.
+
+    Examples
+    --------
+    >>> def constant(pop):
+    ...     level = numpyro.param('level', 5.0)
+    ...     with numpyro.plate('subject', pop.n_subjects, dim=-2):
+    ...         hx.observe('dv', dist.Normal(level + 0 * pop.times, 1.0), pop)
+    >>> hx.check(constant, pop, show=False).index.tolist()
+    ['level', 'dv']
     """
     if name not in pop.dv:
         raise ValueError(

@@ -53,6 +53,12 @@ class Evaluation:
         −log density of the priors that count; the objective is without it.
     ignored_priors : list of str
         Sites whose priors did not count.
+
+    Examples
+    --------
+    >>> here = hx.evaluate(model, pop, {'rate': 0.5}, hx.FO())
+    >>> here.subject_objective.size
+    10
     """
 
     session: Session
@@ -205,6 +211,13 @@ class Fit(Evaluation):
         The guide and its bound, after VI.
     held_out : array, (look,), or None
         Log likelihood of the held-out subjects at every look, where the fit was to stop early by them.
+
+    Examples
+    --------
+    >>> fit.result
+    <Result.converged: 0>
+    >>> sorted(fit.params)
+    ['omega', 'rate', 'sigma']
     """
 
     free: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))

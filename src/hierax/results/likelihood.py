@@ -49,6 +49,12 @@ class Likelihood:
         N of the OFV's constant, and what information criteria count.
     subjects : pandas.DataFrame
         By subject: log_likelihood, and for importance sampling se, pareto_k and effective sample size.
+
+    Examples
+    --------
+    >>> found = hx.log_likelihood(fit, hx.AGQ(5))
+    >>> found.se
+    0.0
     """
 
     label: str
@@ -114,6 +120,11 @@ def log_likelihood(
     -----
     The log of a Monte-Carlo mean is biased low, by half its variance. A Pareto k above 0.7 says that a subject's
     weights have no mean that so many samples find: try ``proposal="t"`` or ``centre="mean"``.
+
+    Examples
+    --------
+    >>> round(hx.log_likelihood(fit, hx.AGQ(9)).minus_two, 2)
+    32.5
     """
     fit = as_fit(fit)
     if pop is not None:

@@ -121,6 +121,12 @@ def read_nonmem(
     out of estimation; it is still predicted. TIME need not start at 0, and may be negative. With clock times or a
     date column, times are those since the subject's first record. A dose with a DUR and no RATE (or 0) is an infusion
     over DUR.
+
+    Examples
+    --------
+    >>> table = hx.datasets.load('theophylline')
+    >>> hx.read_nonmem(table)
+    Population(12 subjects, 144 records, 12 doses, observations {dv: 132}, covariates [])
     """
     if evid not in ("nonmem", "rxode"):
         raise ValueError(f"evid={evid!r} names no codes of EVID. Give 'nonmem' or 'rxode'.")

@@ -30,6 +30,19 @@ def convergence(fit: Fit) -> Figure:
     Of a search: OFV and standardised gradient over the evaluations of every start. Of SAEM: the parameters and the
     complete log likelihood over the iterations, exploratory phase shaded. Of VI: the bound over the steps. Of NUTS:
     the traces, as :func:`hierax.plot.traces`.
+
+    Parameters
+    ----------
+    fit : Fit
+        By any estimator.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Examples
+    --------
+    >>> figure = hx.plot.convergence(fit)
     """
     if fit.samples is not None and fit.samples.stats:
         return traces(fit)
@@ -50,10 +63,18 @@ def traces(fit: Fit, *, most: int = _MOST) -> Figure:
     most : int
         So many parameters at most.
 
+    Returns
+    -------
+    matplotlib Figure
+
     Raises
     ------
     ValueError
         The fit has no chains.
+
+    Examples
+    --------
+    >>> figure = hx.plot.traces(sampled)  # doctest: +SKIP
     """
     if fit.samples is None or not fit.samples.stats:
         raise ValueError(

@@ -37,6 +37,10 @@ def random_effects(fit: Evaluation, *, site: str | None = None, n: int = 20_000,
     matplotlib.figure.Figure
         On the diagonal the densities of draws (line) and of modes (bars); below it contours around 25, 50, 75 and
         95 % of the population.
+
+    Examples
+    --------
+    >>> figure = hx.plot.random_effects(fit, n=500)
     """
     drawn, names = drawn_effects(fit, site, n, seed)
     modes = estimated_effects(fit, site)
@@ -94,6 +98,10 @@ def covariates(fit: Evaluation, names: Sequence[str] | str, **options: Any) -> F
     -------
     matplotlib.figure.Figure
         A row a parameter, a column a covariate.
+
+    Examples
+    --------
+    >>> figure = hx.plot.covariates(fit, ['WT'])  # doctest: +SKIP
     """
     table = covariate_effects(fit, names, **options)
     by_covariate, by_parameter = list(table["covariate"].unique()), list(table["parameter"].unique())
@@ -111,7 +119,21 @@ def covariates(fit: Evaluation, names: Sequence[str] | str, **options: Any) -> F
 
 
 def importance(table: pd.DataFrame) -> Figure:
-    """Draw what each covariate contributes: ``hx.augment(...).importance``, with two standard errors."""
+    """Draw what each covariate contributes: ``hx.augment(...).importance``, with two standard errors.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``Augmented.importance``, one row a covariate.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Examples
+    --------
+    >>> figure = hx.plot.importance(learned.importance)  # doctest: +SKIP
+    """
     rows = table.sort_values("gain")
     figure, axes = new_figure(1, 1, 5.6, 0.9 + 0.32 * len(rows))
     axis = axes[0, 0]

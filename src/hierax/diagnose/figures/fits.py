@@ -29,6 +29,14 @@ def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> 
         The endpoint to draw; the first without it.
     log : bool
         Whether the axis of the observations is logarithmic.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Examples
+    --------
+    >>> figure = hx.plot.data(pop)
     """
     name = endpoint or next(iter(pop.dv))
     if name not in pop.dv:
@@ -53,7 +61,21 @@ def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> 
 
 
 def observed_predicted(fit: Evaluation) -> Figure:
-    """Draw observations against population and individual predictions, a row an endpoint."""
+    """Draw observations against population and individual predictions, a row an endpoint.
+
+    Parameters
+    ----------
+    fit : Fit or Evaluation
+        By any estimator.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Examples
+    --------
+    >>> figure = hx.plot.observed_predicted(fit)
+    """
     table = fit.table().dropna(subset=["DV"])
     names = observed_endpoints(fit)
     figure, axes = new_figure(len(names), 2)
@@ -69,7 +91,21 @@ def observed_predicted(fit: Evaluation) -> Figure:
 
 
 def residuals(fit: Evaluation) -> Figure:
-    """Draw individual weighted residuals against time and against predictions."""
+    """Draw individual weighted residuals against time and against predictions.
+
+    Parameters
+    ----------
+    fit : Fit or Evaluation
+        By any estimator.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Examples
+    --------
+    >>> figure = hx.plot.residuals(fit)
+    """
     table = fit.table().dropna(subset=["IWRES"])
     figure, axes = new_figure(1, 2)
     for axis, column, label in zip(axes[0], ("TIME", "IPRED"), ("time", "individual prediction"), strict=True):
@@ -82,7 +118,25 @@ def residuals(fit: Evaluation) -> Figure:
 
 
 def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int = 24) -> Figure:
-    """Draw data, individual curves and population curves of the first subjects, each on a fine time grid."""
+    """Draw data, individual curves and population curves of the first subjects, each on a fine time grid.
+
+    Parameters
+    ----------
+    fit : Fit or Evaluation
+        By any estimator.
+    endpoint : str, optional
+        The endpoint to draw; the first without it.
+    most : int
+        So many subjects at most.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Examples
+    --------
+    >>> figure = hx.plot.individual_fits(fit)
+    """
     from hierax.diagnose.figures.curves import fine_predictions
 
     names = observed_endpoints(fit)
@@ -109,5 +163,20 @@ def vpc(fit: Evaluation | VPC, **options: Any) -> Figure:
 
     Quantiles of a continuous endpoint share a panel; every category of a discrete one has its own. Where data are
     censored, a panel more compares the share of them.
+
+    Parameters
+    ----------
+    fit : Fit, Evaluation or VPC
+        What to simulate from, or a check that is there already.
+    **options
+        Of :func:`hierax.vpc`.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Examples
+    --------
+    >>> figure = hx.plot.vpc(fit, n=20)
     """
     return draw_vpc(fit if isinstance(fit, VPC) else compute_vpc(fit, **options))

@@ -94,6 +94,13 @@ def one_compartment(
     change, the doses of a steady state that still arrive or run at its record are followed one by one, eleven of them
     (more where the data's own infusions overlap): with a lag or a modelled duration of more intervals the result is
     NaN.
+
+    Examples
+    --------
+    >>> doses = hx.Population.from_grid(hx.Regimen(100), [1.0], n=1)
+    >>> conc = hx.pk.one_compartment(doses, CL=3.0 * jnp.ones((1, 1)), V=20.0 * jnp.ones((1, 1)))
+    >>> round(float(conc[0, -1]), 4)
+    4.3035
     """
     given = _given(pop, "one_compartment", CL=CL, V=V, k=k, ka=ka)
     volume = _need(given, "one_compartment", "V")
@@ -141,6 +148,13 @@ def two_compartment(
     ------
     ValueError
         As for :func:`one_compartment`.
+
+    Examples
+    --------
+    >>> doses = hx.Population.from_grid(hx.Regimen(100), [1.0], n=1)
+    >>> one = jnp.ones((1, 1))
+    >>> hx.pk.two_compartment(doses, CL=3 * one, V1=20 * one, Q=2 * one, V2=30 * one).shape
+    (1, 2)
     """
     name = "two_compartment"
     given = _given(pop, name, CL=CL, V1=V1, Q=Q, V2=V2, k=k, k12=k12, k21=k21, ka=ka)
@@ -197,6 +211,14 @@ def three_compartment(
     ------
     ValueError
         As for :func:`one_compartment`.
+
+    Examples
+    --------
+    >>> doses = hx.Population.from_grid(hx.Regimen(100), [1.0], n=1)
+    >>> one = jnp.ones((1, 1))
+    >>> rates = {'k': 0.2 * one, 'k12': 0.1 * one, 'k21': 0.3 * one, 'k13': 0.05 * one, 'k31': 0.02 * one}
+    >>> hx.pk.three_compartment(doses, V1=20 * one, **rates).shape
+    (1, 2)
     """
     name = "three_compartment"
     given = _given(pop, name, CL=CL, V1=V1, Q2=Q2, V2=V2, Q3=Q3, V3=V3, k=k, k12=k12, k21=k21, k13=k13, k31=k31, ka=ka)

@@ -126,6 +126,11 @@ def transit(n: Any, mtt: Any, into: str = "depot") -> Transit:
     into : str
         The state that is reached.
 
+    Returns
+    -------
+    Transit
+        For ``doses=`` of :func:`hierax.solve_ode`.
+
     References
     ----------
     Savic, Jonker, Kerbusch & Karlsson (2007), J Pharmacokinet Pharmacodyn 34:711.

@@ -43,6 +43,11 @@ class Adaptive:
         Tolerances of diffrax's step size controller.
     max_steps : int
         Most steps between two boundaries. A subject that needs more has no number and a log density of −∞, and says so.
+
+    Examples
+    --------
+    >>> hx.Adaptive(rtol=1e-6).max_steps
+    1024
     """
 
     solver: Any = dataclasses.field(default_factory=_implicit)

@@ -87,6 +87,11 @@ class Grid:
         Room for steps inside intervals, where no grid is placed and the values are not known (inside ``jax.jit``). By
         default 256, or four for every boundary, and more for tighter tolerances. A subject that needs more is not a
         number, and says so.
+
+    Examples
+    --------
+    >>> hx.Grid(1e-9, method='dopri8').rtol
+    1e-09
     """
 
     rtol: float = 1e-6

@@ -26,6 +26,11 @@ class MatrixExponential:
     A and b are read off the vector field. Any number of compartments in any arrangement, also stiff ones; infusions,
     steady states and parameters that change from record to record are exact. A system that is not linear, or that
     depends on time between boundaries, has no number here, and says so.
+
+    Examples
+    --------
+    >>> hx.MatrixExponential()
+    MatrixExponential()
     """
 
     def solve(self, problem: Problem, placed: Placement | None = None) -> Solution:

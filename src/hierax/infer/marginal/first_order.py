@@ -43,6 +43,11 @@ class FO(_AtReference):
         Options of the search for the post-hoc modes.
     optimiser : QuasiNewton
         Options of the search over population parameters.
+
+    Examples
+    --------
+    >>> hx.FO().label
+    'FO'
     """
 
     newton: Newton = Newton()
@@ -110,6 +115,11 @@ class NaivePooled(_AtReference):
 
     Parameters that act through the random effects alone (their SDs) are not in this objective; the fit holds them
     at their start and says so.
+
+    Examples
+    --------
+    >>> hx.NaivePooled().label
+    'naive pooled'
     """
 
     newton: Newton = Newton()

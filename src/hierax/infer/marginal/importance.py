@@ -37,6 +37,11 @@ class ImportanceSampling:
     centre : {"mode", "mean"}
         At the mode with the inverse Hessian, or at the conditional mean with the conditional covariance, which chains
         find first.
+
+    Examples
+    --------
+    >>> hx.ImportanceSampling(1_000, proposal='t').label
+    'importance sampling, 1000 samples, t(4) at the mode'
     """
 
     n: int = 10_000

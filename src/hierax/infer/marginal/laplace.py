@@ -47,6 +47,11 @@ class Laplace(_Expansion):
         Options of the search for the modes.
     optimiser : QuasiNewton
         Options of the search over population parameters.
+
+    Examples
+    --------
+    >>> hx.Laplace().label
+    'Laplace, full Hessian'
     """
 
     newton: Newton = Newton()
@@ -80,6 +85,11 @@ class FOCE(_Expansion):
         frozen at their reference point (η = 0), in the density and in the Hessian.
     newton, optimiser
         As for :class:`Laplace`.
+
+    Examples
+    --------
+    >>> hx.FOCE(interaction=False).label
+    'FOCE without interaction'
     """
 
     interaction: bool = True

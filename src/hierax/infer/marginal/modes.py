@@ -37,6 +37,11 @@ class Newton:
         Limit on iterations; a subject that reaches it says so and disturbs no other.
     reach : float
         Longest step, in prior SDs of each coordinate.
+
+    Examples
+    --------
+    >>> hx.FOCE(newton=hx.Newton(max_iter=50)).newton.max_iter
+    50
     """
 
     tol: float = 1e-20

@@ -36,6 +36,11 @@ class AGQ(ModeEstimator):
         Which Hessian scales the nodes: FOCE's or Laplace's.
     newton, optimiser
         As for :class:`Laplace`.
+
+    Examples
+    --------
+    >>> hx.AGQ(5).label
+    'AGQ(5, fisher)'
     """
 
     n: int = 9

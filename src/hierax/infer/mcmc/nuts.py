@@ -64,6 +64,11 @@ class NUTS(_Sampler):
     centring : {"auto", True, False}
         Whether random effects are sampled centred (φ = η + Aθ) or as standard normals; "auto" chooses by how much
         the data say of each.
+
+    Examples
+    --------
+    >>> hx.NUTS(warmup=500, draws=500).label
+    'NUTS (4 chains of 500 draws)'
     """
 
     centring: Literal["auto"] | bool = "auto"
@@ -87,6 +92,11 @@ class MarginalNUTS(_Sampler):
         exact one, FOCE and Laplace are as far from it as their likelihoods are.
     warmup, draws, chains, target_accept, max_tree_depth, chain_method
         As for :class:`NUTS`.
+
+    Examples
+    --------
+    >>> hx.MarginalNUTS(chains=2).label
+    'NUTS on the marginal likelihood (2 chains of 1000 draws)'
     """
 
     objective: Estimator = FOCE()
@@ -111,6 +121,11 @@ class MAP(Procedure):
     ----------
     objective : FO, FOCE, Laplace or AGQ
         The approximation of the marginal likelihood.
+
+    Examples
+    --------
+    >>> hx.MAP(hx.Laplace()).label
+    'MAP'
     """
 
     objective: Estimator = FOCE()
@@ -149,6 +164,11 @@ class JointMAP(Procedure):
 
     Quick, and no substitute for a marginal estimate: SDs of random effects are biased low, and without priors that
     keep them from 0 there is no mode at all.
+
+    Examples
+    --------
+    >>> hx.JointMAP().label
+    'joint MAP'
     """
 
     objective: Estimator = Joint()

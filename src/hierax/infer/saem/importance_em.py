@@ -35,6 +35,11 @@ class ImportanceEM(SAEM):
         Iterations with full steps, and with smaller and smaller ones.
     automatic, annealing, optimiser, updates, objective
         As for :class:`SAEM`.
+
+    Examples
+    --------
+    >>> hx.ImportanceEM(samples=500).label
+    'importance-sampling EM (500 samples at the mode)'
     """
 
     samples: int = 300

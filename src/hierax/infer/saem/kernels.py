@@ -38,6 +38,11 @@ class Kernels:
         Random-walk moves of all coordinates at once, along the conditional covariance that was seen so far.
     gradient : int
         Langevin moves (MALA) with that covariance: dear (one gradient each), for many random effects.
+
+    Examples
+    --------
+    >>> hx.Kernels(gradient=2).gradient
+    2
     """
 
     population: int = 1

@@ -72,6 +72,11 @@ class SAEM(Procedure):
     objective : Estimator
         What the reported log likelihood and the EBEs at the estimate are by. :func:`hierax.log_likelihood` gives it by
         importance sampling or quadrature.
+
+    Examples
+    --------
+    >>> hx.SAEM(exploratory=150, smoothing=100).label
+    'SAEM'
     """
 
     exploratory: int = 300

@@ -21,6 +21,11 @@ class QuasiNewton:
     max_step : float
         Longest step of a bounded parameter (positive, in an interval) in unconstrained space: a longer one is halved
         before the objective is looked at, so that a search stays in the valley that it starts in.
+
+    Examples
+    --------
+    >>> hx.FOCE(optimiser=hx.QuasiNewton(max_iter=100)).optimiser.max_iter
+    100
     """
 
     gtol: float = 1e-4

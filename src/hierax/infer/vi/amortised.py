@@ -26,6 +26,11 @@ class Encoder(linen.Module):
 
     Every record is embedded with its time, values and covariates, then summed over what is observed: sums of many
     features of (time, value) are what a posterior of a regression depends on.
+
+    Examples
+    --------
+    >>> hx.guides.Encoder(size=2).size
+    2
     """
 
     size: int
@@ -75,6 +80,11 @@ class Amortised(Guide):
     Notes
     -----
     Kingma & Welling (2014); of steps that follow the network: Kim, Wiseman, Miller, Sontag & Rush (2018).
+
+    Examples
+    --------
+    >>> hx.VI(hx.guides.Amortised(width=32)).guide.width
+    32
     """
 
     width: int = 64

@@ -32,6 +32,11 @@ class Guide(abc.ABC):
     """A family of distributions q_i(η), one member a subject.
 
     ``local`` says whether its parameters have a row a subject (and follow mini-batches), or are shared.
+
+    Examples
+    --------
+    >>> isinstance(hx.guides.Normal(), hx.guides.Guide)
+    True
     """
 
     local: bool = True
@@ -81,6 +86,11 @@ class Normal(Guide):
     ----------
     rank : {"full", "mean-field"}
         With or without correlations.
+
+    Examples
+    --------
+    >>> hx.VI(hx.guides.Normal('mean-field')).guide.rank
+    'mean-field'
     """
 
     rank: Literal["full", "mean-field"] = "full"
@@ -135,6 +145,11 @@ class Sinh(Guide):
 
     Skewness and tail weight are free: η = loc + L·sinh((asinh(ε) + skew)·tail), the Gaussian at skew 0, tail 1
     (Jones & Pewsey 2009).
+
+    Examples
+    --------
+    >>> hx.VI(hx.guides.Sinh()).guide
+    Sinh()
     """
 
     def begin(self, key: Any, pop: Population, mode: Vectors, root: Blocks) -> Any:

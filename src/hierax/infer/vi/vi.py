@@ -67,6 +67,11 @@ class VI(Procedure):
         guide has a state of its own.
     objective : Estimator
         What residuals are by; the guide's means are the EBEs.
+
+    Examples
+    --------
+    >>> hx.VI(hx.guides.Sinh(), steps=2000).label
+    'VI, Sinh guide'
     """
 
     guide: Guide = Normal()

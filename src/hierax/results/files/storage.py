@@ -99,11 +99,24 @@ def load_fit(
         The estimator of the fit, where its options hold functions (an optimiser of optax), which are not in the file,
         and the loaded fit is to fit again (``bootstrap``).
 
+    Returns
+    -------
+    Fit
+        With all that it could do when it was saved.
+
     Raises
     ------
     ValueError
         Program, data or priors are not those of the fit: the message says item by item what differs. Or the file is
         damaged, or no saved fit.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / 'decay.fit'
+    >>> fit.save(path)
+    >>> hx.load_fit(path, model, pop).ofv == fit.ofv
+    True
     """
     from hierax.results.fit import Fit
 
