@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from numpyro.primitives import _PYRO_STACK, Messenger
+from numpyro.primitives import Messenger
 
 from hierax import errors
+from hierax.privately import handlers_in_force
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +59,11 @@ def tell(pop: Any, notes: Callable[[], Iterator[Note]], level: int = 3) -> None:
     ``notes`` is called only where someone listens: a program is run many times, and read once. ``level``
     is how many calls up the stack the user is.
     """
-    listeners = [handler for handler in _PYRO_STACK if isinstance(handler, Listener)]
+    listeners = [handler for handler in handlers_in_force() if isinstance(handler, Listener)]
     if listeners:
         listeners[-1].notes += list(notes())
         return
-    if _PYRO_STACK or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((pop.times, pop.events))):
+    if handlers_in_force() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((pop.times, pop.events))):
         return
     for note in notes():
         if note.harmless or isinstance(note.about, Tracer):

@@ -7,7 +7,9 @@ from typing import Any
 
 from jax.tree_util import tree_flatten_with_path
 from numpyro.contrib.module import flax_module
-from numpyro.primitives import _PYRO_STACK, apply_stack
+from numpyro.primitives import apply_stack
+
+from hierax.privately import handlers_in_force
 
 
 def network(name: str, module: Any, *args: Any, input_shape: tuple[int, ...] | None = None) -> Callable[..., Any]:
@@ -49,7 +51,7 @@ def network(name: str, module: Any, *args: Any, input_shape: tuple[int, ...] | N
 
 def note(name: str, apply: Callable[..., Any]) -> None:
     """Leave ``apply({"params": weights}, *inputs)`` in the program's trace."""
-    if not _PYRO_STACK:
+    if not handlers_in_force():
         return
     apply_stack(
         {

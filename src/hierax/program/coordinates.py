@@ -21,6 +21,7 @@ from numpyro.distributions.transforms import (
 
 from hierax.errors import ModelError
 from hierax.nn.transform import NeuralTransform
+from hierax.privately import mask_of
 
 _REAL = (constraints.real, constraints.real_vector)
 _MIXTURES = (dist.MixtureSameFamily, dist.MixtureGeneral)
@@ -156,7 +157,7 @@ def _strip(fn: dist.Distribution) -> tuple[Any, dist.Distribution]:
     mask = None
     while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution):
         if isinstance(fn, dist.MaskedDistribution):
-            mask = fn._mask if mask is None else mask & fn._mask
+            mask = mask_of(fn) if mask is None else mask & mask_of(fn)
         fn = fn.base_dist
     return mask, fn
 

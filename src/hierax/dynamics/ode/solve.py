@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from numpyro.primitives import _PYRO_STACK, apply_stack
+from numpyro.primitives import apply_stack
 
 from hierax.data.population import Population
 from hierax.dynamics.doses.arguments import compartment_number
@@ -18,6 +18,7 @@ from hierax.dynamics.ode.field import field_notes
 from hierax.dynamics.ode.grid import Grid
 from hierax.dynamics.ode.problem import Problem, Solution
 from hierax.dynamics.ode.system import VectorField, read_system, with_transits
+from hierax.privately import handlers_in_force
 
 MESSAGE = "ode"
 _GRID = Grid()
@@ -137,7 +138,7 @@ def solve_ode(
         "value": None,
         "solver": solver,
     }
-    solution: Solution = apply_stack(message)["value"] if _PYRO_STACK else solver.solve(*message["args"])
+    solution: Solution = apply_stack(message)["value"] if handlers_in_force() else solver.solve(*message["args"])
     return solution.states
 
 

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from hierax.data.population import Population
 from hierax.dynamics.notes import Note
 from hierax.errors import ModelError, tell
+from hierax.privately import mask_of
 from hierax.program.trace import Run
 
 
@@ -66,8 +67,8 @@ def unwrap(fn: Any) -> tuple[Any, Any]:
     """Take masks, expansions and event marks off an observed distribution."""
     mask = None
     while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
-        if isinstance(fn, dist.MaskedDistribution) and fn._mask is not True:
-            mask = fn._mask if mask is None else mask & fn._mask
+        if isinstance(fn, dist.MaskedDistribution) and mask_of(fn) is not True:
+            mask = mask_of(fn) if mask is None else mask & mask_of(fn)
         fn = fn.base_dist
     return mask, fn
 

@@ -1,0 +1,17 @@
+"""The names of NumPyro that are private to it and that there is no public way around, all in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpyro.primitives import _PYRO_STACK
+
+
+def handlers_in_force() -> list[Any]:
+    """Return NumPyro's effect handlers that are in force, the outermost first; empty outside of a program that runs."""
+    return _PYRO_STACK
+
+
+def mask_of(masked: Any) -> Any:
+    """Return the mask of a ``MaskedDistribution``: an array, True or False."""
+    return masked._mask
