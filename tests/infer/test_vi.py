@@ -201,6 +201,8 @@ ORANGE = {
 }
 
 
+# The Pareto k of this guide is 0.45 to 0.73 by seed, so that its verdict may be either; what is tested are the SDs.
+@pytest.mark.filterwarnings(r"ignore:The fit did not converge \(poor_guide\)")
 @pytest.mark.slow
 def test_posterior_sds_of_orange_trees_are_those_of_nuts():
     """Five trees: the SD of Asym was 5.5, for 21.1 by NUTS under these priors."""

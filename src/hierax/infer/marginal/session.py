@@ -258,7 +258,9 @@ class Session:
         kinds = (places.bounded(), places.matrices(), places.limits(), places.weights())
         ranges = Ranges(*(kind[free] for kind in kinds))
         names = [name for name, one in zip(self.layout.names(), free, strict=True) if one]
-        return minimise(evaluate, flat[free], eta, self.estimator.optimiser, report, ranges, refresh, watch, names)
+        # Where a solver of ODEs has failed, subject, time and remedy are to be said.
+        stay, options = bool(self.program.sites.odes), self.estimator.optimiser
+        return minimise(evaluate, flat[free], eta, options, report, ranges, refresh, watch, names, stay=stay)
 
     def better_modes(self, flat: np.ndarray, eta: Any) -> Any:
         """Seek all modes anew; return them where they are better than ``eta``, or None where none is.

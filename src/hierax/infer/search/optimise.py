@@ -17,7 +17,7 @@ from hierax.infer.search.certify import polish
 from hierax.infer.search.options import QuasiNewton
 from hierax.infer.search.outcome import Enough, Search
 from hierax.infer.search.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling, standardised
-from hierax.infer.search.second_look import better_start, lost, lower_inside, still
+from hierax.infer.search.second_look import better_start, lost, lower_inside, still, worth_leaving
 from hierax.infer.search.trail import Trail
 from hierax.infer.search.words import not_felt, not_finite, started_elsewhere, without_bound
 
@@ -51,6 +51,7 @@ def minimise(
     names: Sequence[str] | None = None,
     *,
     once: bool = False,
+    stay: bool = False,
 ) -> Search:
     """Minimise a smooth objective from ``x``.
 
@@ -60,11 +61,12 @@ def minimise(
     cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
     placing the grid of an ODE anew); it raises :class:`Enough` to end the search. ``names`` are those of the
     entries, for messages. A search that has lost its way starts once more from elsewhere, unless it is told to search
-    ``once``. Interrupting (Ctrl-C) returns the best point so far.
+    ``once``; a start without a value is left, unless it is to ``stay``. Interrupting (Ctrl-C) returns the best point so
+    far.
     """
     none = np.zeros(len(x), bool)
     run = _Run(evaluate, options, report, ranges or Ranges(none, none), anew, watch, names)
-    run.second_start = not once
+    run.second_start, run.stay = not once, stay
     try:
         # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -102,7 +104,7 @@ class _Run:
         self.scanned, self.start = np.zeros(size, bool), np.zeros(size)
         # Whether the start was so far off that the end of the search deserves a second look, and whether there was no
         # second start yet.
-        self.doubtful, self.far_off, self.second_start = False, False, True
+        self.doubtful, self.far_off, self.second_start, self.stay = False, False, True, False
         self.first: Point | None = None
         self.best: Point | None = None
         self.best_x = np.zeros(0)
@@ -115,7 +117,7 @@ class _Run:
         if not is_finite(point):
             why = not_finite(point, self.names)
             # A derivative that is no number has its reason in the model, which is named and has a remedy.
-            if np.isfinite(point.value) or not self.starts_elsewhere(point, why):
+            if self.stay or np.isfinite(point.value) or not self.starts_elsewhere(point, why):
                 return Result.non_finite, why
         if x.size == 0:
             return Result.converged, "nothing is free to vary"
@@ -226,8 +228,7 @@ class _Run:
             raise KeyboardInterrupt
         # Both are looked at by what the objective is now: `watch` may have changed it on the way.
         here, there = self.look(self.best_x, self.best.state), self.look(found.x, found.point.state)
-        better = found.result is Result.converged and result is not Result.converged
-        lower = there.value < here.value + (_A_LITTLE if better else -_A_LITTLE)
+        lower = there.value < here.value - worth_leaving(self.first, found.result, result)
         if lower:
             self.see(found.x, found.point.state, 0.0, replace=True)
         elif self.watch is not None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from hierax.infer.result import Result
 from hierax.infer.search.approach import FELT
 from hierax.infer.search.scaling import Point, is_finite
 
@@ -17,6 +18,8 @@ _INWARD = np.arange(0.5, 12.5, 0.5)
 _PLACES, _EVALUATIONS = 3, 60
 # A search that has gained so much log likelihood by subject began far from any optimum.
 _FAR_OFF = 10.0
+# Values of −log likelihood that are as close as this are one value.
+_SAME_VALUE = 1e-4
 # An entry beyond a factor of 1e4 from 1, or of 1e5 from its start where its range has no ends, is far out.
 _FAR_OUT, _FAR_OUT_WITHOUT_ENDS = np.log(1e4), 1e5
 # How far each entry of a start is moved in search of a better one, in decades, how often one of them is, and how far
@@ -74,9 +77,24 @@ def lost(search: Profiler, first: Point, start: np.ndarray, settled: np.ndarray,
     outward = (x - start) * np.sign(x)
     out = bounded & (np.abs(x) > _FAR_OUT) & (far_off | ((outward > 0.75 * _FAR_OUT) & ~settled))
     out |= ~bounded & (np.abs(x) > _FAR_OUT_WITHOUT_ENDS * np.maximum(np.abs(start), 1.0))
-    subjects = 1 if first.scores is None else np.count_nonzero(np.abs(first.scores).max(0, initial=0.0))
-    late = stuck and first.value - search.best.value > _FAR_OFF * subjects
+    late = stuck and first.value - search.best.value > _far_off(first)
     return bool(out.any() or late or still(search, start).any())
+
+
+def worth_leaving(first: Point, found: Result, before: Result) -> float:
+    """Return by how much −log likelihood has to be lower elsewhere to be gone to.
+
+    An optimum is gone to for next to nothing, and rather than a place that is none. A place that is no optimum either
+    may be lower by rounding alone, where the likelihood has no maximum.
+    """
+    if found is not Result.converged:
+        return _far_off(first)
+    return _SAME_VALUE if before is Result.converged else -_SAME_VALUE
+
+
+def _far_off(first: Point) -> float:
+    subjects = 1 if first.scores is None else np.count_nonzero(np.abs(first.scores).max(0, initial=0.0))
+    return _FAR_OFF * subjects
 
 
 def still(search: Profiler, start: Float[np.ndarray, " parameter"]) -> Bool[np.ndarray, " parameter"]:
