@@ -56,7 +56,7 @@ def population(records, interpolation=None):
     rows = [{**base, "DV": np.nan if r["EVID"] else 1.0 + i, **r} for i, r in enumerate(records)]
     with pytest.MonkeyPatch.context() as patch:
         # Random tables have oddities that are not what is tested here.
-        patch.setattr("hierax.data.read.note_oddities", lambda *_: None)
+        patch.setattr("hierax.data.reading.read.note_oddities", lambda *_: None)
         return hx.read_nonmem(pd.DataFrame(rows).assign(ID=1), interpolation=interpolation)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 from hierax.data.population import Population
@@ -297,6 +298,9 @@ def _solve(
     states = [name_state for name_state in range(-1 if ka is not None else 0, len(volumes))] if every else [0]
     few = pop.events.time.shape[1] <= SUPERPOSED_DOSES
     method = superpose if constant and few else propagate
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((pop, micro, ka, inputs))):
+        # Operation by operation some 70 small functions would be compiled for every shape.
+        method = _AT_ONCE[method]
     amounts = method(pop, micro, ka, inputs, tuple(states))
     if output in ("concentration", "concentrations"):
         amounts = {s: a / volumes[s] if s >= 0 else a for s, a in amounts.items()}
@@ -304,6 +308,10 @@ def _solve(
         return amounts[0]
     labels = {-1: "depot", 0: "central", 1: "peripheral1", 2: "peripheral2"}
     return {labels[state]: amounts[state] for state in states}
+
+
+# The two methods compiled as a whole, for calls outside of compiled functions.
+_AT_ONCE = {method: jax.jit(method, static_argnums=4) for method in (superpose, propagate)}
 
 
 def _forcing(pop: Population, model: str, structure: _Structure, inputs: Inputs, constant: bool) -> Forcing:
