@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +19,13 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     ValueError
         It is none, or too small.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}={value!r} is no whole number of {least} or more. Give one.")
-    return int(value)
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise ValueError(f"{name}={value!r} is no whole number of {least} or more. Give one, as an int.")
+    return number
 
 
 def positive(name: str, value: Any) -> float:
@@ -58,4 +63,4 @@ def path_of(name: str, value: Any) -> Path | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool | complex | np.complexfloating)
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"

@@ -49,7 +49,10 @@ def test_a_table_that_nonmem_has_written(tmp_path):
     pop = hx.read_nonmem(path)
     assert pop.times.tolist() == [[0.0, 1.5]]
     assert pop.dv["dv"].tolist() == [[2.5, 2.5]]
-    path.write_text("\n".join(2 * lines) + "\n")
+    # NONMEM repeats title and names of a long table.
+    path.write_text("\n".join([*lines, *lines[:2], "  2.0E+00  0.0E+00  3.0E+00"]) + "\n")
+    assert hx.read_nonmem(path).n_observations == 3
+    path.write_text("\n".join([*lines, "TABLE NO.  2", *lines[1:]]) + "\n")
     with pytest.raises(ValueError, match="several tables of NONMEM"):
         hx.read_nonmem(path)
 

@@ -120,7 +120,7 @@ def test_drawn_data_are_censored_as_the_data_were(censored, whole):
 
 
 def test_parametric_bootstrap_fits_censored_replicates(censored, monkeypatch):
-    from hierax.api import bootstrap
+    from hierax.analyse import bootstrap
 
     fit = hx.fit(bolus, censored.pop, hx.Laplace(), progress=False)
     seen = []

@@ -235,7 +235,7 @@ def deaf_population():
 
 
 def test_a_parameter_that_is_not_felt_did_not_move():
-    with pytest.warns(hx.HieraxWarning, match=r"did_not_move.*does not feel rate at the start"):
+    with pytest.warns(hx.HieraxWarning, match=r"did_not_move.*does not depend on rate at the start"):
         fit = hx.fit(deaf, deaf_population(), hx.FOCE(), progress=False)
     assert fit.result is hx.Result.did_not_move
     assert fit.params["mu"] == pytest.approx(2.0, abs=0.6)

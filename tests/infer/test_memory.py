@@ -2,6 +2,7 @@
 
 import collections
 import gc
+import itertools
 
 import numpy as np
 import pytest
@@ -56,7 +57,8 @@ def test_many_shapes_are_said_once(monkeypatch):
     monkeypatch.setattr(read.jax, "clear_caches", lambda: forgotten.append(1))
     read.forget_programs()
     kept = results(40, 41)
-    monkeypatch.setattr(read, "_dropped", collections.Counter())
+    monkeypatch.setattr(read, "_dropped", collections.defaultdict(set))
+    monkeypatch.setattr(read, "_drops", itertools.count(1))
     with pytest.warns(hx.HieraxWarning, match=r"more than 1 populations .* Give pop\.bucket\(\) instead of pop"):
         kept += results(41, 42)
     kept += results(42, 44)

@@ -183,7 +183,7 @@ def test_a_bound_that_moves_is_refused(pop):
 
 def test_reverse_mode_falls_back_on_forward_passes_where_masked_predictions_spoil_it(theo_pop, monkeypatch):
     """The log of the concentration at the dose record is -inf, with derivatives that are NaN in reverse mode."""
-    from hierax.infer import objective
+    from hierax.infer.marginal import objective
     from hierax.infer.marginal.session import Session
     from hierax.program.parameters import layout
 

@@ -133,7 +133,7 @@ class _Curve:
         for nearest in sorted(good, key=lambda other: abs(other - shift))[:2]:
             start = self.known[nearest][1].copy()
             start[self.index] = self.top[self.index] + shift
-            search = self.session.search(start, self.free, lambda row: None, self.known[nearest][2])
+            search = self.session.search(start, self.free, lambda row: None, self.known[nearest][2], once=True)
             end = start.copy()
             end[self.free] = search.x
             found = 2 * (search.point.value - self.base), end, search.point.state, search.result
@@ -205,7 +205,7 @@ def _optimum(fit: Fit, session: Session) -> tuple[np.ndarray, np.ndarray, float]
     """
     if fit.method is None and fit.result is Result.converged:
         return fit.flat, fit.eta, float(fit.value[fit.rows].sum() + fit.penalty)
-    search = session.search(fit.flat, fit.free, lambda row: None, fit.eta)
+    search = session.search(fit.flat, fit.free, lambda row: None, fit.eta, once=True)
     top = fit.flat.copy()
     top[fit.free] = search.x
     return top, search.point.state, search.point.value

@@ -159,7 +159,7 @@ def _refined(
         if search.result is Result.interrupted or session.confirm(flat, final):
             break
         passed = len(search.history)
-        search = session.search(flat, free, lambda row: bar.show(0, row), final.eta)
+        search = session.search(flat, free, lambda row: bar.show(0, row), final.eta, once=True)
         more = _rows(search, 0, gaussian_constant(session, flat))
         more["iteration"] += passed
         history = pd.concat([history, more], ignore_index=True).astype({"iteration": int})

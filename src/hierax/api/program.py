@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
+from hierax.program.checking.endpoints import unobserved
 from hierax.program.checking.survey import warn_of_data
 from hierax.program.density import Program
 from hierax.program.read import read_program
@@ -136,6 +137,7 @@ def check(model: Model, pop: Population, *, plate: str = "subject", show: bool =
     parsed = read_program(model, pop, plate)
     table = site_table(parsed)
     harmless = warn_of_data(parsed.sites, pop, level=3)
+    harmless += unobserved(parsed, pop, parsed.start())
     if show:
         notes = "".join(f"\n{text}" for text in harmless)
         print(f"{len(pop)} subjects, {pop.n_observations} observations\n{table.to_string()}{notes}")

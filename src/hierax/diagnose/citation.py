@@ -54,7 +54,7 @@ def _keys(fit: Evaluation) -> list[str]:
     keys += _LIBRARIES
     if fit.layout.weights().any():
         keys.append("flax")
-    if method is None:
+    if isinstance(fit, Fit) and method is None:
         keys.append("optimistix")
     return list(dict.fromkeys(keys))
 

@@ -56,6 +56,13 @@ class Layout:
                 out[self.slices[name]] = True
         return out
 
+    def joint(self) -> np.ndarray:
+        """Return which entries mean something together alone, (parameter,): weights, entries of matrices, simplexes."""
+        out = np.zeros(self.size, bool)
+        for name, site in self.program.sites.population.items():
+            out[self.slices[name]] = is_weight(self.program, site) or not elementwise(site)
+        return out
+
     def bounded(self) -> np.ndarray:
         """Return which entries have the ends of their range at infinity, (parameter,): logarithms, logits and the like.
 

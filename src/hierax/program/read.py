@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -32,8 +33,9 @@ _TWINS = 4
 _programs: collections.OrderedDict[Hashable, list[Program]] = collections.OrderedDict()
 # Model's code → the parts of the model that reading it changes (counters of its calls, say).
 _written: dict[str, set[str]] = {}
-# How many programs were dropped of each model, which is known by the hash of what it is made of.
-_dropped: collections.Counter[int] = collections.Counter()
+# The shapes whose programs were dropped, of each model, which is known by the hash of what it is made of.
+_dropped: collections.defaultdict[int, set[int]] = collections.defaultdict(set)
+_drops = itertools.count(1)
 
 
 def structure(pop: Population) -> Hashable:
@@ -103,6 +105,7 @@ def forget_programs() -> None:
     """Drop all programs and everything that was compiled for them."""
     with _lock:
         _programs.clear()
+        _dropped.clear()
 
 
 # A program is read and looked up by one thread at a time. The same lock as that of running programs: two would be taken
@@ -171,18 +174,19 @@ def _drop() -> None:
             # Results that are kept hold on to their programs: what is compiled goes, and is built again when asked for.
             old = _programs[oldest].pop(0)
             old.built.clear()
-            _count_dropped(old)
+            _count_dropped(old, hash(oldest))
         if not _programs[oldest]:
             del _programs[oldest]
 
 
-def _count_dropped(program: Program) -> None:
+def _count_dropped(program: Program, shape: int) -> None:
     """Let JAX forget from time to time, and say once of a model that each of its many shapes is compiled anew."""
     which = hash(frozenset(program.parts.items()))
-    _dropped[which] += 1
-    if _dropped.total() % FORGET == 0:
+    if next(_drops) % FORGET == 0:
         jax.clear_caches()
-    if _dropped[which] == KEPT:
+    known = len(_dropped[which])
+    _dropped[which].add(shape)
+    if known < KEPT == len(_dropped[which]):
         tell(
             f"One model was read for more than {KEPT} populations of different shapes (counts of subjects, records or "
             f"doses), each of which is compiled anew. Give pop.bucket() instead of pop: populations of about the same "

@@ -74,11 +74,8 @@ def _read_delimited(path: Path, ids: str | None) -> tuple[pd.DataFrame, pd.Serie
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"The file {path} has more than one column named {twice}. Give every column its own name.")
-    if any(line.strip().upper().startswith(_OF_NONMEM) for line in lines[skipped + 1 :]):
-        raise ValueError(
-            f"The file {path} holds several tables of NONMEM, one below the other. Give each its own file."
-        )
-    comments = [number for number, line in enumerate(lines) if number > skipped and line.startswith("#")]
+    comments = {number for number, line in enumerate(lines) if number > skipped and line.startswith("#")}
+    comments = sorted(comments.union(_titles_again(path, lines, skipped)))
     # One column more than there are names: what stands in it was cut off otherwise, without a word.
     beyond = "more cells than names"
     subject = column_of(pd.DataFrame(columns=names), "ID", ids)
@@ -128,11 +125,19 @@ def _as_numbers(ids: pd.Series) -> pd.Series:
 _OF_NONMEM = "TABLE NO."
 
 
+def _titles_again(path: Path, lines: list[str], skipped: int) -> list[int]:
+    """Return the lines at which NONMEM repeats title and names of one long table; refuse a second table."""
+    titles = [number for number, line in enumerate(lines) if line.strip().upper().startswith(_OF_NONMEM)]
+    if len({lines[number].split(":")[0].split()[-1] for number in titles}) > 1:
+        raise ValueError(f"The file {path} holds several tables of NONMEM. Give each of them a file of its own.")
+    return [number for title in titles if title > skipped for number in (title, title + 1)]
+
+
 def _header(lines: list[str]) -> tuple[int, str | None]:
     """Return how many lines stand before the header, and the header without a comment sign."""
     for count, line in enumerate(lines):
         text = line.strip()
-        if count == 0 and text.upper().startswith(_OF_NONMEM):
+        if text.upper().startswith(_OF_NONMEM):
             continue
         bare = text.lstrip("#").strip()
         heads = bare.upper().replace('"', "").split(",")[0].split()

@@ -85,7 +85,7 @@ def _profile(
     values, at, modes = [], flat.copy(), eta
     for away in places:
         at[entry] = flat[entry] + away
-        search = session.search(at, others, lambda row: None, modes)
+        search = session.search(at, others, lambda row: None, modes, once=True)
         at, modes = at.copy(), search.point.state
         at[others] = search.x
         values.append(search.point.value)

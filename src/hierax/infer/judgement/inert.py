@@ -53,9 +53,12 @@ def inert_entries(
         elif at is flat:
             break
     inert &= told >= _ENOUGH
+    forward = session.forward
     for entry in map(int, np.flatnonzero(inert)):
         if inert[entry]:
             inert &= ~_felt_far_off(session, flat, entry, eta)
+    # What is no number so far off says nothing of which derivatives serve the search.
+    session.forward = forward
     return inert, eta
 
 

@@ -33,10 +33,10 @@ def not_optimal(
 ) -> tuple[Result, str] | None:
     """Return that the likelihood is higher where one parameter is far away, or None.
 
-    A bounded parameter is looked at decades away, one without bounds where it is 0 or twice what it is. The less the
-    likelihood changes with a parameter, the shorter are the steps of EM and of stochastic gradients. From a start far
-    off they may come to a stand long before an optimum, and so they do on the way to one at infinity (the logit of a
-    probability where all answers are yes).
+    A bounded parameter is looked at decades away, one without bounds as far away as it is from 0, and 1 at least. The
+    less the likelihood changes with a parameter, the shorter are the steps of EM and of stochastic gradients. From a
+    start far off they may come to a stand long before an optimum, and so they do on the way to one at infinity (the
+    logit of a probability where all answers are yes).
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def not_optimal(
 
     best, where = clearly, (-1, 0.0)
     bounded = session.layout.bounded()
-    looked_at = free & ~session.layout.matrices() & ~session.layout.weights()
+    looked_at = free & ~session.layout.matrices() & ~session.layout.joint()
     for entry in map(int, np.flatnonzero(looked_at if not posterior else looked_at & bounded)):
         unit = DECADE if bounded[entry] else max(abs(float(flat[entry])), _UNIT)
         for side in (-unit, unit):
@@ -83,7 +83,8 @@ def not_optimal(
     )
     return Result.not_optimal, (
         f"{Result.not_optimal.meaning}: by {best:.3g} where {name} alone is {place}. Steps have become too short to "
-        f"get there: start closer to the data (init=), or from a fit by FOCE (init=hx.fit(model, pop, hx.FOCE()))"
+        f"get there: start closer to the data (init=), or from a fit by FOCE (init=hx.fit(model, pop, hx.FOCE())). If "
+        f"it is higher still further off, there is no maximum: give a prior"
     )
 
 

@@ -229,8 +229,13 @@ class Session:
         self._remember(np.asarray(flat), out, value)
         return Point(value, (np.asarray(out.gradient) + slope)[free], scores, out.eta, extra)
 
-    def search(self, flat: np.ndarray, free: np.ndarray, report: Report, eta: Any = None) -> Search:
-        """Minimise over the free entries from ``flat``; the modes travel along as the warm start."""
+    def search(
+        self, flat: np.ndarray, free: np.ndarray, report: Report, eta: Any = None, *, once: bool = False
+    ) -> Search:
+        """Minimise over the free entries from ``flat``; the modes travel along as the warm start.
+
+        ``once`` is for searches that begin where another has ended: they neither leave their start nor start again.
+        """
 
         def place(x: np.ndarray) -> np.ndarray:
             at = flat.copy()
@@ -255,12 +260,15 @@ class Session:
         if self.watcher is not None:
             self.watcher.begin()
         places = self.layout
-        kinds = (places.bounded(), places.matrices(), places.limits(), places.weights())
+        kinds = (places.bounded(), places.matrices(), places.limits(), places.joint())
         ranges = Ranges(*(kind[free] for kind in kinds))
         names = [name for name, one in zip(self.layout.names(), free, strict=True) if one]
-        # Where a solver of ODEs has failed, subject, time and remedy are to be said.
-        stay, options = bool(self.program.sites.odes), self.estimator.optimiser
-        return minimise(evaluate, flat[free], eta, options, report, ranges, refresh, watch, names, stay=stay)
+        # Where a solver of ODEs has failed, subject, time and remedy are to be said. Held-out subjects stop one search.
+        stay, once = once or bool(self.program.sites.odes), once or self.watcher is not None
+        return minimise(
+            evaluate, flat[free], eta, self.estimator.optimiser, report, ranges, refresh, watch, names,
+            once=once, stay=stay,
+        )  # fmt: skip
 
     def better_modes(self, flat: np.ndarray, eta: Any) -> Any:
         """Seek all modes anew; return them where they are better than ``eta``, or None where none is.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from hierax.arguments import positive, whole
 from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.marginal.importance import log_normal, proposal_factor
@@ -53,11 +54,8 @@ class ImportanceEM(SAEM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 2 or not self.scale > 0:
-            raise ValueError(
-                f"ImportanceEM(samples={self.samples}, scale={self.scale}) samples nothing. Use 300 samples or more, "
-                f"and a scale of 1 to 1.5."
-            )
+        whole("samples", self.samples, 2)
+        positive("scale", self.scale)
 
     @property
     def label(self) -> str:

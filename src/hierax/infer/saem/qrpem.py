@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 from scipy.stats import chi2, qmc
 
-from hierax.arguments import positive, whole
+from hierax.arguments import positive
 from hierax.infer.marginal.importance import log_t, proposal_factor
 from hierax.infer.method import Commands
 from hierax.infer.saem.importance_em import Drawn, ImportanceEM, Sampling, drawn_from
@@ -30,10 +30,10 @@ _INSIDE = 1e-12
 class QRPEM(ImportanceEM):
     """EM whose expectations are sums over quasi-random points around each subject's conditional mean.
 
-    The points are Sobol's sequence, shifted at random for every subject and iteration, so that they cover the proposal
-    more evenly than random ones, and the error of their sums falls faster. The proposal is a multivariate t at the
-    conditional mean with the conditional covariance that the iteration before has found; the first one lies at the
-    mode. No mode is sought after that, which makes an iteration cheaper than one of :class:`ImportanceEM`.
+    The points are Sobol's sequence, whose directions are shifted at random for every subject and iteration: they cover
+    the proposal more evenly than random ones, and the error of their sums falls faster. The proposal is a multivariate
+    t at the conditional mean with the conditional covariance that the iteration before has found; the first one lies
+    at the mode. No mode is sought after that, which makes an iteration cheaper than one of :class:`ImportanceEM`.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class QRPEM(ImportanceEM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if whole("samples", self.samples, 2) & (self.samples - 1):
+        if self.samples & (self.samples - 1):
             raise ValueError(
                 f"QRPEM(samples={self.samples}) is no power of 2, of which Sobol's points are balanced. Use 256 or 512."
             )

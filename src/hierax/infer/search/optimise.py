@@ -16,9 +16,9 @@ from hierax.infer.search.bfgs import AskTell
 from hierax.infer.search.certify import polish
 from hierax.infer.search.options import QuasiNewton
 from hierax.infer.search.outcome import Enough, Search
-from hierax.infer.search.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling, standardised
+from hierax.infer.search.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling_within, standardised
 from hierax.infer.search.second_look import better_start, lost, lower_inside, still, worth_leaving
-from hierax.infer.search.trail import Trail
+from hierax.infer.search.trail import Trail, falls_on
 from hierax.infer.search.words import not_felt, not_finite, started_elsewhere, without_bound
 
 Evaluate = Callable[[np.ndarray, Any], Point]
@@ -32,6 +32,7 @@ _CHANGES = 20
 _STILL = 4
 # So many points in a row at which all scores point the same way, and BFGS has nothing to learn a curvature from.
 _ASTRAY = 4
+_START = "the objective is not finite at the start values"
 # By how much log likelihood a value decades away has to be lower to be gone to: a lot at the start, where a place that
 # is a little lower may lie in another valley, and next to nothing at the end.
 _A_LOT, _A_LITTLE = 0.1, 1e-4
@@ -114,18 +115,19 @@ class _Run:
     def go(self, x: np.ndarray, state: Any) -> tuple[Result, str]:
         """Search: from afar if need be, then by BFGS, rescaled and begun anew where a line search finds no decrease."""
         point = self.see(x, state, 0.0)
-        if not is_finite(point):
+        if x.size and not is_finite(point):
             why = not_finite(point, self.names)
             # A derivative that is no number has its reason in the model, which is named and has a remedy.
             if self.stay or np.isfinite(point.value) or not self.starts_elsewhere(point, why):
                 return Result.non_finite, why
         if x.size == 0:
-            return Result.converged, "nothing is free to vary"
+            return (Result.converged, "nothing is free to vary") if is_finite(point) else (Result.non_finite, _START)
         self.start = self.best_x
         assert self.best is not None
         self.first = point = self.best
-        self.doubtful = is_far(point) or bool(idle(point, self.bounded).any())
-        self.far_off = self.doubtful
+        self.far_off = is_far(point) or bool(idle(point, self.bounded).any())
+        # A search that is told to search once takes no second look either: it is a part of another one.
+        self.doubtful = self.far_off and self.second_start
         self.found_lower(_A_LOT)
         attempt = -1
         while attempt < _RESTARTS:
@@ -155,7 +157,7 @@ class _Run:
 
     def moved(self, result: Result, why: str) -> tuple[Result, str]:
         """Return how the search ended; where an entry is not felt at all, it was not estimated."""
-        unfelt = self.unfelt | (still(self, self.start) & ~self.ranges.weights)
+        unfelt = self.unfelt | still(self, self.start)
         if result is not Result.converged or not unfelt.any():
             return result, why
         return Result.did_not_move, not_felt(self.names, unfelt)
@@ -205,7 +207,7 @@ class _Run:
 
     def single(self) -> np.ndarray:
         """Return the indices of the entries that mean something one by one."""
-        return np.flatnonzero(~(self.ranges.matrices | self.ranges.weights))
+        return np.flatnonzero(~(self.ranges.matrices | self.ranges.joint))
 
     def lower_from_another_start(self, result: Result) -> bool:
         """Return whether a search from a better start ends lower, where this one has lost its way, and go there."""
@@ -213,27 +215,42 @@ class _Run:
         assert self.best is not None
         assert self.first is not None
         stuck = result is Result.no_progress
+        first_time = first_time and (stuck or result is Result.converged)
         if not first_time or not lost(self, self.first, self.start, self.at_boundary(), self.far_off, stuck):
             return False
         x, point = better_start(self, self.start, self.first, self.single())
         if x is self.start:
             return False
         options = dataclasses.replace(self.options, max_iter=max(self.options.max_iter - len(self.history), 1))
+        begun, passed = len(self.history), time.perf_counter() - self.started
         found = minimise(
             self.evaluate, x, point.state, options, self.report, self.ranges, self.anew, self.watch, self.names,
             once=True,
         )  # fmt: skip
-        self.history += [{**row, "iteration": float(len(self.history) + row["iteration"])} for row in found.history]
+        self.history += [
+            {**row, "iteration": begun + row["iteration"], "seconds": passed + row["seconds"]} for row in found.history
+        ]
         if found.result is Result.interrupted:
-            raise KeyboardInterrupt
+            return self.interrupted_elsewhere(found, result)
         # Both are looked at by what the objective is now: `watch` may have changed it on the way.
         here, there = self.look(self.best_x, self.best.state), self.look(found.x, found.point.state)
         lower = there.value < here.value - worth_leaving(self.first, found.result, result)
         if lower:
             self.see(found.x, found.point.state, 0.0, replace=True)
         elif self.watch is not None:
+            # The objective may have changed on the way: what was found before is judged anew.
             self.see(self.best_x, self.best.state, 0.0, replace=True)
+            return True
         return lower
+
+    def interrupted_elsewhere(self, found: Search, result: Result) -> bool:
+        """End where the second search was interrupted: at its best point, or with what the first one found."""
+        assert self.best is not None
+        if found.point.value < self.best.value:
+            self.see(found.x, found.point.state, 0.0, replace=True)
+        elif result is Result.converged:
+            return False
+        raise KeyboardInterrupt
 
     def profile(self, x: np.ndarray, entry: int, most: int) -> Search:
         """Search over all entries but one, which keeps its value in ``x``; stop after ``most`` evaluations."""
@@ -247,7 +264,7 @@ class _Run:
         assert self.best is not None
         options = dataclasses.replace(self.options, max_iter=min(self.options.max_iter, most))
         ranges = Ranges(*(np.broadcast_to(kind, keep.shape)[keep] for kind in self.ranges))
-        return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges, once=True)
+        return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges, once=True, stay=True)
 
     def at_boundary(self) -> np.ndarray:
         """Return which entries have nothing to gain any more on their way to the end of their range."""
@@ -256,15 +273,6 @@ class _Run:
         # One that would still gain by going outwards goes on.
         inward = self.best.gradient * np.sign(self.best_x) >= 0
         return there | (self.scanned & inward & idle(self.best, self.bounded))
-
-    def falls_on(self, entries: np.ndarray) -> bool:
-        """Return whether the objective goes on falling where these entries alone go another decade outwards.
-
-        On the way here other parameters may have made it fall.
-        """
-        assert self.best is not None
-        further = self.best_x + np.where(entries, np.sign(self.best_x) * np.log(10), 0.0)
-        return self.look(further, self.best.state).value < self.best.value - _A_LOT
 
     def norm(self) -> float:
         """Return the standardised gradient of the entries that are not at the end of their range."""
@@ -277,7 +285,7 @@ class _Run:
         if self.norm() < self.options.gtol:
             return Result.converged, "the standardised gradient is below gtol"
         held = self.at_boundary()
-        origin, scale = self.best_x, _within(scaling, self.best, ~held)
+        origin, scale = self.best_x, scaling_within(self.best, ~held)
         bfgs = AskTell(np.zeros_like(origin))
         bfgs.tell(self.best.value, scale.T @ self.best.gradient)
         refused, still, ahead, suspected, astray = 0, 0, 0, False, 0
@@ -298,7 +306,7 @@ class _Run:
                 if self.norm() < self.options.gtol:
                     return Result.converged, "the standardised gradient is below gtol"
                 unbounded = self.trail.unbounded()
-                if unbounded.any() and self.falls_on(unbounded):
+                if unbounded.any() and falls_on(self, unbounded, _A_LOT):
                     return Result.degenerate, without_bound(self.names, unbounded)
                 astray = astray + 1 if is_far(self.best) else 0
                 if astray >= _ASTRAY:
@@ -386,11 +394,3 @@ class _Run:
             # The first point is kept as it is, to say what of it is not finite.
             return point
         return point._replace(value=np.inf, gradient=np.zeros_like(x))
-
-
-def _within(scaled: Callable[[Point], np.ndarray], point: Point, free: np.ndarray) -> np.ndarray:
-    """Return the scaling of the free entries alone: zeros hold the others where they are."""
-    out = np.zeros((free.size, free.size))
-    scores = None if point.scores is None else point.scores[free]
-    out[np.ix_(free, free)] = scaled(point._replace(gradient=point.gradient[free], scores=scores))
-    return out

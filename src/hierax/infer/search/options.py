@@ -17,7 +17,7 @@ class QuasiNewton:
         Converged when the standardised gradient sqrt(gᵀS⁻¹g), S the sum of the subjects' score outer products, is
         below it: the distance to the optimum in standard errors, whatever the units of the parameters.
     max_iter : int
-        Limit on evaluations.
+        Limit on evaluations. Looking for a better start, where a search has lost its way, may take as many once more.
     max_step : float
         Longest step of a bounded parameter (positive, in an interval) in unconstrained space: a longer one is halved
         before the objective is looked at, so that a search stays in the valley that it starts in.

@@ -28,13 +28,13 @@ class Ranges(NamedTuple):
     """Which entries have the ends of their range at infinity, (parameter,), and which of these belong to matrices.
 
     ``limits`` are the largest absolute values that the entries may take; the objective is infinite beyond them.
-    ``weights`` are those of networks, no one of which means anything by itself.
+    ``joint`` entries mean something together alone: network weights, entries of matrices and simplexes.
     """
 
     bounded: np.ndarray
     matrices: np.ndarray
     limits: np.ndarray | float = np.inf
-    weights: np.ndarray | bool = False
+    joint: np.ndarray | bool = False
 
 
 def is_finite(point: Point) -> bool:
@@ -98,3 +98,11 @@ def scaling(point: Point) -> np.ndarray:
     correlation = outer / spread[:, None] / spread[None, :]
     values, vectors = np.linalg.eigh(0.95 * correlation + 0.05 * np.eye(size))
     return (vectors / np.sqrt(np.maximum(values, 1e-3)) @ vectors.T) / spread[:, None]
+
+
+def scaling_within(point: Point, free: np.ndarray) -> np.ndarray:
+    """Return the scaling of the free entries alone: zeros hold the others where they are."""
+    out = np.zeros((free.size, free.size))
+    scores = None if point.scores is None else point.scores[free]
+    out[np.ix_(free, free)] = scaling(point._replace(gradient=point.gradient[free], scores=scores))
+    return out

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 
 from hierax.infer.result import Result
 from hierax.infer.search.approach import FELT
-from hierax.infer.search.scaling import Point, is_finite
+from hierax.infer.search.options import QuasiNewton
+from hierax.infer.search.scaling import Point, Ranges, is_finite
 
 # How far inside its range an entry at the end of it is looked at, in decades.
 _INWARD = np.arange(0.5, 12.5, 0.5)
@@ -36,6 +37,8 @@ class Profiler(Protocol):
     best: Point | None
     best_x: np.ndarray
     bounded: np.ndarray
+    ranges: Ranges
+    options: QuasiNewton
     see: Callable[..., Point]
     look: Callable[..., Point]
     profile: Callable[..., Any]
@@ -102,7 +105,7 @@ def still(search: Profiler, start: Float[np.ndarray, " parameter"]) -> Bool[np.n
     assert search.best is not None
     if search.best.scores is None:
         return np.zeros(start.size, bool)
-    return (search.best_x == start) & (search.best.scores == 0).all(-1)
+    return (search.best_x == start) & (search.best.scores == 0).all(-1) & ~np.asarray(search.ranges.joint)
 
 
 def better_start(
@@ -112,9 +115,13 @@ def better_start(
 
     Far from any optimum neither gradients nor scores say how far to go: values at fixed distances do.
     """
-    x, here = start, first._replace(value=first.value if is_finite(first) else np.inf)
+    x, here, looks = start, first._replace(value=first.value if is_finite(first) else np.inf), 0
     for _ in range(_MOVES):
         places = [place for entry in map(int, entries) for place in _around(search, x, start, entry)]
+        looks += len(places)
+        # Looking around takes no more evaluations than a search may.
+        if not places or looks > search.options.max_iter:
+            break
         looked = [search.look(place, first.state) for place in places]
         values = [point.value if np.isfinite(point.value) else np.inf for point in looked]
         lowest = int(np.argmin(values))
@@ -125,14 +132,16 @@ def better_start(
 
 
 def _around(search: Profiler, x: np.ndarray, start: np.ndarray, entry: int) -> list[Float[np.ndarray, " parameter"]]:
-    """Return places at which one entry is some decades away: a logarithm by so much, any other entry by that factor."""
+    """Return places at which one entry is some decades away: others by such a factor, of either sign."""
     ten, alone = np.log(10), np.arange(x.size) == entry
     away = np.concatenate([-_AWAY, _AWAY])
     if search.bounded[entry]:
         moved = x[entry] + away * ten
         moved = moved[np.abs(moved - start[entry]) <= (_FURTHEST + 0.1) * ten]
     else:
-        moved = x[entry] * 10.0**away
+        factors = 10.0**away
+        unit = x[entry] or 1.0
+        moved = unit * np.concatenate([factors, -factors, [] if x[entry] == unit else [0.0]])
         moved = moved[np.abs(moved) <= 10.0**_FURTHEST_WITHOUT_ENDS * max(abs(start[entry]), 1.0)]
     return [np.where(alone, value, x) for value in moved]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hierax.infer.search.approach import Seeker
+
 # An entry is suspected where it has moved so far from the start of the search, in logarithms: a factor of 1e8.
 _FAR = 18.0
 # The fall over the last half of that way has to be like the one over the half before it, but for this factor, and
@@ -48,3 +50,13 @@ class Trail:
         # Scales that fall together have not all come quite as far.
         along = self.bounded & (np.abs(moved) > 0.75 * _FAR) & (moved * x > 0)
         return along & bool(last > _FELT and 1 / _ALIKE < first / last < _ALIKE)
+
+
+def falls_on(search: Seeker, entries: np.ndarray, clearly: float) -> bool:
+    """Return whether the objective goes on falling where these entries alone go another decade outwards.
+
+    On the way here other parameters may have made it fall.
+    """
+    assert search.best is not None
+    further = search.best_x + np.where(entries, np.sign(search.best_x) * np.log(10), 0.0)
+    return bool(search.look(further, search.best.state).value < search.best.value - clearly)

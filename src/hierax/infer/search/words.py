@@ -21,8 +21,8 @@ def without_bound(names: Sequence[str], entries: np.ndarray) -> str:
 def not_felt(names: Sequence[str], entries: np.ndarray) -> str:
     """Say which parameters were not estimated, because the objective does not depend on them."""
     return (
-        f"the objective does not feel {listed(names, entries)} at the start value, nor decades around it, so that "
-        f"nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
+        f"the objective does not depend on {listed(names, entries)} at the start value, nor decades around it, so "
+        f"that nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
     )
 
 
@@ -43,8 +43,7 @@ def started_elsewhere(why: str, names: Sequence[str], moved: np.ndarray) -> str:
     """Say that a search left its start, where nothing could be computed, and for where."""
     return (
         f"At the start values {why.replace(AT_THE_START, '')}. The search therefore started where "
-        f"{listed(names, moved)} {'is' if moved.sum() == 1 else 'are'} decades away from there; give better ones by "
-        f"init=."
+        f"{listed(names, moved)} {'is' if moved.sum() == 1 else 'are'} far from there; give better ones by init=."
     )
 
 

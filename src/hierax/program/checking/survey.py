@@ -206,20 +206,4 @@ def warn_of_data(
             (harmless if note.harmless else said).append(text)
     for text in said:
         tell(text, stacklevel=level)
-    return harmless + [unobserved_sentence(name, pop) for name in unobserved(sites, pop, at)] if observed else harmless
-
-
-def unobserved(sites: Any, pop: Population, params: Mapping[str, Any]) -> list[str]:
-    """Return the endpoints with observations that no data site observes, so that they count for nothing."""
-    there = [name for name, mask in pop.mask.items() if name not in sites.data and np.asarray(mask).any()]
-    if not there:
-        return []
-    found = sites.look(pop, dict(params))
-    read = {endpoint for name in found.value for endpoint in _endpoints(sites.look, found, pop, params, name)}
-    return [name for name in there if name not in read]
-
-
-def unobserved_sentence(name: str, pop: Population) -> str:
-    """Say that an endpoint counts for nothing."""
-    count = int((np.asarray(pop.mask[name]) & np.asarray(pop.subject_mask)[:, None]).sum())
-    return f"The model does not observe '{name}', so that its {count} observations count for nothing."
+    return harmless

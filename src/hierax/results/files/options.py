@@ -82,8 +82,8 @@ def _class(path: str) -> Any:
 
 def _moved(name: str) -> Any:
     """Return a class of the library by its name alone, because files outlive the places of modules."""
-    own = [module for path, module in sys.modules.items() if path.startswith(_OWN)]
-    return next((kind for module in own if (kind := vars(module).get(name)) is not None), None)
+    found = (vars(module).get(name) for path, module in list(sys.modules.items()) if path.startswith(_OWN))
+    return next((kind for kind in found if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
 def _below(kind: type) -> list[type]:

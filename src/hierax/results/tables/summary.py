@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pandas as pd
 
 from hierax.infer.result import Result
-from hierax.program.checking.survey import unobserved, unobserved_sentence
+from hierax.program.checking.endpoints import unobserved
 from hierax.program.density import unwrap
 from hierax.program.parameters import element_names, elementwise
 from hierax.program.read import cached
@@ -196,8 +196,7 @@ def headlines(fit: Fit) -> list[str]:
         shown = ", ".join(f"{low:.3f} ({int(count)})" for low, count in ends.to_numpy())
         more = ", ..." if starts["optimum"].max() > len(ends) else ""
         lines.append(f"{len(starts)} starts; lowest OFV (and how many starts reached it): {shown}{more}.")
-    left_out = unobserved(fit.program.sites, fit.pop, {})
-    lines += [unobserved_sentence(name, fit.pop) for name in left_out]
+    lines += unobserved(fit.program, fit.pop, fit.params)
     if fit.penalty:
         lines.append(f"Penalty (-log prior, not in the objective above): {fit.penalty:.5f}.")
     return lines
