@@ -89,6 +89,15 @@ def test_a_start_without_a_density_is_left_and_said():
     assert fit.ofv == pytest.approx(-4.34035, abs=1e-4)
 
 
+@pytest.mark.parametrize("estimator", [hx.FO(), hx.Laplace()], ids=lambda one: one.label)
+def test_an_entry_that_went_to_the_end_of_its_range_too_early_comes_back(estimator):
+    """From 1e-4 omega[0] went to 0 while all else was far off; there the objective falls with its square."""
+    pop = hx.read_nonmem(hx.datasets.load("indometh"))
+    fit = hx.fit(zoo.indometh, pop, estimator, init={"omega": 1e-4 * np.ones(3)}, progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.ofv == pytest.approx(-233.5294, abs=1e-3)
+
+
 @pytest.mark.parametrize("start", [{"lrc1": 100.0}, {"A1": 1e4}, {"sigma": 1e-8}, {"omega": 1e4 * np.ones(3)}], ids=str)
 def test_entries_without_bounds_come_back_too(start):
     """At a log rate constant of 100 the first term is 0 at all times, so that nothing depends on A1."""

@@ -57,6 +57,19 @@ def wake(search: Seeker, entries: np.ndarray, clearly: float) -> np.ndarray:
     return flat
 
 
+def look_back(search: Seeker, entries: np.ndarray, clearly: float) -> None:
+    """Look for lower values on the way back from the ends of ranges that entries have come to, and go there.
+
+    There the slope is rounding. What was best without a random effect while other parameters were far off may be better
+    with it where they are now.
+    """
+    for entry in np.flatnonzero(entries):
+        assert search.best is not None
+        alone, origin = np.eye(entries.size)[entry], search.best_x.copy()
+        if idle(search.best, search.bounded)[entry]:
+            _scan(search, [origin - np.sign(origin) * ten * alone for ten in _DECADES * np.log(10)], clearly)
+
+
 def _scan(search: Seeker, places: list[np.ndarray], clearly: float) -> np.ndarray:
     """Go to the lowest of some places if it is clearly lower than where the search stands; return all values."""
     assert search.best is not None

@@ -11,7 +11,7 @@ import numpy as np
 
 from hierax.errors import tell
 from hierax.infer.result import Result
-from hierax.infer.search.approach import come_nearer, is_far, wake
+from hierax.infer.search.approach import come_nearer, is_far, look_back, wake
 from hierax.infer.search.bfgs import AskTell
 from hierax.infer.search.certify import polish
 from hierax.infer.search.options import QuasiNewton
@@ -178,14 +178,16 @@ class _Run:
     def found_lower(self, clearly: float = _A_LITTLE) -> bool:
         """Look for lower values along entries that the objective does not feel; return whether there are any.
 
-        An entry that has come to the end of its range by descending, and would go further, is not looked at.
+        An entry that has come to the end of its range by descending is looked at on the way back alone.
         """
         assert self.best is not None
         # Far out, matrices are singular but for rounding, and values there are none.
         here = idle(self.best, self.bounded & ~self.ranges.matrices)
         outward = (self.best_x - self.start) * np.sign(self.best_x) > 1
         before = self.best.value
-        self.unfelt = wake(self, here & ~(outward & at_boundary(self.best, self.ranges, self.best_x)), clearly)
+        ended = here & outward & at_boundary(self.best, self.ranges, self.best_x)
+        self.unfelt = wake(self, here & ~ended, clearly)
+        look_back(self, ended, clearly)
         # What nothing lower was found along counts as being at its end, as long as the objective does not feel it.
         self.scanned = here
         return self.best.value < before
