@@ -1,4 +1,4 @@
-"""Arguments that ask for nothing, or for something else than what is meant, refused before anything is computed."""
+"""Checks of arguments: values that cannot be meant are refused before anything is computed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
-    """Return a whole number that is large enough.
+    """Return ``value`` as an int, if it is a whole number of at least ``least``.
 
     Raises
     ------
     ValueError
-        It is none, or too small.
+        The value is not a whole number, or it is smaller than ``least``.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -32,13 +32,6 @@ def positive(name: str, value: Any) -> float:
     """Return a finite number above 0, or raise a ValueError."""
     if not _is_number(value) or not 0 < value < np.inf:
         raise ValueError(f"{name}={value!r} is no number above 0. Give one.")
-    return float(value)
-
-
-def share(name: str, value: Any) -> float:
-    """Return a number between 0 and 1, such as the level of an interval, or raise a ValueError."""
-    if not _is_number(value) or not 0 < value < 1:
-        raise ValueError(f"{name}={value!r} is no share between 0 and 1. Give one, such as 0.95.")
     return float(value)
 
 

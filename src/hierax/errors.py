@@ -14,7 +14,7 @@ import pandas as pd
 
 
 class HieraxWarning(UserWarning):
-    """Something that does not stop the work but that the user should know.
+    """A warning of something that does not stop the computation, but that the user should know.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The names of NumPyro that are private to it and that there is no public way around, all in one place."""
+"""Access to private names of NumPyro for which it has no public ones; no other file uses such names."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def load(name: str) -> pd.DataFrame:
 
 
 def folder() -> Path:
-    """Return where the CSV files lie: inside the installed package, or beside ``src`` in a checkout.
+    """Return the folder of the CSV files: a part of the installed package, or ``data`` in a checkout.
 
     Returns
     -------

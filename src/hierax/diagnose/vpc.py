@@ -101,7 +101,7 @@ def vpc(
         different times are the bins where they are few, each with several subjects; else as many bins as a subject
         has observations (median), 4 to 12.
     seed : int
-        Of the simulated data sets.
+        Seed of the simulated data sets.
     parameters : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
         Population parameters of the data sets, as for :func:`hierax.simulate`.
     lloq, uloq : float or array, (subject, time), optional

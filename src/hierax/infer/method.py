@@ -33,7 +33,7 @@ class Method(abc.ABC):
     references: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Make a class known to the command line by its own names."""
+        """Register a subclass under the names that it has on the command line."""
         super().__init_subclass__(**options)
         for name, chosen in vars(cls).get("commands", {}).items():
             COMMANDS[name] = (cls, chosen)

@@ -57,7 +57,7 @@ class Layout:
         return out
 
     def joint(self) -> np.ndarray:
-        """Return which entries mean something together alone, (parameter,): weights, entries of matrices, simplexes."""
+        """Return which entries can only be interpreted together: of networks, matrices, simplexes; (parameter,)."""
         out = np.zeros(self.size, bool)
         for name, site in self.program.sites.population.items():
             out[self.slices[name]] = is_weight(self.program, site) or not elementwise(site)
@@ -252,7 +252,7 @@ def coordinate_names(name: str, site: PopulationSite, width: int) -> list[str]:
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:
-    """Return a start as an array of real numbers, or refuse it."""
+    """Return a start value as an array of real numbers, or raise a ValueError."""
     found = np.asarray(value)
     if found.dtype.kind not in "biuf":
         raise ValueError(

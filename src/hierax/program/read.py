@@ -23,7 +23,7 @@ from hierax.program.trace import RUNNING, Model
 # Programs of so many shapes are kept, the last ones used. What is compiled for one takes some 20 MiB and 400 maps of
 # memory, of which a process may have 65 530.
 KEPT = 32
-# After so many dropped programs JAX forgets what it has traced: its own caches keep some 3 MiB of each shape for ever.
+# After so many dropped programs JAX's caches are cleared, because they would keep some 3 MiB of each shape for ever.
 FORGET = 128
 # So many compiled functions are kept for one of them: each other prior, option or choice of parameters makes its own.
 BUILT = 128
@@ -180,7 +180,7 @@ def _drop() -> None:
 
 
 def _count_dropped(program: Program, shape: int) -> None:
-    """Let JAX forget from time to time, and say once of a model that each of its many shapes is compiled anew."""
+    """Clear JAX's caches from time to time, and warn once of a model that is compiled for very many shapes."""
     which = hash(frozenset(program.parts.items()))
     if next(_drops) % FORGET == 0:
         jax.clear_caches()

@@ -1,1 +1,1 @@
-"""Drawing what a fit shows; every function returns a matplotlib figure."""
+"""Plots of data and fits; every function returns a matplotlib figure."""

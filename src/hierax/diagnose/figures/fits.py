@@ -61,7 +61,7 @@ def data(pop: Population, *, endpoint: str | None = None, log: bool = False) -> 
 
 
 def observed_predicted(fit: Evaluation) -> Figure:
-    """Draw observations against population and individual predictions, a row an endpoint.
+    """Draw observations against population and individual predictions, one row of panels for each endpoint.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int =
     endpoint : str, optional
         The endpoint to draw; the first without it.
     most : int
-        So many subjects at most.
+        The largest number of subjects to draw.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def vpc(fit: Evaluation | VPC, **options: Any) -> Figure:
     Parameters
     ----------
     fit : Fit, Evaluation or VPC
-        What to simulate from, or a check that is there already.
+        The fit to simulate from, or a check that :func:`hierax.vpc` returned.
     **options
         Of :func:`hierax.vpc`.
 

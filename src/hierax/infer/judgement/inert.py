@@ -57,7 +57,7 @@ def inert_entries(
     for entry in map(int, np.flatnonzero(inert)):
         if inert[entry]:
             inert &= ~_felt_far_off(session, flat, entry, eta)
-    # What is no number so far off says nothing of which derivatives serve the search.
+    # A gradient that is not finite so far off is no reason to use forward derivatives in the search.
     session.forward = forward
     return inert, eta
 
@@ -65,7 +65,7 @@ def inert_entries(
 def _felt_far_off(
     session: Session, flat: Float[np.ndarray, " parameter"], entry: int, eta: Any
 ) -> Bool[np.ndarray, " parameter"]:
-    """Return which entries the objective depends on where one of them alone is decades away, if it depends on that."""
+    """Move one entry by decades until the objective depends on it; return all entries that it depends on there."""
     unit = 1.0 if session.layout.bounded()[entry] else max(abs(float(flat[entry])), 1.0)
     for away in _DECADES:
         at = flat.copy()

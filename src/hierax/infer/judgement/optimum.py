@@ -14,7 +14,7 @@ DECADE = np.log(10.0)
 # Each parameter is moved by one decade both ways, and on by these where that changes little: a variance that started at
 # 1e-6 has to grow by some decades before the likelihood feels it.
 _FURTHER = np.arange(1.5, 8.5, 0.5)
-# A parameter without bounds is moved by its own size, and by this at least.
+# A parameter without bounds is moved by its absolute value, and at least by this much.
 _UNIT = 1.0
 # Step of the differences that give dθ/du.
 _STEP = 1e-4
@@ -60,7 +60,7 @@ def not_optimal(
 
     best, where = clearly, (-1, 0.0)
     bounded = session.layout.bounded()
-    looked_at = free & ~session.layout.matrices() & ~session.layout.joint()
+    looked_at = free & ~session.layout.joint()
     for entry in map(int, np.flatnonzero(looked_at if not posterior else looked_at & bounded)):
         unit = DECADE if bounded[entry] else max(abs(float(flat[entry])), _UNIT)
         for side in (-unit, unit):

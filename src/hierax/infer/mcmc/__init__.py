@@ -1,1 +1,1 @@
-"""Markov chains over population parameters."""
+"""NUTS over population parameters, with or without the random effects, and MAP estimates."""

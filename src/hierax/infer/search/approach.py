@@ -46,8 +46,7 @@ def wake(search: Seeker, entries: np.ndarray, clearly: float) -> np.ndarray:
     flat = np.zeros(entries.size, bool)
     if not entries.any():
         return flat
-    origin = search.best_x.copy()
-    _scan(search, [np.where(entries, origin - np.sign(origin) * ten, origin) for ten in _DECADES * np.log(10)], clearly)
+    _scan(search, _inwards(search, entries), clearly)
     assert search.best is not None
     for entry in np.flatnonzero(entries & idle(search.best, search.bounded)):
         alone, origin = np.eye(entries.size)[entry], search.best_x.copy()
@@ -58,16 +57,21 @@ def wake(search: Seeker, entries: np.ndarray, clearly: float) -> np.ndarray:
 
 
 def look_back(search: Seeker, entries: np.ndarray, clearly: float) -> None:
-    """Look for lower values on the way back from the ends of ranges that entries have come to, and go there.
+    """Look for lower values inside the ranges of parameters that have come to the end of them, and go there.
 
-    There the slope is rounding. What was best without a random effect while other parameters were far off may be better
-    with it where they are now.
+    At the end of a range the slope is smaller than its rounding error, so that it cannot lead back. A random effect
+    whose variance fell to 0 while other parameters were far off may be needed where these are now.
     """
     for entry in np.flatnonzero(entries):
         assert search.best is not None
-        alone, origin = np.eye(entries.size)[entry], search.best_x.copy()
         if idle(search.best, search.bounded)[entry]:
-            _scan(search, [origin - np.sign(origin) * ten * alone for ten in _DECADES * np.log(10)], clearly)
+            _scan(search, _inwards(search, np.arange(entries.size) == entry), clearly)
+
+
+def _inwards(search: Seeker, entries: np.ndarray) -> list[np.ndarray]:
+    """Return places at which these entries are some decades further inside their ranges."""
+    origin = search.best_x.copy()
+    return [np.where(entries, origin - np.sign(origin) * ten, origin) for ten in _DECADES * np.log(10)]
 
 
 def _scan(search: Seeker, places: list[np.ndarray], clearly: float) -> np.ndarray:

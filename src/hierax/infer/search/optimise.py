@@ -32,7 +32,6 @@ _CHANGES = 20
 _STILL = 4
 # So many points in a row at which all scores point the same way, and BFGS has nothing to learn a curvature from.
 _ASTRAY = 4
-_START = "the objective is not finite at the start values"
 # By how much log likelihood a value decades away has to be lower to be gone to: a lot at the start, where a place that
 # is a little lower may lie in another valley, and next to nothing at the end.
 _A_LOT, _A_LITTLE = 0.1, 1e-4
@@ -115,13 +114,13 @@ class _Run:
     def go(self, x: np.ndarray, state: Any) -> tuple[Result, str]:
         """Search: from afar if need be, then by BFGS, rescaled and begun anew where a line search finds no decrease."""
         point = self.see(x, state, 0.0)
-        if x.size and not is_finite(point):
+        if x.size == 0 and is_finite(point):
+            return Result.converged, "nothing is free to vary"
+        if not is_finite(point):
             why = not_finite(point, self.names)
             # A derivative that is no number has its reason in the model, which is named and has a remedy.
             if self.stay or np.isfinite(point.value) or not self.starts_elsewhere(point, why):
                 return Result.non_finite, why
-        if x.size == 0:
-            return (Result.converged, "nothing is free to vary") if is_finite(point) else (Result.non_finite, _START)
         self.start = self.best_x
         assert self.best is not None
         self.first = point = self.best
@@ -198,7 +197,7 @@ class _Run:
         return doubtful and lower_inside(self, np.flatnonzero(self.at_boundary() & ~self.ranges.matrices), _A_LITTLE)
 
     def starts_elsewhere(self, point: Point, why: str) -> bool:
-        """Return whether the search can start near its start, where that itself cannot be computed with."""
+        """Move to a start at which the objective is finite, if there is one near the given start; return whether."""
         x, found = better_start(self, self.best_x, point, self.single())
         if not is_finite(found) or not np.isfinite(found.value):
             return False
@@ -208,11 +207,11 @@ class _Run:
         return True
 
     def single(self) -> np.ndarray:
-        """Return the indices of the entries that mean something one by one."""
-        return np.flatnonzero(~(self.ranges.matrices | self.ranges.joint))
+        """Return the indices of the parameters that can be interpreted one by one."""
+        return np.flatnonzero(np.broadcast_to(~np.asarray(self.ranges.joint), self.bounded.shape))
 
     def lower_from_another_start(self, result: Result) -> bool:
-        """Return whether a search from a better start ends lower, where this one has lost its way, and go there."""
+        """Where the search has lost its way, search again from a better start; return whether to go on from its end."""
         first_time, self.second_start = self.second_start, False
         assert self.best is not None
         assert self.first is not None
@@ -236,7 +235,7 @@ class _Run:
             return self.interrupted_elsewhere(found, result)
         # Both are looked at by what the objective is now: `watch` may have changed it on the way.
         here, there = self.look(self.best_x, self.best.state), self.look(found.x, found.point.state)
-        lower = there.value < here.value - worth_leaving(self.first, found.result, result)
+        lower = there.value < here.value - worth_leaving(self.first, found.result, result, _A_LITTLE)
         if lower:
             self.see(found.x, found.point.state, 0.0, replace=True)
         elif self.watch is not None:
@@ -246,7 +245,7 @@ class _Run:
         return lower
 
     def interrupted_elsewhere(self, found: Search, result: Result) -> bool:
-        """End where the second search was interrupted: at its best point, or with what the first one found."""
+        """Handle Ctrl-C in the second search: keep the better point of the two searches, and end."""
         assert self.best is not None
         if found.point.value < self.best.value:
             self.see(found.x, found.point.state, 0.0, replace=True)

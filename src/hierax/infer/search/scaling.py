@@ -28,7 +28,7 @@ class Ranges(NamedTuple):
     """Which entries have the ends of their range at infinity, (parameter,), and which of these belong to matrices.
 
     ``limits`` are the largest absolute values that the entries may take; the objective is infinite beyond them.
-    ``joint`` entries mean something together alone: network weights, entries of matrices and simplexes.
+    ``joint`` marks entries that can only be interpreted together: network weights, entries of matrices and simplexes.
     """
 
     bounded: np.ndarray

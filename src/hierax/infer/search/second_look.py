@@ -1,4 +1,4 @@
-"""Whether a search from far off has gone past a lower valley: looking for it inside ranges, and from a better start."""
+"""Whether a search has missed a lower optimum: it is looked for inside ranges, and from a better start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hierax.infer.result import Result
-from hierax.infer.search.approach import FELT
+from hierax.infer.search.approach import FELT, Seeker
 from hierax.infer.search.options import QuasiNewton
 from hierax.infer.search.scaling import Point, Ranges, is_finite
 
@@ -17,30 +17,25 @@ from hierax.infer.search.scaling import Point, Ranges, is_finite
 _INWARD = np.arange(0.5, 12.5, 0.5)
 # How many of the places that the objective feels are looked at, and by how many evaluations each, at most.
 _PLACES, _EVALUATIONS = 3, 60
-# A search that has gained so much log likelihood by subject began far from any optimum.
+# A search that has gained more log likelihood than this for each subject began far from any optimum.
 _FAR_OFF = 10.0
-# Values of −log likelihood that are as close as this are one value.
-_SAME_VALUE = 1e-4
-# An entry beyond a factor of 1e4 from 1, or of 1e5 from its start where its range has no ends, is far out.
+# A bounded parameter is far out where it differs from 1 by more than a factor of 1e4; one without bounds where it is
+# more than 1e5 times its start value (or 1e5, if the start is below 1).
 _FAR_OUT, _FAR_OUT_WITHOUT_ENDS = np.log(1e4), 1e5
-# How far each entry of a start is moved in search of a better one, in decades, how often one of them is, and how far
-# from the start in all. An entry whose range has no ends is the larger the rougher it is to compute with.
+# In search of a better start one parameter at a time is moved by so many decades.
 _AWAY = np.array([0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0])
+# The largest number of such moves, and how far from the start a parameter may get in all, in decades. One without
+# bounds may get less far, because rounding errors of the objective grow with it.
 _MOVES, _FURTHEST, _FURTHEST_WITHOUT_ENDS = 12, 12.0, 2.0
-# A move has to lower −log likelihood by so much to be worth making.
+# A move is made if it lowers −log likelihood by more than this.
 _WORTH = 0.5
 
 
-class Profiler(Protocol):
-    """A search that can hold an entry and estimate all others."""
+class Profiler(Seeker, Protocol):
+    """A search that can hold one parameter and estimate all others."""
 
-    best: Point | None
-    best_x: np.ndarray
-    bounded: np.ndarray
     ranges: Ranges
     options: QuasiNewton
-    see: Callable[..., Point]
-    look: Callable[..., Point]
     profile: Callable[..., Any]
 
 
@@ -61,19 +56,21 @@ def lower_inside(search: Profiler, entries: Int[np.ndarray, " entry"], clearly: 
 
 
 def lost(search: Profiler, first: Point, start: np.ndarray, settled: np.ndarray, far_off: bool, stuck: bool) -> bool:
-    """Return whether a search has lost its way.
+    """Return whether a search has ended where another one, from a better start, may end lower.
 
-    An entry has run far out, or has not moved because the objective does not feel it, or the search got stuck on the
-    way from far off.
+    That is so where a parameter has run far out, where one has not moved because the objective does not depend on it,
+    or where the search got stuck after a start far from any optimum.
 
     Parameters
     ----------
     first : Point
         The point at ``start``.
     settled : array of bool, (parameter,)
-        Which entries have come to the end of their range, and may stay there.
+        Which parameters have come to the end of their range, and may stay there.
     far_off : bool
         Whether the start was far from any optimum.
+    stuck : bool
+        Whether the search ended because no step decreased the objective.
     """
     assert search.best is not None
     x, bounded = search.best_x, search.bounded
@@ -84,15 +81,25 @@ def lost(search: Profiler, first: Point, start: np.ndarray, settled: np.ndarray,
     return bool(out.any() or late or still(search, start).any())
 
 
-def worth_leaving(first: Point, found: Result, before: Result) -> float:
-    """Return by how much −log likelihood has to be lower elsewhere to be gone to.
+def worth_leaving(first: Point, found: Result, before: Result, clearly: float) -> float:
+    """Return by how much lower −log likelihood must be at the end of a second search for that end to be taken.
 
-    An optimum is gone to for next to nothing, and rather than a place that is none. A place that is no optimum either
-    may be lower by rounding alone, where the likelihood has no maximum.
+    If the second search has converged, ``clearly`` is enough; if the first one has not, it may even be as much higher.
+    If the second search has not converged, far more is asked for, because where a likelihood has no maximum one place
+    may be lower than another by rounding errors alone.
+
+    Parameters
+    ----------
+    first : Point
+        The point at the start of the first search.
+    found, before : Result
+        How the second and the first search ended.
+    clearly : float
+        The smallest difference of −log likelihood that counts.
     """
     if found is not Result.converged:
         return _far_off(first)
-    return _SAME_VALUE if before is Result.converged else -_SAME_VALUE
+    return clearly if before is Result.converged else -clearly
 
 
 def _far_off(first: Point) -> float:
@@ -101,7 +108,7 @@ def _far_off(first: Point) -> float:
 
 
 def still(search: Profiler, start: Float[np.ndarray, " parameter"]) -> Bool[np.ndarray, " parameter"]:
-    """Return which entries are where they were, and are not felt by the objective at all."""
+    """Return which parameters still have their start value because the objective does not depend on them there."""
     assert search.best is not None
     if search.best.scores is None:
         return np.zeros(start.size, bool)
@@ -111,15 +118,16 @@ def still(search: Profiler, start: Float[np.ndarray, " parameter"]) -> Bool[np.n
 def better_start(
     search: Profiler, start: Float[np.ndarray, " parameter"], first: Point, entries: Int[np.ndarray, " entry"]
 ) -> tuple[Float[np.ndarray, " parameter"], Point]:
-    """Return a start that is lower than ``start`` by moving one entry at a time, the one that lowers it most.
+    """Return a place with a lower objective than ``start``, and the point there.
 
-    Far from any optimum neither gradients nor scores say how far to go: values at fixed distances do.
+    One parameter is moved at a time: the one, by the distance, that lowers the objective most. Values are compared and
+    no gradients, because far from any optimum gradients do not say how far to go.
     """
     x, here, looks = start, first._replace(value=first.value if is_finite(first) else np.inf), 0
     for _ in range(_MOVES):
         places = [place for entry in map(int, entries) for place in _around(search, x, start, entry)]
         looks += len(places)
-        # Looking around takes no more evaluations than a search may.
+        # The comparison may take as many evaluations as a search.
         if not places or looks > search.options.max_iter:
             break
         looked = [search.look(place, first.state) for place in places]
@@ -132,7 +140,7 @@ def better_start(
 
 
 def _around(search: Profiler, x: np.ndarray, start: np.ndarray, entry: int) -> list[Float[np.ndarray, " parameter"]]:
-    """Return places at which one entry is some decades away: others by such a factor, of either sign."""
+    """Return places at which one parameter is some decades away; one without bounds also with the other sign."""
     ten, alone = np.log(10), np.arange(x.size) == entry
     away = np.concatenate([-_AWAY, _AWAY])
     if search.bounded[entry]:
@@ -147,7 +155,7 @@ def _around(search: Profiler, x: np.ndarray, start: np.ndarray, entry: int) -> l
 
 
 def _felt_places(search: Profiler, entry: int) -> list[Float[np.ndarray, " parameter"]]:
-    """Return the first place inwards of the end of an entry's range at which the objective feels it, and the lowest."""
+    """Return places inside a parameter's range at which the objective depends on it: the first one, and the lowest."""
     assert search.best is not None
     inward = -np.sign(search.best_x[entry]) * np.log(10) * np.eye(search.best_x.size)[entry]
     places = [search.best_x + inward * decades for decades in _INWARD]

@@ -1,4 +1,4 @@
-"""What a search says of how it began and ended."""
+"""Texts that say how a search began and ended."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ AT_THE_START = " at the start values"
 
 
 def without_bound(names: Sequence[str], entries: np.ndarray) -> str:
-    """Say along which parameters the likelihood grows without bound."""
+    """Return a text that names the parameters along which the likelihood grows without bound."""
     which = listed(names, entries)
     return f"{Result.degenerate.meaning}: {which}. Some data are fitted exactly; give a prior, or hold it (fixed=)"
 
 
 def not_felt(names: Sequence[str], entries: np.ndarray) -> str:
-    """Say which parameters were not estimated, because the objective does not depend on them."""
+    """Return a text that names the parameters that were not estimated, as the objective does not depend on them."""
     return (
         f"the objective does not depend on {listed(names, entries)} at the start value, nor decades around it, so "
         f"that nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
@@ -27,7 +27,7 @@ def not_felt(names: Sequence[str], entries: np.ndarray) -> str:
 
 
 def not_finite(point: Point, names: Sequence[str]) -> str:
-    """Say what is not finite at the start values: the objective, or its gradient, and in which parameters."""
+    """Return a text that says whether the objective or its gradient is not finite at the start, and for which names."""
     if not np.isfinite(point.value):
         return f"the objective is not finite{AT_THE_START}"
     bad = ~np.isfinite(point.gradient)
@@ -40,7 +40,7 @@ def not_finite(point: Point, names: Sequence[str]) -> str:
 
 
 def started_elsewhere(why: str, names: Sequence[str], moved: np.ndarray) -> str:
-    """Say that a search left its start, where nothing could be computed, and for where."""
+    """Return a text that says that nothing could be computed at the start, and which parameters were moved from it."""
     return (
         f"At the start values {why.replace(AT_THE_START, '')}. The search therefore started where "
         f"{listed(names, moved)} {'is' if moved.sum() == 1 else 'are'} far from there; give better ones by init=."

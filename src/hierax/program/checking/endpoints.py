@@ -1,4 +1,4 @@
-"""Endpoints of the data that a program makes nothing of."""
+"""Endpoints of the data that a program does not use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hierax.program.read import cached
 
 
 def unobserved(program: Program, pop: Population, params: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for every endpoint with observations that the density of no subject depends on."""
+    """Return a sentence for each endpoint whose observations do not enter the likelihood of any subject."""
     real = np.asarray(pop.subject_mask)[:, None]
     counts = {name: int((np.asarray(mask) & real).sum()) for name, mask in pop.mask.items()}
     asked = [name for name, count in counts.items() if count and name not in program.sites.data]

@@ -17,7 +17,7 @@ CHAINS = 1
 
 
 def own_number(fit: Evaluation) -> int:
-    """Return a number below 2³² that belongs to a fit, see ``hierax.infer.run.own_number``."""
+    """Return the number that tells the random draws of a fit from those of others (``hierax.infer.run.own_number``)."""
     return number_of(fit.program, fit.layout, fit.pop, fit.flat)
 
 
