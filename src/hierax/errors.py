@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import sys
+import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -23,15 +26,31 @@ class HieraxWarning(UserWarning):
     """
 
 
+# Where code lies that is no user's: Hierax itself, the standard library, and everything that is installed.
+_LIBRARIES = tuple(
+    {str(Path(__file__).parent), *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))}
+)
 # Whether fits of this thread keep what they have to say to themselves. The warnings filters of Python are one for all
 # threads: setting them aside in one thread and back in another leaves them set aside.
 _quiet = contextvars.ContextVar("quiet", default=False)
 
 
-def tell(message: str, stacklevel: int = 2) -> None:
-    """Warn by a :class:`HieraxWarning`, unless this thread is to be quiet."""
+def tell(message: str | HieraxWarning) -> None:
+    """Warn by a :class:`HieraxWarning`, or by one that is given, unless this thread is to be quiet.
+
+    The warning points at the line of the user's code that has called Hierax.
+    """
     if not _quiet.get():
-        warnings.warn(message, HieraxWarning, stacklevel=stacklevel + 1)
+        warning = HieraxWarning(message) if isinstance(message, str) else message
+        warnings.warn(warning, stacklevel=_users_level())
+
+
+def _users_level() -> int:
+    """Return how many frames above the caller the innermost code is that belongs to no library."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def test_shares_numbers_and_masks_are_looked_at_first(theo_fit, theo_pop):
         hx.vpc(theo_fit, level=95)
     with pytest.raises(ValueError, match="n=0 is no whole number of 1 or more"):
         hx.simulate(theo_fit, n=0)
-    with pytest.raises(ValueError, match=r"AGQ\(n=2.5\) is no number of nodes"):
+    with pytest.raises(ValueError, match=r"AGQ\(n=2.5\) is no whole number"):
         hx.AGQ(2.5)
     with pytest.raises(ValueError, match=r"'sigma' the value -1.0, which is outside its constraint \(Positive\)"):
         hx.simulate(theo_fit, params={"sigma": -1.0})
@@ -116,7 +116,7 @@ def test_shares_numbers_and_masks_are_looked_at_first(theo_fit, theo_pop):
         (lambda fit: hx.Regimen(-1), "amount=-1: a dose is a finite number of 0 or more"),
         (lambda fit: hx.Regimen(100, interval=12), "the time between doses, of which there is one"),
         (lambda fit: hx.QuasiNewton(gtol=-1), "gtol=-1 is no number above 0"),
-        (lambda fit: hx.SAEM(chains="3"), "chains='3' is no whole number"),
+        (lambda fit: hx.SAEM(chains="3"), r"SAEM\(chains='3'\) is no whole number"),
     ],
 )
 def test_odd_arguments_of_everything_else(theo_fit, ask, text):

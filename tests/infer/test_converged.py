@@ -116,6 +116,42 @@ def test_five_subjects_and_five_parameters_too(sigma):
     assert fit.log_likelihood == pytest.approx(-131.571885, abs=1e-5)
 
 
+@pytest.mark.parametrize("scal", [1e-8, 1e-2])
+def test_a_start_without_a_gradient_is_left_too(scal):
+    """A logistic curve that is a step has no derivative by its width, and predicts numbers all the same."""
+    pop = hx.read_nonmem(hx.datasets.load("orange"))
+    with pytest.warns(hx.HieraxWarning, match="finite, but its gradient is not.*started where scal"):
+        fit = hx.fit(zoo.orange, pop, hx.FOCE(), init={"scal": scal}, progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.log_likelihood == pytest.approx(-131.571885, abs=1e-5)
+
+
+# Optima by approximation, from the model's own start (tests/reference holds the first to published ones).
+PHENOBARB_OPTIMA = {hx.FOCE(): 725.6017, hx.FO(): 717.2028, hx.AGQ(3): 726.1962}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "start"),
+    [
+        # Another optimum, at omega 4.9, where three nodes are too few (1089.6).
+        (hx.AGQ(3), {"v": 1e-8}),
+        # Stuck .5 above the optimum, with a gradient of .9 standard errors.
+        (hx.FOCE(), {"sigma": 0.01}),
+        (hx.FO(), {"cl": 100.0}),
+        # Rounding of squares of 1e18 was a value of -1e18.
+        (hx.FO(), {"v": 1e-8}),
+        # Omega went to 0 while all else was far off.
+        (hx.FO(), {"v": 1e-4}),
+    ],
+    ids=str,
+)
+def test_what_an_absurd_start_led_to_is_compared_with_another_one(estimator, start):
+    pop = hx.read_nonmem(hx.datasets.load("phenobarb"))
+    fit = hx.fit(zoo.phenobarb, pop, estimator, init=start, progress=False)
+    assert fit.result is hx.Result.converged
+    assert fit.ofv == pytest.approx(PHENOBARB_OPTIMA[estimator], abs=1e-3)
+
+
 def test_a_search_that_is_cut_accuses_no_data(theo_pop):
     cut = hx.FOCE(optimiser=hx.QuasiNewton(max_iter=4))
     with pytest.warns(hx.HieraxWarning, match="max_iterations"):

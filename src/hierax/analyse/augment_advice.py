@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
-from hierax.errors import HieraxWarning
+from hierax.errors import tell
 from hierax.infer.learn.choice import Choice
 
 # A bias below this share of the gain, or below so many nats, is small: at 10⁻³ nats a subject a thousand subjects are
@@ -23,20 +22,16 @@ def advise(choice: Choice, penalties: Sequence[float], bias: float, learned: flo
     """Warn where the result is worse than what it would replace, at the end of a list, or known badly."""
     _tell_ends(choice, penalties)
     if bias > _WORTH_SAYING * tolerated_bias(learned):
-        warnings.warn(
+        tell(
             f"The log of the mean over {len(choice.learner.draws.z)} draws is too low by {bias:.4f} nats a subject on "
             f"average, and the gain is {learned:.4f}: so few draws favour distributions that are too flat, because "
             f"some subjects' data say little. Ask for more with draws=, or leave draws= out.",
-            HieraxWarning,
-            stacklevel=3,
         )
     gain = choice.mean(choice.strength)
     if not gain > 0:
-        warnings.warn(
+        tell(
             f"Held-out subjects are less likely under the learned distribution than under the fit's own (gain "
             f"{gain:.3f} nats a subject). Keep the fit's, or try stronger penalties=.",
-            HieraxWarning,
-            stacklevel=3,
         )
 
 
@@ -46,10 +41,8 @@ def _tell_ends(choice: Choice, penalties: Sequence[float]) -> None:
     if len(set(penalties)) < 2 or choice.strength not in ends:
         return
     which, beyond, factor = ends[choice.strength]
-    warnings.warn(
+    tell(
         f"The {which} penalty of the list, {choice.strength:g}, was chosen, so that the best one may be {beyond} "
         f"still, because held-out subjects were most likely at the end of what was tried. Add "
         f"{choice.strength * factor:g} to penalties=.",
-        HieraxWarning,
-        stacklevel=4,
     )

@@ -264,9 +264,7 @@ def _simulated(fit: Fit, n: int, seed: int) -> _Simulated:
     limits = {name: limits_of(fit.pop, name) for name in names}
     for name, found in limits.items():
         if found.assumed:
-            tell(
-                f"The censored records of '{name}' show {found.assumed}. The replicates are censored so.", stacklevel=4
-            )
+            tell(f"The censored records of '{name}' show {found.assumed}. The replicates are censored so.")
     return _Simulated(fit.pop, {name: np.asarray(drawn[name].values) for name in names}, limits)
 
 
@@ -331,7 +329,6 @@ def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) ->
         tell(
             f"{len(bad)} of {len(codes)} bootstrap replicates did not converge and count for nothing "
             f"({failed.value_counts().to_dict()}), so that the others are no fair sample. Look at the model first.",
-            stacklevel=3,
         )
     original = pd.Series(fit.layout.natural(fit.flat[None])[0][fit.free], index=names)
     return Bootstrap(estimates, failed, original, _acceleration(fit, names))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 import scipy.optimize
 import scipy.stats
 
-from hierax.errors import HieraxWarning
+from hierax.errors import tell
 from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
 from hierax.results.fit import Fit
@@ -164,20 +163,16 @@ class _Curve:
         table = self.table()
         failed = table[table["result"] != Result.converged.name]
         if len(failed):
-            warnings.warn(
+            tell(
                 f"Along the profile of '{name}' the other parameters found no optimum at {len(failed)} of {len(table)} "
                 f"values ({failed['result'].value_counts().to_dict()}), which count for nothing, so that the interval "
                 f"may be off. Give the fit's estimator more iterations (optimiser=hx.QuasiNewton(max_iter=...)).",
-                HieraxWarning,
-                stacklevel=3,
             )
         lowest = table.loc[table["result"] == Result.converged.name, "rise of -2 log L"].min()
         if lowest < -1e-3:
-            warnings.warn(
+            tell(
                 f"Along the profile of '{name}' -2 log L falls {-lowest:.3g} below the fit's, so that the fit was not "
                 f"at its lowest. Refit from there.",
-                HieraxWarning,
-                stacklevel=3,
             )
 
 

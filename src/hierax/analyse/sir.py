@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ import pandas as pd
 
 from hierax.arguments import whole
 from hierax.data.population import Population
-from hierax.errors import HieraxWarning
+from hierax.errors import tell
 from hierax.infer.marginal.objective import compiled_value
 from hierax.program.read import cached
 from hierax.results.fit import Fit
@@ -92,11 +91,9 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     weights = np.exp(logs - logs.max())
     k = float(pareto_k(logs[None])[0])
     if k > HIGH_K:
-        warnings.warn(
+        tell(
             f"The weights of sir have a Pareto k of {k:.2f}, above {HIGH_K}: the asymptotic distribution is too far "
             f"from the likelihood. Use a larger inflate=, more samples=, or bootstrap.",
-            HieraxWarning,
-            stacklevel=2,
         )
     picked = rng.choice(samples, n, p=weights / weights.sum())
     names = np.array(fit.layout.names())[active]

@@ -326,7 +326,7 @@ def _tell(out: Fit, throw: bool) -> None:
         text += explain_non_finite(out)
     if throw:
         raise FitError(text)
-    tell(text, stacklevel=3)
+    tell(text)
 
 
 def _warn_float32() -> None:
@@ -336,5 +336,4 @@ def _warn_float32() -> None:
         tell(
             "JAX is in float32, and marginal likelihoods need float64: expect noise in the objective. "
             "Call numpyro.enable_x64() before anything else.",
-            stacklevel=3,
         )

@@ -136,7 +136,7 @@ def check(model: Model, pop: Population, *, plate: str = "subject", show: bool =
     """
     parsed = read_program(model, pop, plate)
     table = site_table(parsed)
-    harmless = warn_of_data(parsed.sites, pop, level=3)
+    harmless = warn_of_data(parsed.sites, pop)
     harmless += unobserved(parsed, pop, parsed.start())
     if show:
         notes = "".join(f"\n{text}" for text in harmless)

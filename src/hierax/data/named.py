@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 
-from hierax.errors import HieraxWarning
+from hierax.errors import tell
 
 if TYPE_CHECKING:
     from hierax.data.population import Population
@@ -58,12 +57,10 @@ def warn_of_other_labels(fitted: Population, design: Population) -> None:
         new = design.labels.get(name, ())
         if name not in design.covariates or (new and new[: len(old)] == old[: len(new)]):
             continue
-        warnings.warn(
+        tell(
             f"The category '{name}' has the labels {list(old)} in the data of the fit, and {list(new)} in the new "
             f"population, so that its codes mean something else. Read or build the new population with "
             f"categorical={{{name!r}: {list(old)}}}.",
-            HieraxWarning,
-            stacklevel=4,
         )
 
 

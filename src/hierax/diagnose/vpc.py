@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from hierax.arguments import whole
 from hierax.data.censoring import Limits, limits_of
 from hierax.diagnose.bins import bin_numbers
 from hierax.diagnose.vpc_tables import categories, quantile_table, share_table
-from hierax.errors import HieraxWarning
+from hierax.errors import tell
 from hierax.infer.simulate.simulation import draw
 from hierax.results.fit import Evaluation
 from hierax.results.individual import observed_endpoints
@@ -173,11 +172,9 @@ def _endpoint(fit: Evaluation, endpoint: str | None) -> str:
 def _limits(fit: Evaluation, name: str, lloq: Any, uloq: Any) -> Limits:
     limits = limits_of(fit.pop, name, lloq, uloq)
     if limits.assumed:
-        warnings.warn(
+        tell(
             f"The censored records of '{name}' show {limits.assumed}. Where you know the limits of all records, pass "
             f"them: vpc(lloq=, uloq=), a number or an array (subject, time).",
-            HieraxWarning,
-            stacklevel=3,
         )
     return limits
 

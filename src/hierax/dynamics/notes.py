@@ -53,11 +53,10 @@ class Listener(Messenger):
         self.notes: list[Note] = []
 
 
-def tell(pop: Any, notes: Callable[[], Iterator[Note]], level: int = 3) -> None:
+def tell(pop: Any, notes: Callable[[], Iterator[Note]]) -> None:
     """Tell notes to the program that is being read, or to a user who calls a structural model directly.
 
-    ``notes`` is called only where someone listens: a program is run many times, and read once. ``level``
-    is how many calls up the stack the user is.
+    ``notes`` is called only where someone listens: a program is run many times, and read once.
     """
     listeners = [handler for handler in handlers_in_force() if isinstance(handler, Listener)]
     if listeners:
@@ -70,4 +69,4 @@ def tell(pop: Any, notes: Callable[[], Iterator[Note]], level: int = 3) -> None:
             continue
         text = note.sentence(note.about, pop.subject_ids)
         if text is not None:
-            errors.tell(text, stacklevel=level)
+            errors.tell(text)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
-import difflib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from hierax.data.population import Population
 from hierax.errors import EstimatorError
+from hierax.options import Options
 from hierax.program.density import Program
 
 # Names on the command line, each with the options that it stands for.
@@ -18,7 +17,7 @@ Commands = Mapping[str, Mapping[str, Any]]
 COMMANDS: dict[str, tuple[type[Any], Mapping[str, Any]]] = {}
 
 
-class Method(abc.ABC):
+class Method(Options, abc.ABC):
     """Base of approximations of the marginal likelihood and of algorithms of their own.
 
     Attributes
@@ -37,19 +36,6 @@ class Method(abc.ABC):
         super().__init_subclass__(**options)
         for name, chosen in vars(cls).get("commands", {}).items():
             COMMANDS[name] = (cls, chosen)
-
-    def __new__(cls, *values: Any, **options: Any) -> Self:
-        """Refuse an option that there is not, naming those that there are."""
-        known = [field.name for field in dataclasses.fields(cls) if field.init] if dataclasses.is_dataclass(cls) else []
-        wrong = [name for name in options if name not in known]
-        if wrong and cls.__init__ is not object.__init__ and known:
-            close = [near for name in wrong for near in difflib.get_close_matches(name, known, 1)]
-            meant = f"Did you mean {close[0]}=? " if close else ""
-            raise TypeError(
-                f"{cls.__name__} has no option {', '.join(f'{name}=' for name in wrong)}. {meant}Its options are "
-                f"{', '.join(known)}."
-            )
-        return super().__new__(cls)
 
     @property
     @abc.abstractmethod

@@ -237,17 +237,28 @@ class Program:
             total = total + per_subject(jnp.where(keep, scaled, idle), dim, pop.n_subjects)
         return total
 
-    def log_data(self, pop: Population, run: Run, frozen: Mapping[str, Array] | None = None) -> Array:
-        """Log density of the data given the random effects, (subject,); ``frozen`` scales replace the program's."""
+    def log_data(
+        self,
+        pop: Population,
+        run: Run,
+        frozen: Mapping[str, Array] | None = None,
+        located: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """Log density of the data given the random effects, (subject,).
+
+        ``frozen`` scales and ``located`` locations replace those of the program, by site.
+        """
         total = jnp.zeros(pop.n_subjects)
         for name, site in self.sites.data.items():
             msg = run.messages[name]
             density = None
-            if frozen is not None:
+            if frozen is not None or located is not None:
                 seen = self.observed(run, name)
                 assert seen is not None
                 assert seen.family.log_prob is not None
-                density = seen.family.log_prob((seen.parameters[0], frozen[name]), seen.value) - seen.log_det
+                loc, scale = seen.parameters[:2]
+                parameters = ((located or {}).get(name, loc), (frozen or {}).get(name, scale))
+                density = seen.family.log_prob(parameters, seen.value) - seen.log_det
                 density = density if seen.mask is None else jnp.where(seen.mask, density, 0.0)
                 # Event axes of an Independent are still there: a site's density has its batch shape alone.
                 density = density.reshape(*density.shape[: len(msg["fn"].batch_shape)], -1).sum(-1)

@@ -35,6 +35,10 @@ class Family:
     log_prob : callable, optional
         (parameters, value) → log density, for Gaussian families (FO and FOCE without interaction freeze the
         scale, the second parameter).
+    residual : callable, optional
+        (parameters, value) → standardised residual, for Gaussian families.
+    location_of : callable
+        Value → the location at which its residual is 0, for Gaussian families.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Family:
     free_of_effects: tuple[str, ...]
     log_prob: Callable[[Params, Array], Array] | None = None
     residual: Callable[[Params, Array], Array] | None = None
+    location_of: Callable[[Array], Array] = staticmethod(lambda value: value)
 
 
 def find_family(fn: dist.Distribution) -> Family | None:
@@ -109,6 +114,7 @@ FAMILIES: list[tuple[type, Family]] = [
             ("", ""),
             log_prob=lambda p, y: dist.LogNormal(*p).log_prob(y),
             residual=lambda p, y: _normal_residual(p, jnp.log(y)),
+            location_of=jnp.log,
         ),
     ),
     (

@@ -54,7 +54,6 @@ def with_flow_check(fit: Fit, start: np.ndarray) -> Fit:
             f"The fit exploits its approximation: {text}. The flow has been bent to where the approximation is wrong, "
             f"and not to where the data are likelier. Go back to the start, or refit with hx.VI(samples=32) or "
             f"hx.SAEM(), which do not approximate the integral at its mode.",
-            stacklevel=4,
         )
         text = f"the approximation was exploited: {text}"
     return dataclasses.replace(fit, why=f"{fit.why}; {text}")

@@ -147,7 +147,6 @@ def log_likelihood(
             f"The importance weights of {len(high)} of {len(table)} subjects have a Pareto k above {HIGH_K} (subject "
             f"{high[0]}: {table['pareto_k'][high[0]]:.2f}), so that neither their mean nor its error can be trusted. "
             f"Use proposal='t', centre='mean', or more samples.",
-            stacklevel=2,
         )
     return _bundle(fit, method.label, table, float(np.sqrt((table["se"] ** 2).sum())))
 

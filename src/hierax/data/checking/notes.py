@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -14,7 +13,7 @@ from hierax.data.checking.unused import note_unused
 from hierax.data.reading.codes import note_codes
 from hierax.data.reading.columns import DATES, code_key
 from hierax.data.reading.ids import note_ids
-from hierax.errors import DataWarning
+from hierax.errors import DataWarning, tell
 
 # Ratios between time units (h/d, min/h, min/d, s/h), and how near to one of them a subject in another unit is.
 _UNIT_RATIOS = (24.0, 60.0, 1440.0, 3600.0)
@@ -44,7 +43,7 @@ def note_oddities(
     _note_covariates(frame, covariates, labels, notes)
     table = notes.table()
     if len(table):
-        warnings.warn(DataWarning(table), stacklevel=3)
+        tell(DataWarning(table))
 
 
 def _note_records(frame: pd.DataFrame, note: Note) -> None:

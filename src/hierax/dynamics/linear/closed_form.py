@@ -290,7 +290,7 @@ def _solve(
         raise ValueError(f"{model} has both ka and Tk0, but absorption is of first or of zero order. Give one of them.")
     inputs = resolve(pop, F, lag, rate, duration, None if Tk0 is None else individual(pop, "Tk0", Tk0))
     given = {"F": F, "lag": lag, "rate": rate, "duration": duration, "Tk0": Tk0}
-    tell(pop, lambda: dose_notes(pop, inputs, given), level=4)
+    tell(pop, lambda: dose_notes(pop, inputs, given))
     constant = all(leaf.shape[1] == 1 for leaf in (micro.k, *sum(micro.exchange, ()), *([] if ka is None else [ka])))
     if output == "forcing":
         return _forcing(pop, model, structure, inputs, constant)

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from hierax.arguments import positive, whole
 from hierax.dynamics.ode.grid import Placement
 from hierax.dynamics.ode.march import MAX_STEPS, OK, follow
 from hierax.dynamics.ode.problem import Problem, Solution, finish, solve
 from hierax.dynamics.ode.steps import Steps
+from hierax.options import Options
 
 
 def _implicit() -> Any:
@@ -28,7 +30,7 @@ def _implicit() -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Adaptive:
+class Adaptive(Options):
     """A diffrax solver with adaptive steps from boundary to boundary.
 
     For stiff systems, where an explicit method would need very many steps. Every derivative goes through
@@ -54,6 +56,11 @@ class Adaptive:
     rtol: float = 1e-8
     atol: float = 1e-10
     max_steps: int = 1024
+
+    def __post_init__(self) -> None:
+        positive("rtol", self.rtol)
+        positive("atol", self.atol)
+        whole("max_steps", self.max_steps, 1)
 
     def solve(self, problem: Problem, placed: Placement | None = None) -> Solution:
         """Solve; ``placed`` is for other solvers."""

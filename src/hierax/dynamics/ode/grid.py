@@ -11,11 +11,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from hierax.arguments import positive, whole
 from hierax.dynamics.doses.boundaries import Order
 from hierax.dynamics.ode.march import MAX_STEPS, NO_STEADY_STATE, NON_FINITE, OK, Pilot, fly, march
 from hierax.dynamics.ode.problem import March, Problem, Solution, finish, solve, steady_amounts, with_steady
 from hierax.dynamics.ode.steps import PADDING, Mesh, Steps
 from hierax.dynamics.ode.tableau import METHODS, Tableau, tableau
+from hierax.options import Options
 
 # The embedded estimate is the error of the method one order lower. With local tolerance rtol^(p/(p+1)) for it, the
 # error of the solution itself comes out near rtol; this factor is for errors that add up.
@@ -67,7 +69,7 @@ class Placement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
+class Grid(Options):
     """Explicit Runge-Kutta steps on a frozen grid (the default): fast, and smooth in every parameter.
 
     An adaptive pilot places the steps of each subject; the solution and all its derivatives then run on these steps,
@@ -100,6 +102,9 @@ class Grid:
     steps: int | None = None
 
     def __post_init__(self) -> None:
+        positive("floor", self.floor)
+        if self.steps is not None:
+            whole("steps", self.steps, 1)
         if self.method not in METHODS:
             raise ValueError(f"Grid(method={self.method!r}) is not known. Use one of {list(METHODS)}.")
         if not 0 < self.rtol < 1:

@@ -14,13 +14,14 @@ from hierax.dynamics.ode.march import NOT_LINEAR, OK, follow
 from hierax.dynamics.ode.problem import Problem, Solution, finish, solve
 from hierax.dynamics.ode.steps import Steps
 from hierax.dynamics.ode.system import System
+from hierax.options import Options
 
 # A vector field is linear if its tangent says what it is elsewhere, to rounding.
 _LINEAR = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
-class MatrixExponential:
+class MatrixExponential(Options):
     """Exact solution of linear systems, y' = A y + b with A and b constant between boundaries.
 
     A and b are read off the vector field. Any number of compartments in any arrangement, also stiff ones; infusions,

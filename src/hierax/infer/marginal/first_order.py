@@ -19,7 +19,7 @@ from hierax.infer.method import Commands
 from hierax.infer.requirements import need_gaussian_data, need_gaussian_effects
 from hierax.infer.result import Result
 from hierax.infer.search.options import QuasiNewton
-from hierax.program.density import Program
+from hierax.program.density import Observed, Program
 
 
 class _AtReference(Estimator):
@@ -75,38 +75,41 @@ class FO(_AtReference):
     ) -> Float[Array, " subject"]:
         """Return −log L_i of the linearised model, exactly, without its n x n covariance matrix.
 
-        With whitened Jacobian V and residual r at the reference point, H = Ω⁻¹ + VᵀV and
-        −log L = −log p(y, η₀) − ½ (Vᵀr)ᵀ H⁻¹ (Vᵀr) + ½ log|H| − d/2 log 2π.
+        With whitened Jacobian V and residual r at the reference point, the linearised model's joint density is
+        highest at δ = H⁻¹Vᵀr with H = Ω⁻¹ + VᵀV, and
+        −log L = ½|r − Vδ|² + ½ δᵀΩ⁻¹δ + ½ log|H| − d/2 log 2π − (the logarithms of both densities' norming constants).
+        It is a sum of squares, so that rounding cannot lower it where predictions are absurdly high.
         """
         eta = program.reference(pop, params)
+        run = program.run(pop, params, eta)
         frozen = reference_scales(program, pop, params)
-        blocks = prior_hessian(program, pop, params, eta)
-        slope = jnp.zeros_like(eta)
-        residuals = _residuals(program, pop, params, eta)
-        for name, rows in whitened_jacobian(program, pop, params, eta, frozen).items():
-            blocks = blocks + jnp.einsum("kne,lne->nkl", rows, rows)
-            slope = slope + jnp.einsum("kne,ne->nk", rows, residuals[name])
-        explained = 0.5 * jnp.einsum("nk,nkl,nl->n", slope, spd_inverse(blocks), slope)
-        joint = -program.log_joint(pop, params, eta)
-        value = joint - explained + 0.5 * log_det(blocks) - 0.5 * eta.shape[-1] * np.log(2 * np.pi)
+        prior = prior_hessian(program, pop, params, eta)
+        rows = whitened_jacobian(program, pop, params, eta, frozen)
+        seen = {name: one for name in rows if (one := program.observed(run, name)) is not None}
+        residuals = {name: _residuals(one, pop) for name, one in seen.items()}
+        blocks, slope = prior, jnp.zeros_like(eta)
+        for name, row in rows.items():
+            blocks = blocks + jnp.einsum("kne,lne->nkl", row, row)
+            slope = slope + jnp.einsum("kne,ne->nk", row, residuals[name])
+        shift = jnp.einsum("nkl,nl->nk", spd_inverse(blocks), slope)
+        squares = jnp.einsum("nk,nkl,nl->n", shift, prior, shift)
+        for name, row in rows.items():
+            squares = squares + ((residuals[name] - jnp.einsum("kne,nk->ne", row, shift)) ** 2).sum(-1)
+        located = {name: one.family.location_of(one.value) for name, one in seen.items()}
+        norming = program.log_prior(pop, params, eta, run) + program.log_data(pop, run, frozen, located)
+        value = 0.5 * squares + 0.5 * log_det(blocks) - 0.5 * eta.shape[-1] * np.log(2 * np.pi) - norming
         return jnp.where(jnp.asarray(pop.subject_mask), value, 0.0)
 
 
-def _residuals(program: Program, pop: Population, params: Params, eta: Vectors) -> dict[str, Array]:
-    """Return the whitened residuals of every observed site, (subject, element); 0 where masked."""
-    run = program.run(pop, params, eta)
-    out = {}
-    for name in program.sites.data:
-        seen = program.observed(run, name)
-        assert seen is not None
-        assert seen.family.residual is not None
-        value = seen.family.residual(seen.parameters[:2], seen.value)
-        value = value if seen.mask is None else jnp.where(seen.mask, value, 0.0)
-        if seen.scale is not None:
-            value = value * jnp.sqrt(seen.spread_scale(value.ndim))
-        moved = jnp.moveaxis(value, seen.axis, 0)
-        out[name] = moved.reshape(moved.shape[0], -1)
-    return out
+def _residuals(seen: Observed, pop: Population) -> Float[Array, "subject element"]:
+    """Return the whitened residuals of an observed site; 0 where masked."""
+    assert seen.family.residual is not None
+    value = seen.family.residual(seen.parameters[:2], seen.value)
+    value = value if seen.mask is None else jnp.where(seen.mask, value, 0.0)
+    if seen.scale is not None:
+        value = value * jnp.sqrt(seen.spread_scale(value.ndim))
+    moved = jnp.moveaxis(value, seen.axis, 0)
+    return moved.reshape(moved.shape[0], -1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -199,7 +199,6 @@ class Grids:
                 f"ODE '{name}' looks stiff: {limited[row]} of the {count[row]} steps of subject {subject} are as long "
                 f"as the stability of an explicit method allows, not as the accuracy does. If the fit is slow, use "
                 f"solver=hx.Adaptive(), which is implicit, or replace the fast reaction by its equilibrium.",
-                stacklevel=2,
             )
 
     def _shifted(self, pop: Population, params: Any, eta: Any, side: np.ndarray) -> Array:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
+from hierax.options import Options
 from hierax.program.density import Program
 from hierax.program.read import cached
 
@@ -21,7 +22,7 @@ _CHUNK = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class ImportanceSampling:
+class ImportanceSampling(Options):
     """Importance sampling of each subject's random effects.
 
     Parameters
@@ -53,10 +54,6 @@ class ImportanceSampling:
     def __post_init__(self) -> None:
         if self.n < 2:
             raise ValueError(f"ImportanceSampling(n={self.n}) has no Monte-Carlo error. Use 1 000 or more.")
-        if self.proposal not in ("gaussian", "t"):
-            raise ValueError(f"ImportanceSampling(proposal={self.proposal!r}) is not known. Use 'gaussian' or 't'.")
-        if self.centre not in ("mode", "mean"):
-            raise ValueError(f"ImportanceSampling(centre={self.centre!r}) is not known. Use 'mode' or 'mean'.")
         if not self.scale > 0:
             raise ValueError(f"ImportanceSampling(scale={self.scale}) is no multiple of an SD. Use 1 to 1.5.")
         if self.proposal == "t" and not self.df > 0:

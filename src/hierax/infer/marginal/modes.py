@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hierax.arguments import positive, whole
 from hierax.infer.blocks import Blocks, PerSubject, Vectors, cholesky, solve_factored, value_gradient_hessian
 from hierax.infer.result import Result
+from hierax.options import Options
 
 # From so many subjects on, the last eighth of them that have not converged go on alone.
 _MANY, _PART = 256, 8
@@ -25,7 +26,7 @@ _SLIGHT = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
-class Newton:
+class Newton(Options):
     """Options of the inner iteration.
 
     Attributes

@@ -51,12 +51,8 @@ class AGQ(ModeEstimator):
     references: ClassVar[tuple[str, ...]] = ("pinheiro1995",)
 
     def __post_init__(self) -> None:
-        if self.n != int(self.n):
-            raise ValueError(f"AGQ(n={self.n}) is no number of nodes. Use n = 1 (Laplace), 5, 9, ...")
         if self.n < 1:
             raise ValueError(f"AGQ(n={self.n}) has no nodes. Use n = 1 (Laplace), 5, 9, ...")
-        if self.hessian not in ("fisher", "full"):
-            raise ValueError(f"AGQ(hessian={self.hessian!r}) is not known. Use 'fisher' or 'full'.")
 
     @property
     def label(self) -> str:

@@ -19,6 +19,7 @@ from hierax.infer.marginal.grids import SLACK, Grids, grids_of
 from hierax.infer.marginal.objective import Evaluated, compiled_objective, compiled_value
 from hierax.infer.result import Result
 from hierax.infer.search.optimise import minimise
+from hierax.infer.search.options import Starting
 from hierax.infer.search.outcome import Enough, Search
 from hierax.infer.search.recorder import Recorder
 from hierax.infer.search.scaling import Point, Ranges
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 _SETTLING = 3
 # From so many subjects on, grids are fitted to the modes.
 _MANY = 200
+
+# A start is taken for absurd if its −log likelihood is higher than at the end by more than this for each observation,
+# as it is where predictions miss the data by four and a half standard deviations on average.
+_ABSURD = 10.0
 
 Report = Callable[[dict[str, float]], None]
 
@@ -265,10 +270,11 @@ class Session:
         names = [name for name, one in zip(self.layout.names(), free, strict=True) if one]
         # Where a solver of ODEs has failed, subject, time and remedy are to be said. Held-out subjects stop one search.
         stay, once = once or bool(self.program.sites.odes), once or self.watcher is not None
+        far = _ABSURD * self.pop.n_observations
+        starting = Starting(once, stay, far, places.start(None)[free])
         return minimise(
-            evaluate, flat[free], eta, self.estimator.optimiser, report, ranges, refresh, watch, names,
-            once=once, stay=stay,
-        )  # fmt: skip
+            evaluate, flat[free], eta, self.estimator.optimiser, report, ranges, refresh, watch, names, starting
+        )
 
     def better_modes(self, flat: np.ndarray, eta: Any) -> Any:
         """Seek all modes anew; return them where they are better than ``eta``, or None where none is.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hierax.arguments import whole
 from hierax.data.population import Population
 from hierax.infer.marginal.estimator import Anchor, Estimator, ModeEstimator, Params
 from hierax.infer.marginal.laplace import FOCE, Laplace
@@ -19,8 +20,6 @@ from hierax.infer.procedure import Procedure
 from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
 
-ChainMethod = Literal["vectorized", "sequential"]
-
 
 @dataclasses.dataclass(frozen=True)
 class _Sampler(Procedure):
@@ -29,13 +28,14 @@ class _Sampler(Procedure):
     chains: int = 4
     target_accept: float = 0.8
     max_tree_depth: int = 10
-    chain_method: ChainMethod = "vectorized"
+    chain_method: Literal["vectorized", "sequential"] = "vectorized"
     objective: Estimator = Laplace()
     bayesian: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if min(self.warmup, self.draws, self.chains) < 1:
             raise ValueError(f"{type(self).__name__} needs warmup, draws and chains of 1 or more; 4 chains are usual.")
+        whole("max_tree_depth", self.max_tree_depth, 1)
         if not 0 < self.target_accept < 1:
             raise ValueError(f"target_accept={self.target_accept} is no rate. Use 0.8, or 0.95 where it diverges.")
 

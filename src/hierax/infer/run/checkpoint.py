@@ -127,7 +127,6 @@ class Checkpoint:
             tell(
                 f"The checkpoint {self.path} cannot be written ({error.strerror or error}), and the fit goes on "
                 f"without it. If it is interrupted, it resumes from the last state that was written, or starts anew.",
-                stacklevel=4,
             )
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors, cholesky, push_basis
+from hierax.options import Options
 from hierax.program.density import Program
 
 # Kinds of moves; the first only looks at the density where the chain stands.
@@ -25,7 +26,7 @@ LogDensity = Callable[[Vectors], Float[Array, " subject"]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernels:
+class Kernels(Options):
     """How often an iteration makes each kind of move; every subject of every chain accepts or refuses for itself.
 
     Parameters

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+# A line search that has halved this often is not limited by the step but by the objective.
+HALVINGS = 30
 
 
 class AskTell:
@@ -30,6 +34,14 @@ class AskTell:
     def ask(self) -> np.ndarray:
         """Return the point to evaluate next."""
         return np.asarray(self.state.y_eval)
+
+    def ask_within(self, length: Callable[[np.ndarray], float], longest: float) -> np.ndarray:
+        """Return the step to evaluate next, halved until its ``length`` is at most ``longest``."""
+        for _ in range(HALVINGS):
+            if length(self.ask()) <= longest:
+                break
+            self.halve(1)
+        return self.ask()
 
     def tell(self, value: float, gradient: np.ndarray) -> bool:
         """Take value and gradient at the asked point; return whether it was accepted."""

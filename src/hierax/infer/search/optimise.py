@@ -9,21 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from hierax.errors import tell
 from hierax.infer.result import Result
 from hierax.infer.search.approach import come_nearer, is_far, look_back, wake
-from hierax.infer.search.bfgs import AskTell
+from hierax.infer.search.bfgs import HALVINGS, AskTell
 from hierax.infer.search.certify import polish
-from hierax.infer.search.options import QuasiNewton
+from hierax.infer.search.options import QuasiNewton, Starting
 from hierax.infer.search.outcome import Enough, Search
 from hierax.infer.search.scaling import Point, Ranges, at_boundary, idle, is_finite, scaling_within, standardised
-from hierax.infer.search.second_look import better_start, lost, lower_inside, still, worth_leaving
+from hierax.infer.search.second_look import (
+    better_start,
+    leave_start,
+    lost,
+    lower_inside,
+    lower_nearby,
+    still,
+    worth_leaving,
+)
 from hierax.infer.search.trail import Trail, falls_on
-from hierax.infer.search.words import not_felt, not_finite, started_elsewhere, without_bound
+from hierax.infer.search.words import not_felt, not_finite, without_bound
 
 Evaluate = Callable[[np.ndarray, Any], Point]
-# A line search that has halved this often is not limited by the step but by the objective.
-_HALVINGS = 30
 # After this many refused steps in a row, the modes themselves are looked at.
 _SUSPICION = 6
 _RESTARTS = 4
@@ -37,6 +42,7 @@ _ASTRAY = 4
 _A_LOT, _A_LITTLE = 0.1, 1e-4
 # Where BFGS has come to rest, the gradient has to be below so many gtol for it to be an optimum.
 _SMALL = 100
+_AS_GIVEN = Starting()
 
 
 def minimise(
@@ -49,9 +55,7 @@ def minimise(
     anew: Callable[[np.ndarray, Any], Any] | None = None,
     watch: Callable[[np.ndarray, Any], bool] | None = None,
     names: Sequence[str] | None = None,
-    *,
-    once: bool = False,
-    stay: bool = False,
+    starting: Starting = _AS_GIVEN,
 ) -> Search:
     """Minimise a smooth objective from ``x``.
 
@@ -60,13 +64,11 @@ def minimise(
     ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
     cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
     placing the grid of an ODE anew); it raises :class:`Enough` to end the search. ``names`` are those of the
-    entries, for messages. A search that has lost its way starts once more from elsewhere, unless it is told to search
-    ``once``; a start without a value is left, unless it is to ``stay``. Interrupting (Ctrl-C) returns the best point so
-    far.
+    entries, for messages. A search that has lost its way starts once more from elsewhere, as far as ``starting``
+    permits. Interrupting (Ctrl-C) returns the best point so far.
     """
     none = np.zeros(len(x), bool)
-    run = _Run(evaluate, options, report, ranges or Ranges(none, none), anew, watch, names)
-    run.second_start, run.stay = not once, stay
+    run = _Run(evaluate, options, report, ranges or Ranges(none, none), anew, watch, names, starting)
     try:
         # A step may overshoot to infinity; the objective is not finite there, and the search steps back.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -93,6 +95,7 @@ class _Run:
         anew: Callable[[np.ndarray, Any], Any] | None,
         watch: Callable[[np.ndarray, Any], bool] | None = None,
         names: Sequence[str] | None = None,
+        starting: Starting = _AS_GIVEN,
     ):
         self.watch, self.changed = watch, 0
         self.evaluate, self.options, self.report, self.anew = evaluate, options, report, anew
@@ -104,7 +107,10 @@ class _Run:
         self.scanned, self.start = np.zeros(size, bool), np.zeros(size)
         # Whether the start was so far off that the end of the search deserves a second look, and whether there was no
         # second start yet.
-        self.doubtful, self.far_off, self.second_start, self.stay = False, False, True, False
+        self.doubtful, self.far_off, self.second_start = False, False, not starting.once
+        self.starting = starting
+        # How often the objective was looked at around the end of the search.
+        self.looks = 0
         self.first: Point | None = None
         self.best: Point | None = None
         self.best_x = np.zeros(0)
@@ -118,8 +124,7 @@ class _Run:
             return Result.converged, "nothing is free to vary"
         if not is_finite(point):
             why = not_finite(point, self.names)
-            # A derivative that is no number has its reason in the model, which is named and has a remedy.
-            if self.stay or np.isfinite(point.value) or not self.starts_elsewhere(point, why):
+            if self.starting.stay or not leave_start(self, point, why):
                 return Result.non_finite, why
         self.start = self.best_x
         assert self.best is not None
@@ -140,7 +145,7 @@ class _Run:
                 attempt -= self.changed <= _CHANGES
                 continue
             # Where the search has ended, modes that were followed for long may no longer be the best ones.
-            if self.refresh() or self.found_lower():
+            if (self.refresh() or self.found_lower()) and attempt < _RESTARTS:
                 continue
             if done is None:
                 assert self.best is not None
@@ -148,7 +153,7 @@ class _Run:
                     continue
                 done = self.judged()
             inside = done[0] is Result.converged and self.lower_elsewhere()
-            if not inside and not self.lower_from_another_start(done[0]):
+            if not inside and not self.lower_from_another_start(done[0]) and not lower_nearby(self, done[0], _A_LITTLE):
                 return self.moved(*done)
             # From there the search begins anew, once.
             attempt = -1
@@ -196,16 +201,6 @@ class _Run:
         doubtful, self.doubtful = self.doubtful, False
         return doubtful and lower_inside(self, np.flatnonzero(self.at_boundary() & ~self.ranges.matrices), _A_LITTLE)
 
-    def starts_elsewhere(self, point: Point, why: str) -> bool:
-        """Move to a start at which the objective is finite, if there is one near the given start; return whether."""
-        x, found = better_start(self, self.best_x, point, self.single())
-        if not is_finite(found) or not np.isfinite(found.value):
-            return False
-        moved = x != self.best_x
-        tell(started_elsewhere(why, self.names, moved))
-        self.see(x, found.state, 0.0, replace=True)
-        return True
-
     def single(self) -> np.ndarray:
         """Return the indices of the parameters that can be interpreted one by one."""
         return np.flatnonzero(np.broadcast_to(~np.asarray(self.ranges.joint), self.bounded.shape))
@@ -217,7 +212,7 @@ class _Run:
         assert self.first is not None
         stuck = result is Result.no_progress
         first_time = first_time and (stuck or result is Result.converged)
-        if not first_time or not lost(self, self.first, self.start, self.at_boundary(), self.far_off, stuck):
+        if not first_time or not lost(self, self.first, self.start, self.at_boundary(), stuck):
             return False
         x, point = better_start(self, self.start, self.first, self.single())
         if x is self.start:
@@ -226,7 +221,7 @@ class _Run:
         begun, passed = len(self.history), time.perf_counter() - self.started
         found = minimise(
             self.evaluate, x, point.state, options, self.report, self.ranges, self.anew, self.watch, self.names,
-            once=True,
+            Starting(once=True),
         )  # fmt: skip
         self.history += [
             {**row, "iteration": begun + row["iteration"], "seconds": passed + row["seconds"]} for row in found.history
@@ -265,7 +260,8 @@ class _Run:
         assert self.best is not None
         options = dataclasses.replace(self.options, max_iter=min(self.options.max_iter, most))
         ranges = Ranges(*(np.broadcast_to(kind, keep.shape)[keep] for kind in self.ranges))
-        return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges, once=True, stay=True)
+        alone = Starting(once=True, stay=True)
+        return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges, starting=alone)
 
     def at_boundary(self) -> np.ndarray:
         """Return which entries have nothing to gain any more on their way to the end of their range."""
@@ -294,7 +290,7 @@ class _Run:
             if not refused:
                 # Where the last step had to be halved twice, this one will have to be too: half of that is not tried.
                 bfgs.halve(ahead)
-            step = self.shorten(bfgs, origin, scale)
+            step = bfgs.ask_within(lambda step: self.far_from_best(origin + scale @ step), self.options.max_step)
             promised = bfgs.promised()
             previous = self.best.value
             point = self.see(origin + scale @ step, self.best.state, float(np.linalg.norm(step)))
@@ -334,7 +330,7 @@ class _Run:
                 suspected = True
                 if self.refresh():
                     return None
-            if refused > _HALVINGS:
+            if refused > HALVINGS:
                 return None
         return Result.max_iterations, Result.max_iterations.meaning
 
@@ -357,15 +353,9 @@ class _Run:
         self.see(self.best_x, state, 0.0, replace=True)
         return True
 
-    def shorten(self, bfgs: AskTell, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Return the step that is asked for, halved until no bounded parameter moves too far from the best point."""
-        for _ in range(_HALVINGS):
-            step = bfgs.ask()
-            moved = np.abs(origin + scale @ step - self.best_x)[self.bounded]
-            if not moved.size or moved.max() <= self.options.max_step:
-                break
-            bfgs.halve(1)
-        return bfgs.ask()
+    def far_from_best(self, x: np.ndarray) -> float:
+        """Return the longest way of a bounded parameter from the best point."""
+        return float(np.abs(x - self.best_x)[self.bounded].max(initial=0.0))
 
     def see(self, x: np.ndarray, state: Any, step: float, *, replace: bool = False) -> Point:
         """Evaluate, remember the best point (or ``replace`` it), and report."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from hierax.arguments import positive, whole
+from hierax.options import Options
 
 
 @dataclasses.dataclass(frozen=True)
-class QuasiNewton:
+class QuasiNewton(Options):
     """BFGS with backtracking, in coordinates scaled by the subjects' scores.
 
     Parameters
@@ -36,3 +39,26 @@ class QuasiNewton:
         positive("gtol", self.gtol)
         whole("max_iter", self.max_iter, 1)
         positive("max_step", self.max_step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Starting:
+    """What a search may do about its start.
+
+    Attributes
+    ----------
+    once : bool
+        Whether it never looks for a better start: it begins where another search has ended, or is a part of one.
+    stay : bool
+        Whether a start without a value or gradient is the end, which is said, rather than left for one nearby.
+    far : float
+        A start is taken for absurd if its −log likelihood is higher than that of the end by more than this; then
+        another one is looked for too.
+    own : array, (parameter,), optional
+        The start values of the program itself, where others were given.
+    """
+
+    once: bool = False
+    stay: bool = False
+    far: float = np.inf
+    own: np.ndarray | None = None

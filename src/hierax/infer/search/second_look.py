@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from hierax.errors import tell
 from hierax.infer.result import Result
 from hierax.infer.search.approach import FELT, Seeker
-from hierax.infer.search.options import QuasiNewton
+from hierax.infer.search.options import QuasiNewton, Starting
 from hierax.infer.search.scaling import Point, Ranges, is_finite
+from hierax.infer.search.words import started_elsewhere
 
 # How far inside its range an entry at the end of it is looked at, in decades.
 _INWARD = np.arange(0.5, 12.5, 0.5)
@@ -29,6 +31,10 @@ _AWAY = np.array([0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0])
 _MOVES, _FURTHEST, _FURTHEST_WITHOUT_ENDS = 12, 12.0, 2.0
 # A move is made if it lowers −log likelihood by more than this.
 _WORTH = 0.5
+# How far from its value, on both sides, each parameter is looked at around the end of a search: a relative distance.
+_NEARBY = 0.05
+# So often, at most, a search is sent on from there.
+_LOOKS = 10
 
 
 class Profiler(Seeker, Protocol):
@@ -36,6 +42,12 @@ class Profiler(Seeker, Protocol):
 
     ranges: Ranges
     options: QuasiNewton
+    far_off: bool
+    looks: int
+    first: Point | None
+    starting: Starting
+    names: Sequence[str]
+    single: Callable[[], np.ndarray]
     profile: Callable[..., Any]
 
 
@@ -55,11 +67,37 @@ def lower_inside(search: Profiler, entries: Int[np.ndarray, " entry"], clearly: 
     return False
 
 
-def lost(search: Profiler, first: Point, start: np.ndarray, settled: np.ndarray, far_off: bool, stuck: bool) -> bool:
+def lower_nearby(search: Profiler, result: Result, clearly: float) -> bool:
+    """Return whether the objective is lower some per cent beside the end of a search, and go to the lowest such place.
+
+    One parameter is moved at a time. Where an optimum is smooth there is no such place; an approximation by few
+    nodes at wide random effects has cliffs, and a search may come to rest on the ledge between two of them.
+
+    It is looked at where there is reason to doubt the end: the start was absurd, or no step helped any more.
+    """
+    assert search.best is not None
+    assert search.first is not None
+    absurd = search.first.value - search.best.value > search.starting.far
+    doubtful = result is Result.no_progress or (absurd and result is Result.converged)
+    if not doubtful or search.starting.stay or search.looks >= _LOOKS:
+        return False
+    search.looks += 1
+    unit = np.where(search.bounded, 1.0, np.maximum(np.abs(search.best_x), 0.1))
+    alone = np.eye(unit.size)
+    places = [search.best_x + side * unit * alone[entry] for entry in search.single() for side in (-_NEARBY, _NEARBY)]
+    values = np.array([search.look(x, search.best.state).value for x in places])
+    if not values.size or not np.nanmin(values) < search.best.value - clearly:
+        return False
+    search.see(places[int(np.nanargmin(values))], search.best.state, 0.0)
+    return True
+
+
+def lost(search: Profiler, first: Point, start: np.ndarray, settled: np.ndarray, stuck: bool) -> bool:
     """Return whether a search has ended where another one, from a better start, may end lower.
 
     That is so where a parameter has run far out, where one has not moved because the objective does not depend on it,
-    or where the search got stuck after a start far from any optimum.
+    where the search got stuck after a start far from any optimum, or where the start was absurd, so that another
+    optimum may have been met on the long way.
 
     Parameters
     ----------
@@ -67,17 +105,15 @@ def lost(search: Profiler, first: Point, start: np.ndarray, settled: np.ndarray,
         The point at ``start``.
     settled : array of bool, (parameter,)
         Which parameters have come to the end of their range, and may stay there.
-    far_off : bool
-        Whether the start was far from any optimum.
     stuck : bool
         Whether the search ended because no step decreased the objective.
     """
     assert search.best is not None
     x, bounded = search.best_x, search.bounded
     outward = (x - start) * np.sign(x)
-    out = bounded & (np.abs(x) > _FAR_OUT) & (far_off | ((outward > 0.75 * _FAR_OUT) & ~settled))
+    out = bounded & (np.abs(x) > _FAR_OUT) & (search.far_off | ((outward > 0.75 * _FAR_OUT) & ~settled))
     out |= ~bounded & (np.abs(x) > _FAR_OUT_WITHOUT_ENDS * np.maximum(np.abs(start), 1.0))
-    late = stuck and first.value - search.best.value > _far_off(first)
+    late = first.value - search.best.value > (_far_off(first) if stuck else search.starting.far)
     return bool(out.any() or late or still(search, start).any())
 
 
@@ -113,6 +149,39 @@ def still(search: Profiler, start: Float[np.ndarray, " parameter"]) -> Bool[np.n
     if search.best.scores is None:
         return np.zeros(start.size, bool)
     return (search.best_x == start) & (search.best.scores == 0).all(-1) & ~np.asarray(search.ranges.joint)
+
+
+def leave_start(search: Profiler, point: Point, why: str) -> bool:
+    """Move to a start at which objective and gradient are finite, if there is one near the given start.
+
+    A gradient that is not finite at the program's own start values either has its reason in the model, which has to be
+    named: it would be finite in some far corner only.
+
+    Parameters
+    ----------
+    point : Point
+        The point at the given start.
+    why : str
+        What is wrong with it, for the message.
+
+    Returns
+    -------
+    bool
+        Whether there is such a start.
+    """
+    own = search.starting.own
+    if np.isfinite(point.value) and (own is None or not _computes(search.look(own, None))):
+        return False
+    x, found = better_start(search, search.best_x, point, search.single())
+    if not _computes(found):
+        return False
+    tell(started_elsewhere(why, search.names, x != search.best_x))
+    search.see(x, found.state, 0.0, replace=True)
+    return True
+
+
+def _computes(point: Point) -> bool:
+    return bool(is_finite(point) and np.isfinite(point.value))
 
 
 def better_start(

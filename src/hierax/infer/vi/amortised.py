@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hierax.arguments import whole
 from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors, cholesky, inverse_factored, solve_factored, value_and_gradient
 from hierax.infer.marginal.modes import lowest
@@ -92,6 +93,10 @@ class Amortised(Guide):
     refine: int = 4
     module: Any = None
     local: bool = dataclasses.field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        whole("width", self.width, 1)
+        whole("depth", self.depth, 1)
 
     @property
     def refines(self) -> bool:

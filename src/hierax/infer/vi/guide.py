@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors
+from hierax.options import Options
 from hierax.program.density import Program
 
 
@@ -28,7 +29,7 @@ class Near(NamedTuple):
     information: Callable[[Vectors], Blocks]
 
 
-class Guide(abc.ABC):
+class Guide(Options, abc.ABC):
     """A family of distributions q_i(η), one member a subject.
 
     ``local`` says whether its parameters have a row a subject (and follow mini-batches), or are shared.
@@ -94,10 +95,6 @@ class Normal(Guide):
     """
 
     rank: Literal["full", "mean-field"] = "full"
-
-    def __post_init__(self) -> None:
-        if self.rank not in ("full", "mean-field"):
-            raise ValueError(f"Normal(rank={self.rank!r}) is not known. Use 'full' or 'mean-field'.")
 
     def begin(self, key: Any, pop: Population, mode: Vectors, root: Blocks) -> Any:
         """Start at the modes, with the inverse Hessians."""

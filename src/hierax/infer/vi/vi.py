@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from hierax.arguments import positive
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.blocks import Blocks, Vectors
@@ -89,14 +90,9 @@ class VI(Procedure):
     references: ClassVar[tuple[str, ...]] = ("kingma2014", "burda2016", "tucker2019")
 
     def __post_init__(self) -> None:
-        if self.population not in ("point", "full", "mean-field"):
-            raise ValueError(f"VI(population={self.population!r}) is not known. Use 'point', 'full' or 'mean-field'.")
-        if self.gradient not in ("path", "total"):
-            raise ValueError(f"VI(gradient={self.gradient!r}) is not known. Use 'path' or 'total'.")
+        positive("learning_rate", self.learning_rate)
         if min(self.samples, self.repetitions, self.steps) < 1 or (self.batch is not None and self.batch < 1):
             raise ValueError("VI needs samples, particles, steps and batch of 1 or more. Leave batch out for all.")
-        if not isinstance(self.guide, Guide):
-            raise ValueError(f"VI(guide={self.guide!r}) is no guide. Use hx.guides.Normal(), Sinh() or Amortised().")
 
     @property
     def label(self) -> str:

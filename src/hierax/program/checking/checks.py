@@ -130,5 +130,4 @@ def _warn_of_closures(program: Program, pop: Population) -> None:
             tell(
                 f"The model closes over an array of shape {shape}, which is compiled in as a constant and cannot "
                 f"follow a subset of the subjects. Pass it with pop.with_data(name=array) and read pop.data['name'].",
-                stacklevel=2,
             )

@@ -177,7 +177,7 @@ def _endpoints(look: Look, found: Survey, pop: Population, params: Mapping[str, 
 
 
 def warn_of_data(
-    sites: Any, pop: Population, params: Mapping[str, Any] | None = None, *, observed: bool = True, level: int = 4
+    sites: Any, pop: Population, params: Mapping[str, Any] | None = None, *, observed: bool = True
 ) -> list[str]:
     """Warn of what a program makes of these data; return what is harmless, which ``hx.check`` alone says.
 
@@ -187,8 +187,6 @@ def warn_of_data(
         Population parameters, constrained, where they are others than the program's own start.
     observed : bool
         Whether the data sites matter too, which they do not for a design to simulate.
-    level : int
-        How many calls up the stack the user is.
     """
     # Other parameters are compiled for anew, which only notes that depend on them are worth.
     at = dict(params or {}) if any(not note.harmless for note in sites.notes) else {}
@@ -205,5 +203,5 @@ def warn_of_data(
         if text is not None:
             (harmless if note.harmless else said).append(text)
     for text in said:
-        tell(text, stacklevel=level)
+        tell(text)
     return harmless

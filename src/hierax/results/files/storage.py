@@ -173,7 +173,6 @@ def _the_same(
         tell(
             f"The fit in {path} was saved by {saved.get(VERSIONS)}, and this is {now[VERSIONS]}, so that the programs' "
             f"operations cannot be compared. Make sure that the model is the one that was fitted.",
-            stacklevel=4,
         )
         saved = {**saved, VERSIONS: now[VERSIONS], "program": now["program"]}
     found = differences(saved, now)

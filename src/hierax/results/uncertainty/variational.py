@@ -177,7 +177,6 @@ def load_variational(
         tell(
             f"The guide of the fit in {path} cannot be read without its options, because an optimiser is not in the "
             f"file. Pass load_fit(estimator=VI(...)) with the options of the fit to have it.",
-            stacklevel=4,
         )
         return None
     size = len(session.program.effect_names)

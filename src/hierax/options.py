@@ -1,0 +1,97 @@
+"""The base of everything that is configured by options: names and kinds of options are checked before anything else."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import re
+from typing import Any, Self
+
+import numpy as np
+
+from hierax.arguments import whole
+
+
+class Options:
+    """Base of dataclasses whose fields are options: estimators, guides, solvers, searches.
+
+    The kind of each option is read from its annotation, so that a new option is checked without further code.
+
+    Examples
+    --------
+    >>> hx.NUTS(draws='many')
+    Traceback (most recent call last):
+    ValueError: NUTS(draws='many') is no whole number of 0 or more. Give one, as an int.
+    """
+
+    def __new__(cls, *values: Any, **options: Any) -> Self:
+        """Refuse options that there are not, naming those that there are, and values of another kind than asked for."""
+        fields = [field for field in dataclasses.fields(cls) if field.init] if dataclasses.is_dataclass(cls) else []
+        if fields and cls.__init__ is not object.__init__:
+            _known(cls, [field.name for field in fields], options)
+            kinds = {field.name: str(field.type) for field in fields}
+            for name, value in {**dict(zip(kinds, values, strict=False)), **options}.items():
+                _of_kind(cls.__name__, name, value, kinds[name])
+        return super().__new__(cls)
+
+
+def _known(cls: type, known: list[str], options: dict[str, Any]) -> None:
+    """Refuse options that there are not."""
+    wrong = [name for name in options if name not in known]
+    if not wrong:
+        return
+    close = [near for name in wrong for near in difflib.get_close_matches(name, known, 1)]
+    meant = f"Did you mean {close[0]}=? " if close else ""
+    raise TypeError(
+        f"{cls.__name__} has no option {', '.join(f'{name}=' for name in wrong)}. {meant}Its options are "
+        f"{', '.join(known)}."
+    )
+
+
+def _of_kind(owner: str, name: str, value: Any, kind: str) -> None:
+    """Refuse a value that is not of the annotated kind; annotations that are not known here are left alone."""
+    allowed = [value for found in _LITERAL.findall(kind) for value in ast.literal_eval(f"({found},)")]
+    if allowed and any(value is one or (type(value) is type(one) and value == one) for one in allowed):
+        return
+    kinds = _LITERAL.sub("choice", kind).split(" | ")
+    if "None" in kinds and value is None:
+        return
+    asked = f"{owner}({name}={value!r})"
+    if "bool" in kinds and isinstance(value, bool | np.bool_):
+        return
+    if allowed:
+        choices = [repr(one) for one in allowed] + (["True", "False"] if "bool" in kinds else [])
+        raise ValueError(f"{asked} is not known. Use {', '.join(choices[:-1])} or {choices[-1]}.")
+    if "int" in kinds:
+        try:
+            whole(name, value, 0)
+        except ValueError:
+            raise ValueError(f"{asked} is no whole number of 0 or more. Give one, as an int.") from None
+    elif "float" in kinds:
+        number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+        if not number or np.isnan(value):
+            raise ValueError(f"{asked} is no number. Give one.")
+    elif kinds == ["bool"]:
+        raise ValueError(f"{asked} is neither True nor False. Give one of them.")
+    elif kind in _CLASSES and not any(base.__name__ == kind for base in type(value).__mro__):
+        raise ValueError(f"{asked} is no {_CLASSES[kind]}. Give one, such as {_EXAMPLES[kind]}.")
+
+
+# A choice between values, as annotations write it.
+_LITERAL = re.compile(r"Literal\[([^\]]*)\]")
+# Options that are objects of our own, by the name of their class: what they are, and an example.
+_CLASSES = {
+    "Estimator": "approximation of the marginal likelihood",
+    "Newton": "description of the search for the modes",
+    "QuasiNewton": "description of the search over population parameters",
+    "Guide": "guide",
+    "Kernels": "description of the Markov chains of SAEM",
+}
+_EXAMPLES = {
+    "Estimator": "hx.FOCE()",
+    "Newton": "hx.Newton(max_iter=50)",
+    "QuasiNewton": "hx.QuasiNewton(max_iter=200)",
+    "Guide": "hx.guides.Normal()",
+    "Kernels": "hx.Kernels()",
+}
