@@ -1,6 +1,7 @@
 """Tolerances by kind, each with its reason; and an interruption at a known place."""
 
-from hierax.api.job import prepare
+import hierax as hx
+from hierax.estimate import prepare
 from hierax.infer.run.checkpoint import Checkpoint
 
 # Two float64 computations of one number by different formulas.
@@ -34,5 +35,4 @@ def interrupt_checkpoint(patch, after):
 
 def prepared(model, pop, seed=0):
     """Return the job of a fit with every option at its default."""
-    options = dict(init=None, fixed=None, priors=None, use_priors="auto", progress=False, plate="subject")
-    return prepare(model, pop, seed=seed, **options)
+    return prepare(model, pop, hx.Laplace(), seed=seed)

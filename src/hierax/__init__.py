@@ -22,11 +22,6 @@ from hierax.analyse.profile import profile as profile
 from hierax.analyse.simulate import predict as predict
 from hierax.analyse.simulate import simulate as simulate
 from hierax.analyse.sir import sir as sir
-from hierax.api.fit import ebe as ebe
-from hierax.api.fit import evaluate as evaluate
-from hierax.api.fit import fit as fit
-from hierax.api.program import check as check
-from hierax.api.program import program as program
 from hierax.data import datasets as datasets
 from hierax.data.events import Events as Events
 from hierax.data.population import Population as Population
@@ -51,6 +46,9 @@ from hierax.errors import EstimatorError as EstimatorError
 from hierax.errors import FitError as FitError
 from hierax.errors import HieraxWarning as HieraxWarning
 from hierax.errors import ModelError as ModelError
+from hierax.estimate import ebe as ebe
+from hierax.estimate import evaluate as evaluate
+from hierax.estimate import fit as fit
 from hierax.infer.marginal.first_order import FO as FO
 from hierax.infer.marginal.first_order import NaivePooled as NaivePooled
 from hierax.infer.marginal.importance import ImportanceSampling as ImportanceSampling
@@ -58,9 +56,9 @@ from hierax.infer.marginal.laplace import FOCE as FOCE
 from hierax.infer.marginal.laplace import Laplace as Laplace
 from hierax.infer.marginal.modes import Newton as Newton
 from hierax.infer.marginal.quadrature import AGQ as AGQ
-from hierax.infer.mcmc.nuts import MAP as MAP
+from hierax.infer.mcmc.map import MAP as MAP
+from hierax.infer.mcmc.map import JointMAP as JointMAP
 from hierax.infer.mcmc.nuts import NUTS as NUTS
-from hierax.infer.mcmc.nuts import JointMAP as JointMAP
 from hierax.infer.mcmc.nuts import MarginalNUTS as MarginalNUTS
 from hierax.infer.result import Result as Result
 from hierax.infer.saem.importance_em import ImportanceEM as ImportanceEM
@@ -72,6 +70,8 @@ from hierax.infer.vi import guides as guides
 from hierax.infer.vi.vi import VI as VI
 from hierax.nn.flow import flow as flow
 from hierax.nn.transform import NeuralTransform as NeuralTransform
+from hierax.parsed import check as check
+from hierax.parsed import program as program
 from hierax.program.observe import observe as observe
 from hierax.results.files.storage import load_fit as load_fit
 from hierax.results.fit import Evaluation as Evaluation

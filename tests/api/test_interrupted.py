@@ -5,12 +5,12 @@ import pytest
 from linear_normal import linear, linear_population
 
 import hierax as hx
-from hierax.api import fit as fit_module
-from hierax.api.progress import Progress
+from hierax.infer.fitting import job as job_module
+from hierax.infer.fitting import outcome
+from hierax.infer.fitting.progress import Progress
 from hierax.infer.marginal import session as session_module
 from hierax.infer.marginal.session import Session
 from hierax.infer.search.options import QuasiNewton
-from hierax.results import outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:The fit did not converge")
 
@@ -30,7 +30,7 @@ class Keyboard:
             (Progress, ("begin", "show", "tell")),
             (outcome, ("count_observations",)),
             (session_module, ("compiled_objective",)),
-            (fit_module, ("fit_marginal",)),
+            (job_module, ("maximise",)),
         ]
         for place, names in places:
             for name in names:

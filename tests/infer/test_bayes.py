@@ -9,7 +9,7 @@ from helpers import interrupt_checkpoint
 from linear_normal import exact_posterior, linear, linear_population
 
 import hierax as hx
-from hierax.api.bayes import _Chains
+from hierax.infer.mcmc.run import _Chains
 
 
 @pytest.fixture(scope="module")

@@ -162,10 +162,10 @@ def test_the_same_seed_gives_the_same_result_and_a_resumed_run_too(theo_pop, tmp
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        from hierax.api import saem
+        from hierax.infer.saem.run import _Run
 
-        original = saem._Run.advance
-        patch.setattr(saem._Run, "advance", lambda self, bar: (original(self, bar), interrupt())[0])
+        original = _Run.advance
+        patch.setattr(_Run, "advance", lambda self, bar: (original(self, bar), interrupt())[0])
         with pytest.warns(hx.HieraxWarning, match="interrupted"):
             part = hx.fit(zoo.theophylline, theo_pop, hx.SAEM(), progress=False, checkpoint=file)
     assert part.result is hx.Result.interrupted

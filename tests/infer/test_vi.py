@@ -14,7 +14,7 @@ from helpers import prepared
 from linear_normal import exact_posterior, linear, linear_population
 
 import hierax as hx
-from hierax.api.vi import _Run
+from hierax.infer.vi.run import _Run
 
 EXACT = np.array([1.5829, 2.7502, 31.622, 0.63643, 0.26517, 0.13596, 0.69591])
 POSITIVE = dist.constraints.positive
@@ -77,7 +77,7 @@ def test_path_gradients_have_the_same_mean(theo_pop, samples):
         guide = {**run.state.guide, "log_scale": run.state.guide["log_scale"] + 0.3}
 
         def one(key, run=run, guide=guide):
-            from hierax.infer.vi.vi import bound
+            from hierax.infer.vi.bound import bound
 
             ones = jnp.ones(12)
             flat = jnp.asarray(run.job.flat)

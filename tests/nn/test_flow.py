@@ -12,7 +12,7 @@ from numpyro.nn import AutoregressiveNN, BlockNeuralAutoregressiveNN
 from zoo import POSITIVE
 
 import hierax as hx
-from hierax.api.saem import roles_of
+from hierax.infer.saem.run import roles_of
 
 KINDS = ("spline", "affine", "sinh", "coupling", "affine-coupling", "sinh-coupling")
 

@@ -5,7 +5,7 @@ import pytest
 import zoo
 
 import hierax as hx
-from hierax.results.likelihood import pareto_k
+from hierax.infer.pareto import pareto_k
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ import pandas as pd
 from numpyro.distributions.transforms import LowerCholeskyAffine
 
 from hierax.analyse.augment_advice import advise, tolerated_bias
-from hierax.api.fit import evaluate
-from hierax.api.fit import fit as fit_once
 from hierax.data.context import Context
 from hierax.data.population import Population
+from hierax.estimate import evaluate
+from hierax.estimate import fit as fit_once
 from hierax.infer.learn.choice import Choice, Split, choose
 from hierax.infer.learn.two_stage import Build, Draws, Learner
 from hierax.infer.marginal.estimator import Estimator

@@ -14,11 +14,11 @@ import scipy.stats
 
 from hierax.analyse.executors import run_all
 from hierax.analyse.simulate import simulate
-from hierax.api.fit import fit as fit_again
 from hierax.arguments import path_of, whole
 from hierax.data.censoring import limits_of, with_drawn
 from hierax.data.population import Population
 from hierax.errors import quietly, tell
+from hierax.estimate import fit as fit_again
 from hierax.infer.result import Result
 from hierax.infer.run.checkpoint import Checkpoint
 from hierax.infer.run.owner import option_parts, owner

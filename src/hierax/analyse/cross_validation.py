@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from hierax.analyse.executors import run_all
-from hierax.api.fit import fit as fit_once
 from hierax.data.population import Population
 from hierax.errors import quietly
+from hierax.estimate import fit as fit_once
 from hierax.infer.marginal.importance import ImportanceSampling
 from hierax.infer.result import Result
 from hierax.results.likelihood import log_likelihood

@@ -13,10 +13,10 @@ from hierax.arguments import whole
 from hierax.data.population import Population
 from hierax.errors import tell
 from hierax.infer.marginal.objective import compiled_value
+from hierax.infer.pareto import HIGH_K, pareto_k
 from hierax.program.read import cached
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
-from hierax.results.likelihood import HIGH_K, pareto_k
 from hierax.results.uncertainty.covariance import active_entries, usable_covariance
 from hierax.results.uncertainty.draws import own_number
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 Blocks = Float[Array, "subject coordinate coordinate"]
@@ -99,3 +100,19 @@ def _spd_inverse_jvp(primals: tuple[Blocks], tangents: tuple[Blocks]) -> tuple[A
     (blocks,), (tangent,) = primals, tangents
     inverse = spd_inverse(blocks)
     return inverse, -jnp.einsum("nij,njk,nkl->nil", inverse, tangent, inverse)
+
+
+def inverse_blocks(blocks: np.ndarray) -> np.ndarray:
+    """Return the inverses of symmetric blocks, 0 in directions that are not positive definite."""
+    # A block that is no number has no inverse: 0 in all its directions, as where it is not positive definite.
+    values, vectors = np.linalg.eigh(np.where(np.isfinite(blocks), blocks, 0.0))
+    inverse = np.where(values > 0, 1.0 / np.where(values > 0, values, 1.0), 0.0)
+    return np.einsum("nij,nj,nkj->nik", vectors, inverse, vectors)
+
+
+def draw_moments(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and covariance by subject of draws (chain, draw, subject, coordinate)."""
+    flat = draws.reshape(-1, *draws.shape[2:])
+    mean = flat.mean(0)
+    centred = flat - mean
+    return mean, np.einsum("mni,mnj->nij", centred, centred) / max(len(flat) - 1, 1)

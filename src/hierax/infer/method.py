@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hierax.data.population import Population
 from hierax.errors import EstimatorError
 from hierax.options import Options
 from hierax.program.density import Program
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
+    from hierax.infer.fitting.outcome import Outcome
 
 # Names on the command line, each with the options that it stands for.
 Commands = Mapping[str, Mapping[str, Any]]
@@ -30,6 +34,26 @@ class Method(Options, abc.ABC):
 
     commands: ClassVar[Commands] = {}
     references: ClassVar[tuple[str, ...]] = ()
+    # Whether priors of population parameters count by themselves; whether held-out subjects can end a fit; whether a
+    # fit may have several starts.
+    bayesian: ClassVar[bool] = False
+    stops_early: ClassVar[bool] = False
+    several_starts: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def run(self, job: Job) -> Outcome:
+        """Do a fit.
+
+        Parameters
+        ----------
+        job : Job
+            Program, population, start values, what is free, priors, seed, progress and checkpoint.
+
+        Returns
+        -------
+        Outcome
+            Estimates, how the fit ended, its history, and what this method alone has.
+        """
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Register a subclass under the names that it has on the command line."""

@@ -18,7 +18,5 @@ class Procedure(Method):
     """
 
     objective: Estimator
-    # Whether priors of population parameters count by themselves.
-    bayesian: ClassVar[bool] = False
     # What kind of covariance of the estimates belongs to it.
     covariance: ClassVar[Literal["hessian", "louis"]] = "hessian"

@@ -65,6 +65,18 @@ def penalty(layout: Layout, priors: Mapping[str, Any], flat: Array, pop: Populat
     return total
 
 
+def log_prior(layout: Layout, priors: Mapping[str, Any], flat: Array, pop: Population) -> Array:
+    """Return the log density of the flat vector: of the constrained parameters, times |∂constrained/∂flat|."""
+    total = -penalty(layout, priors, flat, pop)
+    free = layout.unravel(flat)
+    for name in priors:
+        site = layout.program.sites.population[name]
+        if site.kind != "weights":
+            value = free[name]
+            total = total + jnp.sum(site.transform.log_abs_det_jacobian(value, site.transform(value)))
+    return total
+
+
 def _expanded(site: PopulationSite, prior: Any) -> Any:
     if not isinstance(prior, dist.Distribution):
         raise ValueError(f"priors['{site.name}'] is no NumPyro distribution, but {type(prior).__name__}. Give one.")

@@ -18,11 +18,14 @@ from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
+from hierax.results.uncertainty.posterior import trouble
 
 if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
+    from hierax.infer.fitting.outcome import Outcome
+    from hierax.infer.fitting.samples import Samples
+    from hierax.infer.vi.variational import Variational
     from hierax.results.uncertainty.covariance import Covariance
-    from hierax.results.uncertainty.posterior import Samples
-    from hierax.results.uncertainty.variational import Variational
 
 Kind = Literal["hessian", "sandwich", "score", "louis"]
 
@@ -236,6 +239,39 @@ class Fit(Evaluation):
     samples: Samples | None = None
     variational: Variational | None = None
     held_out: np.ndarray | None = None
+
+    @classmethod
+    def from_outcome(cls, outcome: Outcome, job: Job, method: Estimator | Procedure) -> Fit:
+        """Return the fit that an estimator's outcome makes: the only way in which a fit comes to be.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            What the estimator returned.
+        job : Job
+            What it was asked.
+        method : Estimator or Procedure
+            The estimator that the user passed.
+
+        Returns
+        -------
+        Fit
+            Chains are judged here, where their elements have names: those that have not mixed say so.
+        """
+        found = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
+        free, gradient, extras = found.pop("free"), found.pop("gradient"), found.pop("extras")
+        fit = cls(
+            **found,
+            **extras,
+            **job.record(),
+            free=job.free if free is None else free,
+            gradient=np.full(outcome.flat.size, np.nan) if gradient is None else gradient,
+            method=method if isinstance(method, Procedure) else None,
+        )
+        unmixed = trouble(fit) if fit.result is Result.converged else ""
+        if unmixed:
+            fit.result, fit.why = Result.not_mixed, unmixed
+        return fit
 
     def __post_init__(self) -> None:
         self._covariances: dict[str, Covariance] = {}

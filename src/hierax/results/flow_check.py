@@ -12,11 +12,11 @@ import dataclasses
 import numpy as np
 
 from hierax.errors import tell
+from hierax.infer.blocks import inverse_blocks
 from hierax.infer.marginal.importance import ImportanceSampling, importance_sample
 from hierax.infer.result import Result
 from hierax.results.fit import Fit
 from hierax.results.likelihood import weight_table
-from hierax.results.uncertainty.conditional import inverse_blocks
 from hierax.results.uncertainty.draws import own_number
 
 # A wide t reaches to where posteriors through a flow may have their tails, or a second mode.

@@ -15,11 +15,11 @@ from jaxtyping import Array
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
+from hierax.infer.fitting.outcome import with_modes
 from hierax.infer.marginal.session import session_of
 from hierax.infer.simulate.simulation import every_record
 from hierax.program.density import Program, unwrap
 from hierax.program.read import cached
-from hierax.results.outcome import with_modes
 
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation, Fit

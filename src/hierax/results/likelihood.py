@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import threading
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,22 +10,19 @@ import pandas as pd
 
 from hierax.data.population import Population
 from hierax.errors import tell
+from hierax.infer.blocks import draw_moments
+from hierax.infer.fitting.outcome import evaluated_fields
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.importance import ImportanceSampling, importance_sample
 from hierax.infer.marginal.laplace import Laplace
 from hierax.infer.marginal.quadrature import AGQ
 from hierax.infer.marginal.session import Session, session_of
+from hierax.infer.pareto import HIGH_K, pareto_k
 from hierax.infer.run.owner import observation_digest
-from hierax.results.files.arviz import is_modern
 from hierax.results.fit import Evaluation, Fit
 from hierax.results.fixed import as_fit
-from hierax.results.outcome import evaluated_fields
-from hierax.results.uncertainty.conditional import conditional_moments, draw_moments, padded_draws
+from hierax.results.uncertainty.conditional import conditional_moments, padded_draws
 
-# Above it the importance weights' mean, and its error, cannot be trusted (Vehtari et al. 2024).
-# Filters of warnings are one for all threads, so that one thread at a time sets them aside.
-_SILENT = threading.Lock()
-HIGH_K = 0.7
 # Draws to find conditional means and covariances from.
 _DRAWS = 1000
 
@@ -192,23 +186,6 @@ def weight_table(logs: np.ndarray, ids: Any) -> pd.DataFrame:
             "ess": n * mean**2 / (weights**2).mean(1),
         }
     return pd.DataFrame(table, index=pd.Index(ids, name="subject"))
-
-
-def pareto_k(logs: np.ndarray) -> np.ndarray:
-    """Return the Pareto shape of each subject's importance weights by ArviZ, (subject, sample) → (subject,)."""
-    spread = logs.max(1) - logs.min(1)
-    if is_modern():
-        array_stats = importlib.import_module("arviz_stats.base").array_stats
-        found = np.asarray(array_stats.psislw(-logs, axis=-1)[1])
-    else:
-        import arviz
-
-        with _SILENT, warnings.catch_warnings():
-            # Each subject whose weights are too uneven would be told of one by one.
-            warnings.simplefilter("ignore")
-            found = np.asarray(arviz.psislw(logs.copy())[1])
-    # Equal weights have no tail.
-    return np.where(spread < 1e-9, -np.inf, found)
 
 
 def _deterministic(fit: Fit, method: Estimator) -> Likelihood:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,10 @@ from hierax.infer.marginal.modes import Modes, Newton, find_modes
 from hierax.infer.method import Method
 from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
+    from hierax.infer.fitting.outcome import Outcome
 
 Params = dict[str, Any]
 
@@ -43,9 +47,18 @@ class Estimator(Method):
 
     newton: Newton
     optimiser: QuasiNewton
-    # Whether modes are found once more after the fit, and whether there are modes at all.
-    post_hoc: ClassVar[bool] = False
+    # Whether there are modes at all.
     has_modes: ClassVar[bool] = True
+    several_starts: ClassVar[bool] = True
+    stops_early: ClassVar[bool] = True
+
+    def run(self, job: Job) -> Outcome:
+        """Maximise the approximation."""
+        return job.maximise(self)
+
+    def post_hoc(self) -> Estimator | None:
+        """Return the approximation whose modes are found after the fit, for one that has none of its own."""
+        return None
 
     @abc.abstractmethod
     def anchor(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Anchor:

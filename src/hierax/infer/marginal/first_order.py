@@ -13,7 +13,7 @@ from hierax.data.population import Population
 from hierax.infer.blocks import Vectors, log_det, spd_inverse
 from hierax.infer.marginal.curvature import prior_hessian, whitened_jacobian
 from hierax.infer.marginal.estimator import Anchor, Estimator, Params
-from hierax.infer.marginal.laplace import reference_scales
+from hierax.infer.marginal.laplace import Laplace, reference_scales
 from hierax.infer.marginal.modes import Newton
 from hierax.infer.method import Commands
 from hierax.infer.requirements import need_gaussian_data, need_gaussian_effects
@@ -52,7 +52,6 @@ class FO(_AtReference):
 
     newton: Newton = Newton()
     optimiser: QuasiNewton = QuasiNewton()
-    post_hoc: ClassVar[bool] = True
     commands: ClassVar[Commands] = {"fo": {}}
     references: ClassVar[tuple[str, ...]] = ("sheiner1980",)
 
@@ -65,6 +64,10 @@ class FO(_AtReference):
     def citation(self) -> str:
         """Where it is described."""
         return "Sheiner & Beal (1980), J Pharmacokinet Biopharm 8:553"
+
+    def post_hoc(self) -> Estimator:
+        """Return Laplace's approximation, whose modes are the EBEs of a fit by FO."""
+        return Laplace(newton=self.newton)
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
         """Ask for Gaussian data and random effects."""

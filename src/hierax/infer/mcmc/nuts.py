@@ -1,28 +1,28 @@
-"""NUTS on the whole program, or on its marginal likelihood; MAP estimates."""
+"""NUTS on the whole program, or on its marginal likelihood."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple
-
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hierax.arguments import whole
 from hierax.data.population import Population
-from hierax.infer.marginal.estimator import Anchor, Estimator, ModeEstimator, Params
+from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.laplace import FOCE, Laplace
-from hierax.infer.marginal.modes import Newton
+from hierax.infer.mcmc.run import run_marginal_nuts, run_nuts
 from hierax.infer.method import Commands
 from hierax.infer.procedure import Procedure
-from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
+    from hierax.infer.fitting.outcome import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sampler(Procedure):
+class Sampler(Procedure):
+    """What NUTS on the joint and on the marginal density have in common."""
+
     warmup: int = 1000
     draws: int = 1000
     chains: int = 4
@@ -46,7 +46,7 @@ class _Sampler(Procedure):
 
 
 @dataclasses.dataclass(frozen=True)
-class NUTS(_Sampler):
+class NUTS(Sampler):
     """The No-U-Turn sampler of NumPyro on population parameters and random effects together.
 
     All free population parameters need priors, in the program or by ``fit(priors=)``; ``param`` sites are lifted.
@@ -75,6 +75,10 @@ class NUTS(_Sampler):
     commands: ClassVar[Commands] = {"nuts": {}}
     references: ClassVar[tuple[str, ...]] = ("hoffman2014",)
 
+    def run(self, job: Job) -> Outcome:
+        """Sample the joint posterior."""
+        return run_nuts(job, self)
+
     @property
     def label(self) -> str:
         """Name of the algorithm."""
@@ -82,7 +86,7 @@ class NUTS(_Sampler):
 
 
 @dataclasses.dataclass(frozen=True)
-class MarginalNUTS(_Sampler):
+class MarginalNUTS(Sampler):
     """The No-U-Turn sampler on population parameters alone: random effects are integrated out inside the density.
 
     Parameters
@@ -103,6 +107,10 @@ class MarginalNUTS(_Sampler):
     commands: ClassVar[Commands] = {"marginal-nuts": {}}
     references: ClassVar[tuple[str, ...]] = ("hoffman2014",)
 
+    def run(self, job: Job) -> Outcome:
+        """Sample the posterior of the population parameters."""
+        return run_marginal_nuts(job, self)
+
     @property
     def label(self) -> str:
         """Name of the algorithm."""
@@ -111,144 +119,3 @@ class MarginalNUTS(_Sampler):
     def refusals(self, program: Program, pop: Population) -> list[str]:
         """Say why this algorithm cannot treat a program; empty where it can."""
         return self.objective.refusals(program, pop)
-
-
-@dataclasses.dataclass(frozen=True)
-class MAP(Procedure):
-    """Maximum a posteriori: the mode of prior × marginal likelihood, in constrained parameters.
-
-    Parameters
-    ----------
-    objective : FO, FOCE, Laplace or AGQ
-        The approximation of the marginal likelihood.
-
-    Examples
-    --------
-    >>> hx.MAP(hx.Laplace()).label
-    'MAP'
-    """
-
-    objective: Estimator = FOCE()
-    bayesian: ClassVar[bool] = True
-    commands: ClassVar[Commands] = {"map": {}}
-
-    @property
-    def label(self) -> str:
-        """Name of the algorithm."""
-        return "MAP"
-
-
-@dataclasses.dataclass(frozen=True)
-class Joint(ModeEstimator):
-    """−log joint density at the modes: the profile that :class:`JointMAP` minimises; no marginal likelihood."""
-
-    newton: Newton = Newton()
-    optimiser: QuasiNewton = QuasiNewton()
-
-    @property
-    def label(self) -> str:
-        """Name of the objective."""
-        return "joint density at the modes (no marginal likelihood)"
-
-    def negative_log_likelihood(
-        self, program: Program, pop: Population, params: Params, anchor: Anchor
-    ) -> Float[Array, " subject"]:
-        """Return −log p(y_i, η̂_i); by the envelope theorem its gradient is that at fixed modes."""
-        value = self.joint(program, pop, params, anchor.eta)
-        return jnp.where(jnp.asarray(pop.subject_mask), value, 0.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class JointMAP(Procedure):
-    """The joint mode of population parameters and random effects: prior × likelihood × random effects' density.
-
-    Quick, and no substitute for a marginal estimate: SDs of random effects are biased low, and without priors that
-    keep them from 0 there is no mode at all.
-
-    Examples
-    --------
-    >>> hx.JointMAP().label
-    'joint MAP'
-    """
-
-    objective: Estimator = Joint()
-    bayesian: ClassVar[bool] = True
-    commands: ClassVar[Commands] = {"joint-map": {}}
-
-    @property
-    def label(self) -> str:
-        """Name of the algorithm."""
-        return "joint MAP"
-
-
-def marginal_potential(
-    evaluate: Callable[[Array, Any, Population], Any], flat: Array, eta: Any, pop: Population
-) -> Array:
-    """Return −log marginal likelihood of the flat vector; its gradient comes with its value, from forward passes."""
-
-    @jax.custom_vjp
-    def negative(flat: Array) -> Array:
-        return evaluate(flat, eta, pop).value.sum()
-
-    def forward(flat: Array) -> tuple[Array, Array]:
-        out = evaluate(flat, eta, pop)
-        return out.value.sum(), out.gradient
-
-    negative.defvjp(forward, lambda gradient, g: (g * gradient,))
-    return negative(flat)
-
-
-class Draws(NamedTuple):
-    """What each iteration of each chain shows, (chain, iteration, ...)."""
-
-    z: Any
-    diverging: Array
-    num_steps: Array
-    energy: Array
-    accept_prob: Array
-
-
-def nuts_block(
-    potential: Callable[[Any, Any], Array], sampler: _Sampler
-) -> tuple[Callable[[Any, Any, Array], Any], Callable[[Any, Any], tuple[Any, Draws]]]:
-    """Return two functions to be compiled: the start, and a block of iterations of all chains.
-
-    ``potential(z, data)`` is −log density; ``begin(z, data, keys)`` → state; ``advance(state, data)`` → state, draws.
-    NumPyro's functional kernels do the work; everything that the density depends on is an argument, so that other data
-    compile nothing.
-    """
-    from numpyro.infer.hmc import hmc
-
-    init, sample = hmc(potential_fn_gen=lambda data: lambda z: potential(z, data), algo="NUTS")
-
-    def begin_one(z: Any, data: Any, key: Array) -> Any:
-        return init(
-            z,
-            sampler.warmup,
-            target_accept_prob=sampler.target_accept,
-            max_tree_depth=sampler.max_tree_depth,
-            model_args=(data,),
-            rng_key=jax.random.wrap_key_data(key),
-        )
-
-    def advance_one(state: Any, data: Any) -> tuple[Any, Draws]:
-        # Called for what it sets in the kernels: their adaptation belongs to the trace that they run in.
-        begin_one(state.z, data, jax.random.key_data(jax.random.key(0)))
-
-        def step(state: Any, _: Any) -> tuple[Any, Draws]:
-            new = sample(state, model_args=(data,))
-            return new, Draws(new.z, new.diverging, new.num_steps, new.energy, new.accept_prob)
-
-        return jax.lax.scan(step, state, None, length=BLOCK)
-
-    if sampler.chain_method == "vectorized":
-        return jax.vmap(begin_one, (0, None, 0)), jax.vmap(advance_one, (0, None))
-    # One chain after the other: each takes the steps that it needs, and no chain waits for another's.
-    return (
-        lambda z, data, keys: jax.lax.map(lambda pair: begin_one(pair[0], data, pair[1]), (z, keys)),
-        lambda state, data: jax.lax.map(lambda one: advance_one(one, data), state),
-    )
-
-
-# Iterations that run together; between two blocks progress is shown and the state may be written.
-BLOCK = 50

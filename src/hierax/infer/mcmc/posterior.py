@@ -18,23 +18,11 @@ from hierax.infer.saem.mstep import shifted
 from hierax.infer.saem.roles import Roles
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
-from hierax.program.priors import penalty
+from hierax.program.priors import log_prior
 from hierax.program.read import cached
 
 # A coordinate whose posterior SD is below this part of its prior SD is sampled centred.
 _INFORMED = 0.6
-
-
-def log_prior(layout: Layout, priors: Mapping[str, Any], flat: Array, pop: Population) -> Array:
-    """Return the log density of the flat vector: of the constrained parameters, times |∂constrained/∂flat|."""
-    total = -penalty(layout, priors, flat, pop)
-    free = layout.unravel(flat)
-    for name in priors:
-        site = layout.program.sites.population[name]
-        if site.kind != "weights":
-            value = free[name]
-            total = total + jnp.sum(site.transform.log_abs_det_jacobian(value, site.transform(value)))
-    return total
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,9 @@ from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.marginal.importance import log_normal, proposal_factor
 from hierax.infer.method import Commands
+from hierax.infer.saem.iteration import Iteration
 from hierax.infer.saem.kernels import Landscape
-from hierax.infer.saem.saem import SAEM, Iteration
+from hierax.infer.saem.saem import SAEM
 from hierax.infer.saem.state import Schedule, State, Trace
 
 

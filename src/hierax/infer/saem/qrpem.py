@@ -16,7 +16,7 @@ from hierax.arguments import positive
 from hierax.infer.marginal.importance import log_t, proposal_factor
 from hierax.infer.method import Commands
 from hierax.infer.saem.importance_em import Drawn, ImportanceEM, Sampling, drawn_from
-from hierax.infer.saem.saem import Iteration
+from hierax.infer.saem.iteration import Iteration
 from hierax.infer.saem.state import State
 
 # A subject whose effective samples are fewer than this many times its random effects keeps the covariance of its

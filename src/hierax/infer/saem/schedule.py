@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from hierax.infer.saem.saem import SAEM
 from hierax.infer.saem.state import Schedule
+
+if TYPE_CHECKING:
+    from hierax.infer.saem.saem import SAEM
 
 # Iterations that are compiled and run together; between two blocks progress is shown and the phases judged.
 BLOCK = 25

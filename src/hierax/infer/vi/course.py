@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from hierax.infer.vi.vi import BLOCK, VI
+from hierax.infer.vi.bound import BLOCK
+
+if TYPE_CHECKING:
+    from hierax.infer.vi.vi import VI
 
 
 class Course:

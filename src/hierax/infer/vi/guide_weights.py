@@ -12,7 +12,7 @@ from jaxtyping import Array
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
 from hierax.infer.vi import linked
-from hierax.infer.vi.vi import Setting, log_volume, moved, place, read, standardised
+from hierax.infer.vi.bound import Setting, log_volume, moved, place, read, standardised
 
 
 def guide_draws(setting: Setting) -> Callable[..., tuple[Array, Array]]:

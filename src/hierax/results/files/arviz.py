@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import xarray as xr
 
 from hierax.results.uncertainty.draws import as_chains, asymptotic_draws, chain_coords
 from hierax.results.uncertainty.pointwise import observation_coords, observation_dim, pointwise_log_likelihood
+from hierax.versions import is_modern
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
 # Where the draws are no Markov chain's: of one chain ArviZ gives a NaN for R-hat.
 _NO_CHAIN = "NaN: the draws are independent, and an R-hat near 1 would say nothing of what they are drawn from"
-
-
-def is_modern() -> bool:
-    """Whether the installed ArviZ stores xarray DataTrees (1.x)."""
-    return int(importlib.metadata.version("arviz").split(".")[0]) >= 1
 
 
 def bundle(groups: dict[str, xr.Dataset]) -> Any:

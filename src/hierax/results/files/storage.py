@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.population import Population
-from hierax.errors import tell
+from hierax.errors import EstimatorError, tell
+from hierax.infer.fitting.samples import Samples
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.session import Session
 from hierax.infer.procedure import Procedure
@@ -23,8 +24,12 @@ from hierax.program.parameters import Layout, layout
 from hierax.program.priors import collect_priors
 from hierax.program.read import read_program
 from hierax.program.trace import Model
+from hierax.results.files.guide import load_variational, saved_variational
 from hierax.results.files.options import decode, encode, unsaved
-from hierax.results.uncertainty.variational import load_variational, saved_variational
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
+    from hierax.infer.fitting.outcome import Outcome
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
@@ -196,6 +201,13 @@ class SavedMethod(Procedure):
     kind: Any = "hessian"
     options: Any = None
 
+    def run(self, job: Job) -> Outcome:
+        """Refuse: the options of the algorithm are not all known."""
+        raise EstimatorError(
+            f"The {self.name} of a saved fit cannot be run, because its options are not in the file. Pass "
+            f"load_fit(estimator=...) with the options of the fit."
+        )
+
     @property
     def label(self) -> str:
         """Name of the algorithm."""
@@ -242,8 +254,6 @@ def _method(saved: dict[str, Any] | None) -> Procedure | None:
 
 
 def _samples(arrays: Mapping[str, np.ndarray]) -> Any:
-    from hierax.results.uncertainty.posterior import Samples
-
     if "samples_flat" not in arrays:
         return None
     stats = {name.removeprefix("stats_"): value for name, value in arrays.items() if name.startswith("stats_")}

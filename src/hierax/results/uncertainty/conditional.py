@@ -11,7 +11,9 @@ import scipy.stats
 import xarray as xr
 from jaxtyping import Float
 
+from hierax.infer.blocks import inverse_blocks
 from hierax.infer.marginal.importance import proposal_factor
+from hierax.infer.pareto import pareto_k
 from hierax.infer.saem.conditional import conditional_draws
 from hierax.infer.saem.louis import Louis, Parts, Terms, louis_information
 from hierax.infer.saem.roles import find_roles
@@ -39,22 +41,6 @@ def conditional_moments(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
         return fit.moments
     # Where chains and proposals begin, not what comes out of them.
     return np.nan_to_num(fit.eta), inverse_blocks(fit.hessian)
-
-
-def inverse_blocks(blocks: np.ndarray) -> np.ndarray:
-    """Return the inverses of symmetric blocks, 0 in directions that are not positive definite."""
-    # A block that is no number has no inverse: 0 in all its directions, as where it is not positive definite.
-    values, vectors = np.linalg.eigh(np.where(np.isfinite(blocks), blocks, 0.0))
-    inverse = np.where(values > 0, 1.0 / np.where(values > 0, values, 1.0), 0.0)
-    return np.einsum("nij,nj,nkj->nik", vectors, inverse, vectors)
-
-
-def draw_moments(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and covariance by subject of draws (chain, draw, subject, coordinate)."""
-    flat = draws.reshape(-1, *draws.shape[2:])
-    mean = flat.mean(0)
-    centred = flat - mean
-    return mean, np.einsum("mni,mnj->nij", centred, centred) / max(len(flat) - 1, 1)
 
 
 def conditional_dataset(fit: Fit, draws: int) -> xr.Dataset:
@@ -107,8 +93,6 @@ def _by_chains(fit: Fit, terms: Terms, most: int) -> Louis:
 
 def _by_importance(fit: Fit, terms: Terms, most: int) -> Louis | None:
     """Return the information by weighted draws; None where the weights of a subject have too heavy a tail."""
-    from hierax.results.likelihood import pareto_k
-
     centre, covariance = conditional_moments(fit)
     factor = _WIDER * np.asarray(proposal_factor(jnp.asarray(covariance)))
     size = centre.shape[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,42 +26,21 @@ _R_HAT, _DIVERGED = 1.01, 0.001
 _SPREAD_DRAWS = 1000
 
 
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """Draws of a posterior.
-
-    Attributes
-    ----------
-    flat : array, (chain, draw, parameter)
-        Population parameters, unconstrained.
-    eta : array, (chain, draw, subject, coordinate), or None
-        Random effects in working coordinates.
-    stats : dict of arrays, (chain, draw)
-        What the sampler says of each draw: diverging, num_steps, energy, accept_prob.
-    independent : bool
-        Whether the draws are independent, as a guide's are, and no Markov chain's: then there is no R-hat and no
-        effective sample size to speak of.
-    """
-
-    flat: np.ndarray
-    eta: np.ndarray | None
-    stats: dict[str, np.ndarray]
-    independent: bool = False
-
-    def trouble(self, fit: Fit) -> str:
-        """Say what is wrong with the chains, or nothing; of independent draws there is nothing to say."""
-        if self.independent:
-            return ""
-        table = diagnostics(fit)
-        worst = table["r_hat"].max()
-        share = float(np.mean(self.stats["diverging"])) if "diverging" in self.stats else 0.0
-        found = []
-        # Without any element but network weights there is nothing to judge by.
-        if self.flat.shape[0] > 1 and worst > _R_HAT:
-            found.append(f"R-hat of {table['r_hat'].idxmax()} is {worst:.3f}: run longer (warmup=, draws=)")
-        if share > _DIVERGED:
-            found.append(f"{share:.1%} of draws diverged: raise target_accept, or give tighter priors")
-        return "; ".join(found)
+def trouble(fit: Fit) -> str:
+    """Return what is wrong with the chains of a fit, or nothing; of independent draws there is nothing to say."""
+    samples = fit.samples
+    if samples is None or samples.independent:
+        return ""
+    table = diagnostics(fit)
+    worst = table["r_hat"].max()
+    share = float(np.mean(samples.stats["diverging"])) if "diverging" in samples.stats else 0.0
+    found = []
+    # Without any element but network weights there is nothing to judge by.
+    if samples.flat.shape[0] > 1 and worst > _R_HAT:
+        found.append(f"R-hat of {table['r_hat'].idxmax()} is {worst:.3f}: run longer (warmup=, draws=)")
+    if share > _DIVERGED:
+        found.append(f"{share:.1%} of draws diverged: raise target_accept, or give tighter priors")
+    return "; ".join(found)
 
 
 def population_draws(fit: Fit) -> dict[str, np.ndarray]:

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from hierax.api.bayes import need_priors
-from hierax.api.blocks import Blocks
-from hierax.api.job import Job
-from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
+from hierax.infer.blocks import draw_moments, inverse_blocks
+from hierax.infer.fitting.loop import Blocks
+from hierax.infer.fitting.outcome import Outcome, sampled_fields, solver_error
+from hierax.infer.fitting.progress import Progress
+from hierax.infer.fitting.samples import Samples
 from hierax.infer.judgement.optimum import not_optimal
 from hierax.infer.judgement.verdict import not_arrived, unmoved
 from hierax.infer.marginal.held_out import HeldOut
 from hierax.infer.marginal.session import Session
+from hierax.infer.pareto import HIGH_K, pareto_k
 from hierax.infer.result import Result
-from hierax.infer.run.checkpoint import Checkpoint
 from hierax.infer.run.own_number import number_of, own_key
 from hierax.infer.saem.roles import find_roles
 from hierax.infer.vi import linked
+from hierax.infer.vi.bound import BLOCK, State, begin, block, moments, place
 from hierax.infer.vi.course import Course
 from hierax.infer.vi.guide import Normal
 from hierax.infer.vi.guide_weights import guide_draws, guide_log_weights
-from hierax.infer.vi.vi import BLOCK, VI, State, begin, block, moments, place
+from hierax.infer.vi.variational import Variational, setting_of
 from hierax.program.identity import fingerprint
 from hierax.program.read import cached
-from hierax.results.fit import Fit
-from hierax.results.likelihood import HIGH_K, pareto_k
-from hierax.results.outcome import sampled_fields, solver_error
-from hierax.results.uncertainty.conditional import draw_moments, inverse_blocks
-from hierax.results.uncertainty.posterior import Samples
-from hierax.results.uncertainty.variational import Variational, setting_of
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
+    from hierax.infer.vi.vi import VI
 
 # Draws of the guide that a fit keeps, fewer where they would take more numbers than this.
 _DRAWS, _FEWEST, _NUMBERS = 2000, 200, 20_000_000
@@ -56,15 +56,15 @@ _NO_GRADIENT = (
 _NO_BOUND = "the bound is not finite: some subject's density is not, wherever its random effects are"
 
 
-def fit_vi(job: Job, vi: VI, checkpoint: Checkpoint) -> Fit:
+def run_vi(job: Job, vi: VI) -> Outcome:
     """Fit by variational inference; see :class:`hierax.VI`."""
     began = time.perf_counter()
     vi.check(job.program, job.pop)
     if vi.population != "point":
         job.counted = dict(job.priors)
-        need_priors(job, "VI with a guide of the population parameters")
+        job.need_priors("VI with a guide of the population parameters")
     run = _Run(job, vi, job.session(vi.objective))
-    result = run.go(checkpoint)
+    result = run.go()
     return _finish(run, result, time.perf_counter() - began)
 
 
@@ -232,6 +232,14 @@ class _Run(Blocks):
         own = number_of(self.job.program, self.job.layout, self.session.pop, here)
         return own_key(self.job.seed, own)
 
+    def variational(self, elbo: tuple[float, float], k: float) -> Variational:
+        """Return the guide, with its bound and the Pareto k of its importance weights."""
+        state, start = jax.tree.map(np.asarray, self.state), np.asarray(self.job.flat)
+        kept = self.setting
+        return Variational(
+            self.session, self.vi, self.job.free, kept.shift, kept.pace, state, start, elbo, kept.linked, k
+        )
+
     def flat(self) -> Any:
         """Return the flat vector at the guide's centre."""
         zero = jnp.zeros(int(self.job.free.sum()))
@@ -302,8 +310,8 @@ def _better(vi: VI) -> str:
     return "guide=hx.guides.Sinh(), " if type(vi.guide) is Normal else ""
 
 
-def _finish(run: _Run, result: Result, seconds: float) -> Fit:
-    job, vi, session, course = run.job, run.vi, run.session, run.course
+def _finish(run: _Run, result: Result, seconds: float) -> Outcome:
+    vi, session, course = run.vi, run.session, run.course
     if run.watcher is not None:
         run.state = State(*run.best)
     flat = np.asarray(run.flat())
@@ -321,12 +329,9 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
         assert samples.eta is not None
         spread = draw_moments(samples.eta)
     result, why = _judged(run, result, k)
-    return Fit(
+    return Outcome(
         **sampled_fields(session, flat, spread),
-        method=vi,
         penalty=session.penalty(flat)[0],
-        free=job.free,
-        gradient=np.full(flat.size, np.nan),
         result=result,
         why=why,
         history=steps,
@@ -337,19 +342,6 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
             "total": seconds,
         },
         solver_error=solver_error(session),
-        samples=samples,
         held_out=None if run.watcher is None else np.array(run.watcher.rows),
-        variational=Variational(
-            session,
-            vi,
-            job.free,
-            run.setting.shift,
-            run.setting.pace,
-            jax.tree.map(np.asarray, run.state),
-            np.asarray(job.flat),
-            elbo,
-            run.setting.linked,
-            k,
-        ),
-        **job.record(),
+        extras={"moments": spread, "samples": samples, "variational": run.variational(elbo, k)},
     )

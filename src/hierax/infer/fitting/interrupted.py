@@ -1,21 +1,21 @@
-"""The fit that is left where Ctrl-C ended one before it was whole."""
+"""What is left where Ctrl-C ended a fit before it was whole."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from hierax.api.job import Job
-from hierax.infer.marginal.counts import count_observations
+from hierax.infer.blocks import inverse_blocks
+from hierax.infer.fitting.outcome import Outcome, evaluated_fields
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.objective import Evaluated
 from hierax.infer.marginal.session import Session
-from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
-from hierax.results.fit import Fit
-from hierax.results.uncertainty.conditional import inverse_blocks
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
 
 _COLUMNS = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
 
@@ -40,10 +40,8 @@ def known_of(session: Session, flat: np.ndarray, eta: Any = None) -> Evaluated:
     return Evaluated(**empty)
 
 
-def interrupted_fit(job: Job, estimator: Estimator | Procedure) -> Fit:
-    """Return a fit of what a job knows: its best point, or where its algorithm stands, or its start."""
-    procedure = estimator if isinstance(estimator, Procedure) else None
-    objective = estimator.objective if isinstance(estimator, Procedure) else estimator
+def interrupted(job: Job, objective: Estimator) -> Outcome:
+    """Return what a job knows: its best point, or where its algorithm stands, or its start."""
     session = job.sessions[-1] if job.sessions else job.session(objective)
     known: dict[str, Any] = {} if job.known is None else job.known()
     flat = known.pop("flat", None)
@@ -51,28 +49,16 @@ def interrupted_fit(job: Job, estimator: Estimator | Procedure) -> Fit:
         flat = job.flat if session.best is None else session.best[0]
     flat = np.asarray(flat)
     out, moments = known_of(session, flat), known.get("moments")
-    params = job.layout.params(flat)
-    count, gaussian = count_observations(job.program, session.pop, params)
+    if moments is not None:
+        out = out._replace(eta=moments[0], hessian=inverse_blocks(moments[1]))
     moved = not np.array_equal(flat, job.flat)
-    return Fit(
-        session=session,
-        params=params,
-        flat=flat,
-        eta=np.asarray(out.eta if moments is None else moments[0]),
-        value=np.asarray(out.value),
-        hessian=np.asarray(out.hessian if moments is None else inverse_blocks(moments[1])),
-        codes=np.asarray(out.code),
-        n_observations=count,
-        n_gaussian=gaussian,
+    return Outcome(
+        **evaluated_fields(session, flat, out),
         penalty=session.penalty(flat)[0],
-        free=job.free,
-        gradient=np.full(flat.size, np.nan),
         result=Result.interrupted,
         why=f"{Result.interrupted.meaning}; the parameters are "
         + ("the best so far, and what was not computed yet is NaN" if moved else "the start values"),
         history=pd.DataFrame(columns=_COLUMNS),
         timing={"compile": session.compile_seconds, "search": 0.0, "evaluations": session.evaluations, "total": 0.0},
-        method=procedure,
-        **known,
-        **job.record(),
+        extras=known,
     )

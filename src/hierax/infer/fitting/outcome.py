@@ -1,17 +1,71 @@
-"""The fields of a result that every kind of fit fills in the same way."""
+"""What an estimator returns, whichever it is."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
+from hierax.infer.blocks import inverse_blocks
 from hierax.infer.marginal.counts import count_observations
-from hierax.infer.marginal.laplace import Laplace
 from hierax.infer.marginal.objective import Evaluated, compiled_value
 from hierax.infer.marginal.session import Session
-from hierax.results.uncertainty.conditional import inverse_blocks
+from hierax.infer.result import Result
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What an estimator has found; ``Fit.from_outcome`` makes a :class:`~hierax.Fit` of it.
+
+    Attributes
+    ----------
+    session : Session
+        The objective that EBEs and residuals are by.
+    params, flat, eta, value, hessian, codes, n_observations, n_gaussian
+        As for :class:`~hierax.results.fit.Evaluation`.
+    result, why
+        How the search ended, and in words.
+    penalty : float
+        −log density of the priors that count.
+    free : array of bool, (parameter,), optional
+        What was estimated, where it is less than the job had asked for.
+    gradient : array, (parameter,), optional
+        Gradient of the objective at the end, where the method has one.
+    history, timing, held, solver_error, held_out
+        As for :class:`~hierax.Fit`.
+    extras : dict
+        What this method alone has: ``moments``, ``samples``, ``variational``.
+    """
+
+    session: Session
+    params: dict[str, Any]
+    flat: np.ndarray
+    eta: np.ndarray
+    value: np.ndarray
+    hessian: np.ndarray
+    codes: np.ndarray
+    n_observations: int
+    n_gaussian: int
+    result: Result
+    why: str
+    history: pd.DataFrame
+    timing: dict[str, float]
+    penalty: float = 0.0
+    free: np.ndarray | None = None
+    gradient: np.ndarray | None = None
+    held: list[str] = dataclasses.field(default_factory=list)
+    solver_error: dict[str, float] | None = None
+    held_out: np.ndarray | None = None
+    extras: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def ofv(self) -> float:
+        """−2 log L − N·log 2π, N the number of Gaussian observations."""
+        real = np.asarray(self.session.pop.subject_mask)
+        return 2 * float(self.value[real].sum()) - self.n_gaussian * float(np.log(2 * np.pi))
 
 
 def evaluated_fields(session: Session, flat: np.ndarray, out: Evaluated) -> dict[str, Any]:
@@ -28,7 +82,7 @@ def evaluated_fields(session: Session, flat: np.ndarray, out: Evaluated) -> dict
 def sampled_fields(
     session: Session, flat: np.ndarray, moments: tuple[np.ndarray, np.ndarray], value: Any = np.nan
 ) -> dict[str, Any]:
-    """Return the fields of a fit that knows each subject's distribution: means stand for modes.
+    """Return these fields where each subject's distribution is known instead: means stand for modes.
 
     ``value`` is −log of each subject's marginal likelihood; by default there is none.
     """
@@ -39,7 +93,6 @@ def sampled_fields(
         "value": np.broadcast_to(value, (n,)).copy(),
         "hessian": inverse_blocks(moments[1]),
         "codes": np.zeros(n, int),
-        "moments": moments,
     }
 
 
@@ -55,10 +108,10 @@ def gaussian_constant(session: Session, flat: np.ndarray) -> float:
 
 def with_modes(session: Session, flat: np.ndarray, out: Evaluated) -> Evaluated:
     """Add post-hoc modes of the joint density, for an estimator that has none of its own but wants them (FO)."""
-    if not session.estimator.post_hoc:
+    post_hoc = session.estimator.post_hoc()
+    if post_hoc is None:
         return out
-    laplace = Laplace(newton=session.estimator.newton)
-    value = compiled_value(session.program, laplace, session.layout.unravel)
+    value = compiled_value(session.program, post_hoc, session.layout.unravel)
     modes = value(jnp.asarray(flat), jnp.asarray(session.cold()), session.pop)
     return out._replace(eta=modes.eta, hessian=modes.hessian, code=modes.code)
 

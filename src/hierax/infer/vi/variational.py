@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +13,14 @@ import pandas as pd
 
 from hierax.data.population import Population
 from hierax.data.sanitise import sanitise
-from hierax.errors import tell
 from hierax.infer.marginal.session import Session
-from hierax.infer.mcmc.posterior import log_prior
 from hierax.infer.saem.roles import find_roles
-from hierax.infer.vi import linked
-from hierax.infer.vi.vi import VI, Setting, State, bound, moments, moved, place, read
+from hierax.infer.vi.bound import Setting, bound, moments, moved, place, read
 from hierax.program.parameters import Layout
-from hierax.program.priors import penalty
+from hierax.program.priors import log_prior, penalty
+
+if TYPE_CHECKING:
+    from hierax.infer.vi.vi import VI
 
 
 def setting_of(
@@ -147,52 +146,3 @@ class Variational:
                 f"The guide has {len(leaves[0])} subjects of its own, and the population {pop.n_subjects}, because "
                 f"only an amortised guide reads other subjects. Fit with VI(guide=hx.guides.Amortised())."
             )
-
-
-# How the arrays of a guide are called in a file.
-_POPULATION, _GUIDE, _ELSE = "vi_population_", "vi_guide_", "vi_"
-
-
-def saved_variational(found: Variational) -> dict[str, Any]:
-    """Return the parameters of a guide as named arrays, the way a saved fit holds them."""
-    guide = {f"{_GUIDE}{index}": leaf for index, leaf in enumerate(jax.tree.leaves(found.state.guide))}
-    population = {f"{_POPULATION}{name}": value for name, value in found.state.population.items()}
-    rest = {name: getattr(found, name) for name in ("shift", "pace", "flat", "elbo", "pareto_k")}
-    if found.linked is not None:
-        rest["linked"] = found.linked
-    arrays = {**guide, **population, **{f"{_ELSE}{name}": value for name, value in rest.items()}}
-    return {name: np.asarray(value) for name, value in arrays.items()}
-
-
-def load_variational(
-    arrays: Mapping[str, np.ndarray], method: Any, session: Session, free: np.ndarray, path: Any
-) -> Variational | None:
-    """Return the guide that a file holds; None where there is none, or where its options are not known.
-
-    The estimates are there in any case. What is gone is what asks the guide: ``encode`` and ``bounds``.
-    """
-    if f"{_ELSE}flat" not in arrays:
-        return None
-    if not isinstance(method, VI):
-        tell(
-            f"The guide of the fit in {path} cannot be read without its options, because an optimiser is not in the "
-            f"file. Pass load_fit(estimator=VI(...)) with the options of the fit to have it.",
-        )
-        return None
-    size = len(session.program.effect_names)
-    shapes = jnp.zeros((session.pop.n_subjects, size)), jnp.zeros((session.pop.n_subjects, size, size))
-    links = arrays.get(f"{_ELSE}linked")
-
-    def begun(pop: Population) -> Any:
-        own = method.guide.begin(jax.random.key(0), sanitise(pop), *shapes)
-        return own if links is None else linked.begin(method.guide, own, size, len(links))
-
-    template = jax.eval_shape(begun, jax.tree.map(jnp.asarray, session.pop))
-    leaves = [arrays[f"{_GUIDE}{index}"] for index in range(len(jax.tree.leaves(template)))]
-    population = {
-        name.removeprefix(_POPULATION): value for name, value in arrays.items() if name.startswith(_POPULATION)
-    }
-    state = State(population, jax.tree.unflatten(jax.tree.structure(template), leaves), (), None)
-    rest = {name: arrays[f"{_ELSE}{name}"] for name in ("shift", "pace", "flat")}
-    elbo, k = tuple(arrays[f"{_ELSE}elbo"].tolist()), float(arrays[f"{_ELSE}pareto_k"])
-    return Variational(session, method, free, **rest, state=state, elbo=elbo, linked=links, pareto_k=k)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from hierax.api.interrupted import known_of
-from hierax.api.job import Job
-from hierax.api.progress import Progress
+from hierax.infer.fitting.interrupted import known_of
+from hierax.infer.fitting.outcome import Outcome, evaluated_fields, gaussian_constant, solver_error, with_modes
+from hierax.infer.fitting.progress import Progress
 from hierax.infer.judgement.collapse import without_bound
 from hierax.infer.judgement.inert import absent_entries, inert_entries, nothing_to_estimate
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.objective import Evaluated
 from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
-from hierax.infer.run.checkpoint import Checkpoint
 from hierax.infer.search.outcome import Search
 from hierax.infer.search.recorder import Recorder
-from hierax.results.fit import Fit
-from hierax.results.flow_check import with_flow_check
-from hierax.results.outcome import evaluated_fields, gaussian_constant, solver_error, with_modes
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
 
 # Further starts lie within this distance of the program's own start in unconstrained space: a factor of e, up or down,
 # for a positive parameter.
@@ -32,21 +31,24 @@ _REFINEMENTS = 3
 _AT_THE_END = "where the search had ended, before its result was looked at once more"
 
 
-def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkpoint) -> Fit:
-    """Fit by maximising an approximation of the marginal likelihood; see :func:`hierax.fit`."""
+def maximise(job: Job, estimator: Estimator) -> Outcome:
+    """Maximise an approximation of the marginal likelihood."""
     began = time.perf_counter()
-    places, seed = job.layout, job.seed
+    places = job.layout
     session = job.session(estimator)
     flat, free = job.flat, job.free
     held, modes = inert_entries(session, flat, free)
     absent = absent_entries(session, flat, held)
     free = free & ~held
-    session.recorder = recorder = Recorder(checkpoint)
+    session.recorder = recorder = Recorder(job.checkpoint)
     session.watcher = watcher = job.watcher(estimator)
     try:
-        with Progress(job.progress, estimator.label, gaussian_constant(session, flat)) as bar, checkpoint.watching():
+        with (
+            Progress(job.progress, estimator.label, gaussian_constant(session, flat)) as bar,
+            job.checkpoint.watching(),
+        ):
             bar.begin(places.params(flat))
-            search, history, flat = _multi_start(session, flat, free, starts, seed, bar, modes)
+            search, history, flat = _multi_start(session, flat, free, job.starts, job.seed, bar, modes)
             try:
                 search, history, flat, final = _refined(session, search, history, flat, free, bar)
                 if watcher is not None and watcher.best is not None:
@@ -64,7 +66,7 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
     if search.result is Result.converged and absent.any():
         result, why = nothing_to_estimate(list(names[absent]))
         search = search._replace(result=result, why=why)
-    out = Fit(
+    return Outcome(
         **evaluated_fields(session, flat, final),
         penalty=session.penalty(flat)[0],
         free=free,
@@ -73,7 +75,6 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
         why=search.why,
         history=history,
         held=list(map(str, names[held])),
-        **job.record(),
         timing={
             "compile": session.compile_seconds,
             "search": float(history["seconds"].sum()) if len(history) else 0.0,
@@ -84,7 +85,6 @@ def fit_marginal(job: Job, estimator: Estimator, starts: int, checkpoint: Checkp
         solver_error=solver_error(session),
         held_out=None if watcher is None else np.array(watcher.rows),
     )
-    return with_flow_check(out, job.flat)
 
 
 def _collapsed(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hierax.api.job import Job
-from hierax.api.progress import Progress
+from hierax.infer.fitting.progress import Progress
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
-from hierax.infer.run.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
 
 
 class Blocks(abc.ABC):
@@ -52,8 +53,9 @@ class Blocks(abc.ABC):
         """Show the start values."""
         bar.begin(self.job.layout.params(self.job.flat))
 
-    def go(self, checkpoint: Checkpoint) -> Result:
+    def go(self) -> Result:
         """Run to the end from the start or a checkpoint, or until interrupted."""
+        checkpoint = self.job.checkpoint
         saved = checkpoint.load(self.template())
         if saved is not None:
             self.restore(saved)

@@ -1,35 +1,36 @@
-"""Running NUTS, marginal NUTS, MAP and joint MAP."""
+"""Running NUTS on the joint and on the marginal density."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from hierax.api.blocks import Blocks
-from hierax.api.job import Job
-from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
 from hierax.errors import EstimatorError
+from hierax.infer.blocks import draw_moments, inverse_blocks
+from hierax.infer.fitting.loop import Blocks
+from hierax.infer.fitting.outcome import Outcome, sampled_fields
+from hierax.infer.fitting.progress import Progress
+from hierax.infer.fitting.samples import Samples
 from hierax.infer.judgement.verdict import unmoved
 from hierax.infer.marginal.session import Session
-from hierax.infer.mcmc.nuts import BLOCK, NUTS, Draws, MarginalNUTS, marginal_potential, nuts_block
-from hierax.infer.mcmc.posterior import Posterior, log_prior, posterior
+from hierax.infer.mcmc.chains import BLOCK, Draws, marginal_potential, nuts_block
+from hierax.infer.mcmc.posterior import Posterior, posterior
 from hierax.infer.result import Result
-from hierax.infer.run.checkpoint import Checkpoint
 from hierax.infer.run.own_number import number_of, own_key
 from hierax.infer.saem.roles import find_roles
 from hierax.program.identity import fingerprint
+from hierax.program.priors import log_prior
 from hierax.program.read import cached
-from hierax.results.fit import Evaluation, Fit
-from hierax.results.outcome import evaluated_fields, sampled_fields
-from hierax.results.trouble import explain_non_finite
-from hierax.results.uncertainty.conditional import draw_moments, inverse_blocks
-from hierax.results.uncertainty.posterior import Samples
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
+    from hierax.infer.mcmc.nuts import NUTS, MarginalNUTS
 
 # Chains start this far apart, in units of the coordinates (prior or posterior SDs).
 _JITTER = 0.1
@@ -37,20 +38,10 @@ _JITTER = 0.1
 _JUDGED = 8
 
 
-def need_priors(job: Job, label: str) -> None:
-    """Refuse a program some of whose free parameters have no prior."""
-    bare = [name for name, place in job.layout.slices.items() if name not in job.counted and job.free[place].any()]
-    if bare:
-        raise EstimatorError(
-            f"{label} needs a prior for every population parameter, but {bare} have none. Pass them with "
-            f"fit(priors={{'{bare[0]}': dist.LogNormal(...)}}), write them as sample sites, or hold them with fixed=."
-        )
-
-
-def fit_nuts(job: Job, nuts: NUTS, checkpoint: Checkpoint) -> Fit:
+def run_nuts(job: Job, nuts: NUTS) -> Outcome:
     """Sample the joint posterior; see :class:`hierax.NUTS`."""
     began = time.perf_counter()
-    need_priors(job, "NUTS")
+    job.need_priors("NUTS")
     session, out = _at_start(job, nuts.objective)
     roles = find_roles(job.program, session.pop, job.layout, job.flat, job.free)
     covariance = inverse_blocks(np.asarray(out.hessian))
@@ -65,19 +56,19 @@ def fit_nuts(job: Job, nuts: NUTS, checkpoint: Checkpoint) -> Fit:
 
     data = {"arrays": density.arrays(), "pop": session.pop}
     run = _Chains(job, nuts, start, data, potential, ("joint", roles.shift.tobytes()))
-    result = run.go(checkpoint)
+    result = run.go()
     if run.empty:
         raise KeyboardInterrupt
     draws = run.draws()
     flats, etas = _trace_back(density, draws.z, session.pop)
     samples = Samples(flats, etas, _stats(draws))
-    return _result(job, nuts, session, samples, draw_moments(etas), np.nan, began, result)
+    return _outcome(job, session, samples, draw_moments(etas), np.nan, began, result)
 
 
-def fit_marginal_nuts(job: Job, nuts: MarginalNUTS, checkpoint: Checkpoint) -> Fit:
+def run_marginal_nuts(job: Job, nuts: MarginalNUTS) -> Outcome:
     """Sample the posterior of population parameters, random effects integrated out."""
     began = time.perf_counter()
-    need_priors(job, "MarginalNUTS")
+    job.need_priors("MarginalNUTS")
     nuts.check(job.program, job.pop)
     session, out = _at_start(job, nuts.objective)
     index = np.flatnonzero(job.free)
@@ -90,7 +81,7 @@ def fit_marginal_nuts(job: Job, nuts: MarginalNUTS, checkpoint: Checkpoint) -> F
 
     data = {"flat": jnp.asarray(job.flat), "eta": out.eta, "pop": session.pop}
     run = _Chains(job, nuts, {"x": job.flat[index]}, data, potential, ("marginal", session.forward))
-    result = run.go(checkpoint)
+    result = run.go()
     if run.empty:
         raise KeyboardInterrupt
     draws = run.draws()
@@ -100,7 +91,7 @@ def fit_marginal_nuts(job: Job, nuts: MarginalNUTS, checkpoint: Checkpoint) -> F
     ends = session.value(flats.mean((0, 1)), out.eta)
     moments = np.asarray(ends.eta), inverse_blocks(np.asarray(ends.hessian))
     samples = Samples(flats, None, _stats(draws))
-    return _result(job, nuts, session, samples, moments, np.asarray(ends.value), began, result)
+    return _outcome(job, session, samples, moments, np.asarray(ends.value), began, result)
 
 
 class _Chains(Blocks):
@@ -188,7 +179,7 @@ def _at_start(job: Job, objective: Any) -> tuple[Session, Any]:
     session = job.session(objective)
     out = session.value(job.flat)
     if not np.isfinite(np.asarray(out.value)).all():
-        where = explain_non_finite(Evaluation(**evaluated_fields(session, job.flat, out)))
+        where = job.explain(session, job.flat, out)
         raise EstimatorError(
             f"The density is not finite at the start values, so that chains have nowhere to begin. Pass init=, or "
             f"start from a fit: init=hx.fit(model, pop, hx.FOCE()).{where}"
@@ -234,37 +225,31 @@ def _solver_error(session: Session, samples: Samples, eta: np.ndarray) -> dict[s
     return worst
 
 
-def _result(
+def _outcome(
     job: Job,
-    sampler: Any,
     session: Session,
     samples: Samples,
     moments: tuple[np.ndarray, np.ndarray],
     value: Any,
     began: float,
     result: Result,
-) -> Fit:
+) -> Outcome:
     flat = samples.flat.mean((0, 1))
-    out = Fit(
-        **sampled_fields(session, flat, moments, value),
-        method=sampler,
-        free=job.free,
-        gradient=np.full(flat.size, np.nan),
-        history=pd.DataFrame(columns=["start", "iteration", "ofv", "gradient", "step", "seconds"]),
-        timing={"compile": 0.0, "search": 0.0, "evaluations": int(samples.stats["num_steps"].sum()), "total": 0.0},
-        samples=samples,
-        solver_error=_solver_error(session, samples, moments[0]),
-        **job.record(),
-    )
-    trouble = out.samples.trouble(out) if out.samples is not None else ""
+    solver = _solver_error(session, samples, moments[0])
     if result is Result.interrupted:
-        out.result, out.why = result, f"{result.meaning} after {samples.flat.shape[1]} draws a chain"
+        why = f"{result.meaning} after {samples.flat.shape[1]} draws a chain"
     else:
-        out.result = Result.not_mixed if trouble else Result.converged
-        out.why = trouble or "R-hat below 1.01, and no divergences to speak of"
         # A chain that stands still has no R-hat, and no draws that could be judged by one.
         moved = np.ptp(samples.flat, axis=1).min(0)
         stayed = unmoved(np.zeros(moved.size), moved, job.free, job.layout.names())
-        out.result, out.why = stayed or (out.result, out.why)
-    out.timing["total"] = time.perf_counter() - began
-    return out
+        result, why = stayed or (Result.converged, "R-hat below 1.01, and no divergences to speak of")
+    steps = int(samples.stats["num_steps"].sum())
+    return Outcome(
+        **sampled_fields(session, flat, moments, value),
+        result=result,
+        why=why,
+        history=pd.DataFrame(columns=["start", "iteration", "ofv", "gradient", "step", "seconds"]),
+        timing={"compile": 0.0, "search": 0.0, "evaluations": steps, "total": time.perf_counter() - began},
+        solver_error=solver,
+        extras={"moments": moments, "samples": samples},
+    )

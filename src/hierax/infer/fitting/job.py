@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from hierax.arguments import mapping
 from hierax.data.population import Population
+from hierax.errors import EstimatorError
+from hierax.infer.fitting.maximise import maximise
+from hierax.infer.fitting.outcome import Outcome
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.held_out import HeldOut
+from hierax.infer.marginal.objective import Evaluated
 from hierax.infer.marginal.session import Session
-from hierax.program.checking.survey import warn_of_data
+from hierax.infer.run.checkpoint import Checkpoint
 from hierax.program.density import Program
-from hierax.program.parameters import Fixed, Layout, layout
-from hierax.program.priors import UsePriors, collect_priors, counting
-from hierax.program.read import read_program
-from hierax.program.trace import Model
-from hierax.results.fit import Evaluation, Fit
-from hierax.results.priors import priors_of
+from hierax.program.parameters import Layout
+from hierax.program.priors import UsePriors
 
 
 @dataclasses.dataclass
@@ -35,6 +34,10 @@ class Job:
         All priors of population parameters, and those that count.
     given : mapping
         The priors that were passed beside the program's own.
+    starts : int
+        From how many starts to search.
+    checkpoint : Checkpoint
+        Where the state of the fit is kept.
     held_out, patience : Population, int
         Subjects for early stopping, if any, and how many looks without progress end the fit.
     """
@@ -50,8 +53,12 @@ class Job:
     use_priors: UsePriors
     seed: int
     progress: bool
+    starts: int = 1
+    checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
     held_out: Population | None = None
     patience: int = 5
+    # What is wrong where a density is not finite, in words for a message.
+    explain: Callable[[Session, np.ndarray, Evaluated], str] = lambda session, flat, out: ""
     # What an interruption finds: the objectives in use, and where the algorithm stands.
     sessions: list[Session] = dataclasses.field(default_factory=list)
     known: Callable[[], dict[str, Any]] | None = None
@@ -65,6 +72,21 @@ class Job:
         self.sessions.append(Session(self.program, estimator, self.pop, self.layout, self.counted))
         return self.sessions[-1]
 
+    def maximise(self, estimator: Estimator) -> Outcome:
+        """Maximise an approximation of the marginal likelihood."""
+        return maximise(self, estimator)
+
+    def need_priors(self, label: str) -> None:
+        """Refuse a program some of whose free parameters have no prior."""
+        places = self.layout.slices
+        bare = [name for name, place in places.items() if name not in self.counted and self.free[place].any()]
+        if bare:
+            raise EstimatorError(
+                f"{label} needs a prior for every population parameter, but {bare} have none. Pass them with "
+                f"fit(priors={{'{bare[0]}': dist.LogNormal(...)}}), write them as sample sites, or hold them with "
+                f"fixed=."
+            )
+
     def record(self) -> dict[str, Any]:
         """Return what a result keeps of how it was asked for."""
         return {
@@ -73,40 +95,3 @@ class Job:
             "use_priors": self.use_priors,
             "given_priors": sorted(self.given),
         }
-
-
-def prepare(
-    model: Model,
-    pop: Population,
-    *,
-    init: Mapping[str, Any] | Evaluation | None,
-    fixed: Fixed,
-    priors: Mapping[str, Any] | Fit | None,
-    use_priors: UsePriors,
-    seed: int,
-    progress: bool,
-    plate: str,
-    bayesian: bool = False,
-) -> Job:
-    """Read the program and lay out its parameters, start values and priors."""
-    program = read_program(model, pop, plate)
-    places = layout(program)
-    given = priors_of(priors) if isinstance(priors, Fit) else mapping("priors", priors, "names to distributions")
-    everything = collect_priors(program, given)
-    if isinstance(init, Evaluation):
-        init = {name: init.params[name] for name in places.slices if name in init.params}
-    flat = places.start(init)
-    warn_of_data(program.sites, pop, places.params(flat))
-    return Job(
-        program=program,
-        pop=pop,
-        layout=places,
-        flat=flat,
-        free=places.free(fixed),
-        priors=everything,
-        counted=dict(everything) if bayesian and use_priors == "auto" else counting(program, everything, use_priors),
-        given=given,
-        use_priors=use_priors,
-        seed=seed,
-        progress=progress,
-    )

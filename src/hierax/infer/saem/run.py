@@ -4,44 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from hierax.api.blocks import Blocks
-from hierax.api.job import Job
-from hierax.api.progress import Progress
 from hierax.data.sanitise import sanitise
+from hierax.infer.fitting.loop import Blocks
+from hierax.infer.fitting.outcome import Outcome, evaluated_fields, solver_error
+from hierax.infer.fitting.progress import Progress
 from hierax.infer.judgement.collapse import without_bound
 from hierax.infer.judgement.verdict import not_arrived, unmoved
 from hierax.infer.marginal.held_out import HeldOut
 from hierax.infer.marginal.objective import Evaluated
 from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
-from hierax.infer.run.checkpoint import Checkpoint
+from hierax.infer.saem.iteration import block, start
 from hierax.infer.saem.left_out import left_out, stopped_by, subjects_without_density
 from hierax.infer.saem.roles import Roles, find_roles, weights_are_aloof
-from hierax.infer.saem.saem import SAEM, block, start
 from hierax.infer.saem.schedule import Phases
 from hierax.infer.saem.state import Schedule, State
 from hierax.program.density import Program
 from hierax.program.identity import fingerprint
 from hierax.program.priors import penalty
 from hierax.program.read import cached
-from hierax.results.fit import Fit
-from hierax.results.outcome import evaluated_fields, solver_error
+
+if TYPE_CHECKING:
+    from hierax.infer.fitting.job import Job
+    from hierax.infer.saem.saem import SAEM
 
 
-def fit_saem(job: Job, saem: SAEM, checkpoint: Checkpoint) -> Fit:
-    """Fit by SAEM; see :func:`hierax.fit`."""
+def run_saem(job: Job, saem: SAEM) -> Outcome:
+    """Fit by SAEM; see :class:`hierax.SAEM`."""
     began = time.perf_counter()
     saem.check(job.program, job.pop)
     session = job.session(saem.objective)
     run = _Run(job, saem, session)
-    result = run.go(checkpoint)
+    result = run.go()
     return _finish(run, result, time.perf_counter() - began)
 
 
@@ -197,9 +198,9 @@ def roles_of(job: Job, pop: Any) -> Roles:
     return dataclasses.replace(roles, rest=roles.rest | (held & job.free), weights=weights, aloof=aloof)
 
 
-def _finish(run: _Run, result: Result, seconds: float) -> Fit:
-    """Return the fit: modes and log likelihood at the estimate by the objective."""
-    job, session, watcher = run.job, run.session, run.watcher
+def _finish(run: _Run, result: Result, seconds: float) -> Outcome:
+    """Return the outcome: modes and log likelihood at the estimate by the objective."""
+    session, watcher = run.session, run.watcher
     known = run.known()
     flat, (centre, _) = known["flat"], known["moments"]
     if session.grids is not None:
@@ -208,14 +209,12 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
     if session.grids is not None:
         session.look_around(flat, out)
     result, why = _verdict(run, result, flat, out)
-    fit = Fit(
+    outcome = Outcome(
         **evaluated_fields(session, flat, out),
-        method=run.saem,
         penalty=session.penalty(flat)[0],
-        free=job.free,
-        gradient=np.full(flat.size, np.nan),
         result=result,
         why=why,
+        history=pd.DataFrame(),
         timing={
             "compile": run.compile_seconds,
             "search": float(sum(row["seconds"] for row in run.rows)),
@@ -223,12 +222,11 @@ def _finish(run: _Run, result: Result, seconds: float) -> Fit:
             "total": seconds,
         },
         solver_error=solver_error(session),
-        moments=known["moments"],
         held_out=None if watcher is None else np.array(watcher.rows),
-        **job.record(),
+        extras={"moments": known["moments"]},
     )
-    fit.history = _history(run, fit.ofv)
-    return fit
+    outcome.history = _history(run, outcome.ofv)
+    return outcome
 
 
 def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tuple[Result, str]:

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import xarray as xr
 
-from hierax.api.bayes import fit_marginal_nuts, fit_nuts, need_priors
-from hierax.api.interrupted import interrupted_fit
-from hierax.api.job import Job, prepare
-from hierax.api.marginal import fit_marginal
-from hierax.api.saem import fit_saem
-from hierax.api.vi import fit_vi
-from hierax.arguments import path_of, whole
+from hierax.arguments import mapping, path_of, whole
 from hierax.data.population import Population
-from hierax.errors import EstimatorError, FitError, tell
+from hierax.errors import FitError, tell
+from hierax.infer.fitting.interrupted import interrupted
+from hierax.infer.fitting.job import Job
+from hierax.infer.fitting.outcome import evaluated_fields, with_modes
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.laplace import Laplace
-from hierax.infer.mcmc.nuts import MAP, NUTS, JointMAP, MarginalNUTS
+from hierax.infer.marginal.objective import Evaluated
+from hierax.infer.marginal.session import Session
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.infer.run.checkpoint import Checkpoint
 from hierax.infer.run.owner import option_parts, owner, population_parts
-from hierax.infer.saem.importance_em import ImportanceEM
-from hierax.infer.saem.saem import SAEM
-from hierax.infer.vi.vi import VI
-from hierax.program.parameters import Fixed
-from hierax.program.priors import UsePriors
+from hierax.program.checking.survey import warn_of_data
+from hierax.program.parameters import Fixed, layout
+from hierax.program.priors import UsePriors, collect_priors, counting
+from hierax.program.read import read_program
 from hierax.program.trace import Model
 from hierax.results.fit import Evaluation, Fit
-from hierax.results.outcome import evaluated_fields, with_modes
+from hierax.results.flow_check import with_flow_check
+from hierax.results.priors import priors_of
+from hierax.results.trouble import explain_non_finite
 
 _warned_float32 = False
 
@@ -125,74 +125,87 @@ def fit(
     _check_options(starts, patience, held_out, every, seed)
     file = Checkpoint(path_of("checkpoint", checkpoint), every, resume)
     with file.held():
-        out = _run(
-            model, pop, estimator, file, init=init, fixed=fixed, priors=priors, use_priors=use_priors, starts=starts,
-            seed=seed, progress=progress, held_out=held_out, patience=patience, plate=plate,
+        job = prepare(
+            model, pop, estimator, init=init, fixed=fixed, priors=priors, use_priors=use_priors, seed=seed,
+            progress=progress, plate=plate,
         )  # fmt: skip
+        job.starts, job.checkpoint = _permitted_starts(estimator, starts), file
+        if held_out is not None:
+            _can_stop_early(estimator)
+            job.held_out, job.patience = held_out, 5 if patience is None else patience
+        if file.path is not None:
+            file.owner = _owner(job, estimator)
+        out = _run(job, estimator)
     _tell(out, throw)
     return out
 
 
-def _run(
-    model: Model, pop: Population, estimator: Estimator | Procedure, file: Checkpoint, *, starts: int,
-    held_out: Population | None, patience: int | None, **options: Any
-) -> Fit:  # fmt: skip
-    """Prepare a fit and run it, whatever algorithm does it."""
-    job = prepare(model, pop, bayesian=isinstance(estimator, Procedure) and estimator.bayesian, **options)
-    if held_out is not None:
-        if isinstance(estimator, Procedure) and not isinstance(estimator, VI | SAEM):
-            raise ValueError(f"held_out= stops VI, SAEM and maximised approximations early, not {estimator.label}.")
-        job.held_out, job.patience = held_out, 5 if patience is None else patience
-    if file.path is not None:
-        file.owner = _owner(job, estimator, starts)
-    if isinstance(estimator, Procedure):
-        if starts != 1:
-            raise ValueError(f"starts={starts} is for maximised approximations (FOCE, ...). Call fit with other inits.")
+def _run(job: Job, estimator: Estimator | Procedure) -> Fit:
+    """Run a job; interrupted before its outcome is whole, it gives what is known by then."""
+    objective = estimator.objective if isinstance(estimator, Procedure) else estimator
     try:
-        if isinstance(estimator, Procedure):
-            return _runner(estimator)(job, estimator, file)
-        return fit_marginal(job, estimator, starts, file)
+        found = Fit.from_outcome(estimator.run(job), job, estimator)
+        return with_flow_check(found, job.flat) if found.moments is None and found.samples is None else found
     except KeyboardInterrupt:
-        return interrupted_fit(job, estimator)
+        return Fit.from_outcome(interrupted(job, objective), job, estimator)
 
 
-def _runner(procedure: Procedure) -> Callable[..., Fit]:
-    """Return what runs an algorithm: the one of its class, or of the nearest class that it derives from."""
-    for kind in type(procedure).__mro__:
-        if kind in _PROCEDURES:
-            return _PROCEDURES[kind]
-    raise EstimatorError(
-        f"{type(procedure).__name__} derives from none of {[kind.__name__ for kind in _PROCEDURES]}, so that it is not "
-        f"known how to run it. Derive it from the algorithm that it changes."
+def _permitted_starts(estimator: Estimator | Procedure, starts: int) -> int:
+    if starts != 1 and not estimator.several_starts:
+        raise ValueError(f"starts={starts} is for maximised approximations (FOCE, ...). Call fit with other inits.")
+    return starts
+
+
+def _can_stop_early(estimator: Estimator | Procedure) -> None:
+    if not estimator.stops_early:
+        raise ValueError(f"held_out= stops VI, SAEM and maximised approximations early, not {estimator.label}.")
+
+
+def prepare(
+    model: Model,
+    pop: Population,
+    estimator: Estimator | Procedure,
+    *,
+    init: Mapping[str, Any] | Evaluation | None = None,
+    fixed: Fixed = None,
+    priors: Mapping[str, Any] | Fit | None = None,
+    use_priors: UsePriors = "auto",
+    seed: int = 0,
+    progress: bool = False,
+    plate: str = "subject",
+) -> Job:
+    """Read the program and lay out its parameters, start values and priors."""
+    program = read_program(model, pop, plate)
+    places = layout(program)
+    given = priors_of(priors) if isinstance(priors, Fit) else mapping("priors", priors, "names to distributions")
+    everything = collect_priors(program, given)
+    if isinstance(init, Evaluation):
+        init = {name: init.params[name] for name in places.slices if name in init.params}
+    flat = places.start(init)
+    warn_of_data(program.sites, pop, places.params(flat))
+    every = estimator.bayesian and use_priors == "auto"
+    return Job(
+        program=program,
+        pop=pop,
+        layout=places,
+        flat=flat,
+        free=places.free(fixed),
+        priors=everything,
+        counted=dict(everything) if every else counting(program, everything, use_priors),
+        given=given,
+        use_priors=use_priors,
+        seed=seed,
+        progress=progress,
+        explain=_explain,
     )
 
 
-def _fit_map(job: Job, procedure: Procedure, checkpoint: Checkpoint) -> Fit:
-    """Maximise an objective whose priors all count; see :class:`hierax.MAP` and :class:`hierax.JointMAP`."""
-    if isinstance(procedure, JointMAP):
-        need_priors(job, "JointMAP")
-    elif not job.counted:
-        tell(
-            "MAP finds no prior of a population parameter, so that it maximises the likelihood alone. Pass priors=, or "
-            "write these parameters as sample sites."
-        )
-    out = fit_marginal(job, procedure.objective, 1, checkpoint)
-    out.method = procedure
-    return out
+def _explain(session: Session, flat: np.ndarray, out: Evaluated) -> str:
+    """Return where a density is not finite, and why, for a message."""
+    return explain_non_finite(Evaluation(**evaluated_fields(session, flat, out)))
 
 
-_PROCEDURES: dict[type, Callable[..., Fit]] = {
-    SAEM: fit_saem,
-    ImportanceEM: fit_saem,
-    VI: fit_vi,
-    NUTS: fit_nuts,
-    MarginalNUTS: fit_marginal_nuts,
-    MAP: _fit_map,
-    JointMAP: _fit_map,
-}
-
-
-def _owner(job: Job, estimator: Any, starts: int) -> dict[str, str]:
+def _owner(job: Job, estimator: Any) -> dict[str, str]:
     """Return what a checkpoint belongs to."""
     held_out = {} if job.held_out is None else population_parts(job.held_out, "held-out ")
     return {
@@ -201,7 +214,7 @@ def _owner(job: Job, estimator: Any, starts: int) -> dict[str, str]:
         "start values": hashlib.sha256(job.flat.tobytes()).hexdigest()[:12],
         "fixed=": hashlib.sha256(job.free.tobytes()).hexdigest()[:12],
         "seed": str(job.seed),
-        "starts": str(starts),
+        "starts": str(job.starts),
         "patience": str(job.patience) if held_out else "",
         **held_out,
         **option_parts(estimator, "estimator"),
@@ -251,9 +264,7 @@ def evaluate(
         )
     if not isinstance(params, Mapping | Evaluation | None):
         raise ValueError(f"params is a {type(params).__name__}. Pass a mapping of site to value, or a fit.")
-    job = prepare(
-        model, pop, init=params, fixed=None, priors=priors, use_priors=use_priors, seed=0, progress=False, plate=plate
-    )
+    job = prepare(model, pop, estimator, init=params, priors=priors, use_priors=use_priors, plate=plate)
     session = job.session(estimator)
     out = with_modes(session, job.flat, session.value(job.flat))
     penalty = session.penalty(job.flat)[0] if job.counted else 0.0
@@ -319,8 +330,6 @@ def _tell(out: Fit, throw: bool) -> None:
     """Warn once, or raise, where a fit did not converge."""
     if out.result is Result.converged:
         return
-    from hierax.results.trouble import explain_non_finite
-
     text = f"The fit did not converge ({out.result.name}): {out.why}."
     if out.result in (Result.non_finite, Result.did_not_move):
         text += explain_non_finite(out)

@@ -1,1 +1,0 @@
-"""The public functions that join the layers."""

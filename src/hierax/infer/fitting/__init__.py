@@ -1,0 +1,1 @@
+"""What runs a fit, whatever the estimator: the job, loops, progress, and the outcome."""
