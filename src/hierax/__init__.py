@@ -73,7 +73,7 @@ from hierax.nn.transform import NeuralTransform as NeuralTransform
 from hierax.parsed import check as check
 from hierax.parsed import program as program
 from hierax.program.observe import observe as observe
-from hierax.results.files.storage import load_fit as load_fit
+from hierax.results.files.load import load_fit as load_fit
 from hierax.results.fit import Evaluation as Evaluation
 from hierax.results.fit import Fit as Fit
 from hierax.results.likelihood import Likelihood as Likelihood

@@ -10,7 +10,8 @@ from linear_normal import linear, linear_population
 
 import hierax as hx
 from hierax.results.fixed import as_fit
-from hierax.results.uncertainty.draws import asymptotic_draws, own_number
+from hierax.results.uncertainty.draws import asymptotic_draws
+from hierax.results.uncertainty.own_number import own_number
 
 
 def evaluated(seed, model=linear):

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy.special
+from tqdm.auto import tqdm
 
 from hierax.analyse.executors import run_all
 from hierax.analyse.simulate import simulate
@@ -86,9 +87,9 @@ class Bootstrap:
         below = (np.sum(values < estimate) + 0.5 * np.sum(values == estimate)) / len(values)
         # With all replicates on one side the bias is beyond what they can tell.
         half = 0.5 / len(values)
-        bias = scipy.stats.norm.ppf(np.clip(below, half, 1 - half))
-        z = bias + scipy.stats.norm.ppf(tails)
-        return scipy.stats.norm.cdf(bias + z / (1 - self.acceleration[name] * z))
+        bias = scipy.special.ndtri(np.clip(below, half, 1 - half))
+        z = bias + scipy.special.ndtri(tails)
+        return scipy.special.ndtr(bias + z / (1 - self.acceleration[name] * z))
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Return estimate, bias, SE and BCa interval."""
@@ -185,8 +186,6 @@ def _all_replicates(
 
 
 def _bar(results: Iterable[Any], count: int, progress: bool) -> Iterable[Any]:
-    from tqdm.auto import tqdm
-
     return tqdm(results, total=count, desc="bootstrap", disable=not progress)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy.special
 
 from hierax.arguments import mapping
 from hierax.errors import FitError
@@ -166,7 +166,7 @@ def lrt(smaller: Entry, larger: Entry, *, boundary: int | Literal["auto"] = "aut
     weights = [comb(boundary, j) / 2**boundary for j in range(boundary + 1)]
     free = df - boundary
     tails = [
-        scipy.stats.chi2.sf(statistic, free + j) if free + j else float(statistic == 0) for j in range(boundary + 1)
+        scipy.special.chdtrc(free + j, statistic) if free + j else float(statistic == 0) for j in range(boundary + 1)
     ]
     parts = [f"{weight:g}·χ²({free + j})" for j, weight in enumerate(weights)]
     return Test(statistic, float(np.dot(weights, tails)), df, boundary, " + ".join(parts))

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from hierax.nn.network import leaves_of
 from hierax.results.uncertainty.covariance import gradient, hessian, subject_scores
-from hierax.results.uncertainty.draws import own_number
+from hierax.results.uncertainty.own_number import own_number
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit

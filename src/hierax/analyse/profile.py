@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.optimize
-import scipy.stats
+import scipy.special
 
 from hierax.errors import tell
 from hierax.infer.marginal.session import Session
@@ -98,7 +98,7 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float | None = N
         raise ValueError(f"profile(level={level}) is no share. Give one between 0 and 1, such as 0.95.")
     if reach is not None and not reach > 0:
         raise ValueError(f"profile(reach={reach}) goes nowhere. Give a positive distance, or leave it out.")
-    limit = float(scipy.stats.chi2.ppf(level, 1))
+    limit = 2 * float(scipy.special.gammaincinv(0.5, level))
     curve = _Curve(fit, names.index(name))
     step, widest = _first_step(fit, name), _widest(fit, name, reach)
     low, high = (_end(curve, side, step, widest, limit) for side in (-1, 1))

@@ -18,7 +18,7 @@ from hierax.program.read import cached
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
 from hierax.results.uncertainty.covariance import active_entries, usable_covariance
-from hierax.results.uncertainty.draws import own_number
+from hierax.results.uncertainty.own_number import own_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

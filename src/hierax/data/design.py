@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from hierax.data.checking.problems import Problems
-from hierax.data.population import Population
+from hierax.data.reading.clean import clean_table
 from hierax.data.reading.columns import RESERVED, refuse_underscores
 from hierax.data.reading.covariates import CovariateSpec, covariate_spec
-from hierax.data.reading.read import clean_table
 from hierax.data.reading.records import build_population
 from hierax.data.regimen import Regimen, Subject
+
+if TYPE_CHECKING:
+    from hierax.data.population import Population
 
 # What a record has that is no dose, and what one has that is only there to be predicted.
 DOSE_COLUMNS = {"AMT": 0.0, "EVID": 0, "CMT": 0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0}
@@ -23,7 +25,12 @@ RECORD_COLUMNS = {**DOSE_COLUMNS, "MDV": 1, "DV": np.nan}
 
 
 def from_subjects(
-    subjects: Sequence[Subject], interpolation: str | None, compartments: Any, copies: int = 1, categorical: Any = ()
+    kind: type[Population],
+    subjects: Sequence[Subject],
+    interpolation: str | None,
+    compartments: Any,
+    copies: int = 1,
+    categorical: Any = (),
 ) -> Population:
     """Build a population, ``copies`` of each subject; see :meth:`hierax.Population.from_subjects`."""
     if not subjects:
@@ -41,11 +48,17 @@ def from_subjects(
         )
     tables = [_subject_table(subject, endpoints, vectors, interpolation) for subject in subjects]
     table = pd.concat(_copies(tables, copies) if copies > 1 else tables)
-    return build(table, spec, {name: number + 1 for number, name in enumerate(endpoints)}, compartments)
+    return build(kind, table, spec, {name: number + 1 for number, name in enumerate(endpoints)}, compartments)
 
 
 def from_grid(
-    regimens: Any, times: Any, covariates: dict[str, Any], n: int, compartments: Any = None, categorical: Any = ()
+    kind: type[Population],
+    regimens: Any,
+    times: Any,
+    covariates: dict[str, Any],
+    n: int,
+    compartments: Any = None,
+    categorical: Any = (),
 ) -> Population:
     """Build all combinations; see :meth:`hierax.Population.from_grid`."""
     if isinstance(regimens, Regimen):
@@ -62,7 +75,7 @@ def from_grid(
     for (label, regimen), *values in itertools.product(named.items(), *levels.values()):
         own = dict(zip(levels, values, strict=True)) | ({"REGIMEN": label} if len(named) > 1 else {})
         cells.append(Subject(len(cells) + 1, regimen, times, covariates=own))
-    return from_subjects(cells, None, compartments, n, categorical)
+    return from_subjects(kind, cells, None, compartments, n, categorical)
 
 
 def _copies(tables: list[pd.DataFrame], n: int) -> list[pd.DataFrame]:
@@ -74,14 +87,16 @@ def _copies(tables: list[pd.DataFrame], n: int) -> list[pd.DataFrame]:
     return out
 
 
-def build(table: pd.DataFrame, spec: CovariateSpec, endpoints: Mapping[str, Any], compartments: Any) -> Population:
+def build(
+    kind: type[Population], table: pd.DataFrame, spec: CovariateSpec, endpoints: Mapping[str, Any], compartments: Any
+) -> Population:
     """Build a population from a table made here; what is wrong with it is told as for a table that is read."""
     table = table.reset_index(drop=True).assign(_row=np.arange(len(table)) + 2)
     problems = Problems()
     one = list(endpoints) == ["dv"]
     clean, names, labels = clean_table(table, spec, problems, None if one else endpoints, compartments)
     problems.raise_if_any()
-    return build_population(clean, names, spec, labels, compartments)
+    return build_population(kind, clean, names, spec, labels, compartments)
 
 
 def value_at(times: np.ndarray, knots: Any, values: Any, interpolation: str | None) -> np.ndarray:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from hierax.data.population import ENDPOINT_CODES, OCCASION_LEVELS, Population
+from hierax.data.named import ENDPOINT_CODES, OCCASION_LEVELS
+
+if TYPE_CHECKING:
+    from hierax.data.population import Population
 
 ORDER = ("AMT", "EVID", "CMT", "RATE", "II", "ADDL", "SS", "MDV", "CENS", "LIMIT")
 

@@ -13,11 +13,14 @@ import pandas as pd
 from jax.core import Tracer
 
 from hierax.data.by_id import ById, positions
+from hierax.data.design import from_grid, from_subjects
 from hierax.data.events import Events
+from hierax.data.frame import to_frame
 from hierax.data.named import ENDPOINT_CODES as ENDPOINT_CODES
 from hierax.data.named import LOST_IDS, Labels, Named
 from hierax.data.named import OCCASION_LEVELS as OCCASION_LEVELS
 from hierax.data.padding import bucket_size, pad_axis
+from hierax.data.redesign import at_times, with_dv, with_regimen
 
 if TYPE_CHECKING:
     from hierax.data.regimen import Subject
@@ -261,9 +264,7 @@ class Population:
             Records in the order of time; at equal times doses first. Records without an observed value are there
             to be predicted and simulated, and are no data.
         """
-        from hierax.data.design import from_subjects
-
-        return from_subjects(list(subjects), interpolation, compartments, categorical=categorical)
+        return from_subjects(cls, list(subjects), interpolation, compartments, categorical=categorical)
 
     @classmethod
     def from_grid(
@@ -296,9 +297,7 @@ class Population:
         Population
             Covariates vary slowest to fastest in the order given, after the regimens; ids count from 1.
         """
-        from hierax.data.design import from_grid
-
-        return from_grid(regimens, times, dict(covariates or {}), n, compartments, categorical)
+        return from_grid(cls, regimens, times, dict(covariates or {}), n, compartments, categorical)
 
     def with_regimen(self, regimen: Any, *, keep_data: bool = False, compartments: Any = None) -> Population:
         """Return the population with other doses in place of its own.
@@ -312,8 +311,6 @@ class Population:
             Whether the observations stay data. By default they become records to predict, since they were not
             observed under this regimen.
         """
-        from hierax.data.redesign import with_regimen
-
         return with_regimen(self, regimen, keep_data, compartments)
 
     def at_times(self, times: Any) -> Population:
@@ -327,8 +324,6 @@ class Population:
         times : array, (time,) or (subject, time)
             Times for all subjects, or for each.
         """
-        from hierax.data.redesign import at_times
-
         return at_times(self, times)
 
     def with_dv(self, **endpoints: Any) -> Population:
@@ -340,8 +335,6 @@ class Population:
             Observed values on the record axis, such as one draw of :func:`hierax.simulate`. Endpoints that are not
             named keep their data.
         """
-        from hierax.data.redesign import with_dv
-
         return with_dv(self, endpoints)
 
     # -- more data -----------------------------------------------------------------------------------------------
@@ -367,8 +360,6 @@ class Population:
 
         A design without any observation is a table for other tools; ``read_nonmem`` refuses it.
         """
-        from hierax.data.frame import to_frame
-
         return to_frame(self)
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from hierax.data.design import DOSE_COLUMNS, RECORD_COLUMNS, build, vector_names
-from hierax.data.population import ENDPOINT_CODES, OCCASION_LEVELS, Population
+from hierax.data.named import ENDPOINT_CODES, OCCASION_LEVELS
 from hierax.data.reading.covariates import covariate_spec
 from hierax.data.reading.records import RecordAxis
 from hierax.data.regimen import Regimen
+
+if TYPE_CHECKING:
+    from hierax.data.population import Population
 
 
 def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: Any) -> Population:
@@ -212,7 +215,7 @@ def _rebuild(pop: Population, table: pd.DataFrame, compartments: Any) -> Populat
     if len(pop.dv) > 1:
         table["DVID"] = table["DVID"].fillna(codes[0])
     names = compartments or pop.compartment_names
-    out = build(table, spec, dict(zip(pop.dv, codes, strict=True)), dict(names))
+    out = build(type(pop), table, spec, dict(zip(pop.dv, codes, strict=True)), dict(names))
     labels = {name: value for name, value in pop.labels.items() if name != ENDPOINT_CODES}
     data = {name: np.asarray(leaf)[: len(pop)] for name, leaf in pop.data.items()}
     out = dataclasses.replace(out, data=data, labels=out.labels | labels)

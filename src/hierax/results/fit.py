@@ -18,6 +18,14 @@ from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.program.density import Program
 from hierax.program.parameters import Layout
+from hierax.results.files.arviz import to_arviz
+from hierax.results.files.storage import save_fit
+from hierax.results.individual import ebe_dataset, embeddings, record_table
+from hierax.results.judge import judge_solver
+from hierax.results.solver import with_solver_codes
+from hierax.results.tables.summary import summarise
+from hierax.results.uncertainty.conditional import conditional_dataset
+from hierax.results.uncertainty.covariance import Covariance, compute_covariance
 from hierax.results.uncertainty.posterior import trouble
 
 if TYPE_CHECKING:
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
     from hierax.infer.fitting.outcome import Outcome
     from hierax.infer.fitting.samples import Samples
     from hierax.infer.vi.variational import Variational
-    from hierax.results.uncertainty.covariance import Covariance
 
 Kind = Literal["hessian", "sandwich", "score", "louis"]
 
@@ -130,8 +137,6 @@ class Evaluation:
     @functools.cached_property
     def subject_results(self) -> pd.Series:
         """How each real subject's mode ended, by id."""
-        from hierax.results.solver import with_solver_codes
-
         results = subject_results(with_solver_codes(self)[self.rows])
         return pd.Series([result.name for result in results], index=pd.Index(self.ids, name="subject"))
 
@@ -142,8 +147,6 @@ class Evaluation:
         Dims: ``subject`` (real ids), ``eta`` (coordinate names). The SD is that of the Gaussian with the joint
         density's curvature.
         """
-        from hierax.results.individual import ebe_dataset
-
         return ebe_dataset(self)
 
     def judge_solver(self, judge: Any = None) -> pd.DataFrame:
@@ -161,8 +164,6 @@ class Evaluation:
             Subjects × ODEs: the largest error over states and records, relative to |state| + 1e-3 of its peak. NaN
             where either solver failed.
         """
-        from hierax.results.judge import judge_solver
-
         return judge_solver(self, judge)
 
     @property
@@ -176,8 +177,6 @@ class Evaluation:
         PRED and IPRED are the mean of the observation's distribution at the reference point and at the mode
         (log-normal: exp(loc), with residuals on the log scale); IWRES divides by its SD.
         """
-        from hierax.results.individual import record_table
-
         return record_table(self)
 
 
@@ -291,8 +290,6 @@ class Fit(Evaluation):
             ``eta`` in working coordinates, dims ``chain``, ``draw``, ``subject`` (real ids), ``eta_name``. The
             same fit gives the same draws.
         """
-        from hierax.results.uncertainty.conditional import conditional_dataset
-
         if draws not in self._conditional:
             self._conditional[draws] = conditional_dataset(self, draws)
         return self._conditional[draws]
@@ -313,8 +310,6 @@ class Fit(Evaluation):
         xarray.DataArray
             (subject, eta_name), in working coordinates.
         """
-        from hierax.results.individual import embeddings
-
         return embeddings(self, pop)
 
     @property
@@ -372,8 +367,6 @@ class Fit(Evaluation):
         Covariance
             Of the free population parameters except network weights, given the weights.
         """
-        from hierax.results.uncertainty.covariance import compute_covariance
-
         kind = self.usual_covariance if kind is None else kind
         if kind not in self._covariances:
             self._covariances[kind] = compute_covariance(self, kind)
@@ -385,20 +378,14 @@ class Fit(Evaluation):
         Intervals are Wald intervals in unconstrained space, mapped back; SEs are on the natural scale, by the
         delta method.
         """
-        from hierax.results.tables.summary import summarise
-
         return summarise(self, self.usual_covariance if kind is None else kind)
 
     def to_arviz(self, draws: int = 500, seed: int = 0) -> Any:
         """Return ArviZ data: draws of the estimates' asymptotic distribution, EBEs, pointwise log likelihoods."""
-        from hierax.results.files.arviz import to_arviz
-
         return to_arviz(self, draws, seed)
 
     def save(self, path: str | Path) -> None:
         """Save to one file, without pickles; :func:`hierax.load_fit` reads it."""
-        from hierax.results.files.storage import save_fit
-
         save_fit(self, path)
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ from hierax.infer.marginal.importance import ImportanceSampling, importance_samp
 from hierax.infer.result import Result
 from hierax.results.fit import Fit
 from hierax.results.likelihood import weight_table
-from hierax.results.uncertainty.draws import own_number
+from hierax.results.uncertainty.own_number import own_number
 
 # A wide t reaches to where posteriors through a flow may have their tails, or a second mode.
 _METHOD = ImportanceSampling(2000, proposal="t", scale=1.6)

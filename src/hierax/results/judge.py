@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hierax.data.sanitise import sanitise
+from hierax.dynamics.ode.adaptive import Adaptive
 from hierax.dynamics.ode.grid import Grid
 from hierax.dynamics.ode.march import OK
 from hierax.infer.marginal.grids import relative_error
@@ -45,8 +46,6 @@ def judge_solver(result: Evaluation, judge: Any = None) -> pd.DataFrame:
         raise ValueError("The program has no ODE, because it calls no solve_ode: there is no solver to judge.")
     if judge is None:
         import diffrax
-
-        from hierax.dynamics.ode.adaptive import Adaptive
 
         judge = Adaptive(diffrax.Kvaerno5(), rtol=1e-10, atol=1e-12, max_steps=4096)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from hierax.data.events import count_segments, expand_doses
-from hierax.data.population import OCCASION_LEVELS, Population
+from hierax.data.named import OCCASION_LEVELS
 from hierax.data.reading.covariates import CovariateSpec
+
+if TYPE_CHECKING:
+    from hierax.data.population import Population
 
 KEPT = ("EVID", "CMT", "AMT", "RATE", "II", "ADDL", "SS", "DV", "MDV", "CENS", "LIMIT")
 
@@ -40,6 +43,7 @@ class RecordAxis:
 
 
 def build_population(
+    kind: type[Population],
     frame: pd.DataFrame,
     endpoints: tuple[str, ...],
     spec: CovariateSpec,
@@ -58,7 +62,7 @@ def build_population(
     mask = {name: observed & (endpoint == index) for index, name in enumerate(endpoints)}
     dv = {name: np.where(mask[name], records["dv"], 0.0) for name in endpoints}
     occasion, occasion_mask = _occasions(frame, axis)
-    return Population(
+    return kind(
         times=times,
         dv=dv,
         mask=mask,

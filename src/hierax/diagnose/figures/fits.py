@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hierax.data.population import Population
+from hierax.diagnose.figures.curves import fine_predictions
 from hierax.diagnose.figures.figure import BLUE, GREY, INK, RED, new_figure, plain
 from hierax.diagnose.figures.vpc import draw_vpc
 from hierax.diagnose.vpc import VPC
@@ -137,8 +138,6 @@ def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int =
     --------
     >>> figure = hx.plot.individual_fits(fit)
     """
-    from hierax.diagnose.figures.curves import fine_predictions
-
     names = observed_endpoints(fit)
     name = endpoint or names[0]
     curves = fine_predictions(fit, name, most)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
 
 from hierax.infer.learn.two_stage import Build, Draws, Learner, Trained
 
@@ -139,6 +138,8 @@ class Choice:
 
 def _summary(lost: np.ndarray) -> tuple[float, float, float]:
     """Return mean, SE and p value; the last by ranks, for a few subjects may lose enormously."""
+    from scipy.stats import wilcoxon
+
     p = float(wilcoxon(lost, alternative="greater").pvalue) if np.any(lost) else 1.0
     return float(lost.mean()), float(lost.std(ddof=1) / np.sqrt(len(lost))), p
 

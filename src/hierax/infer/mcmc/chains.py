@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from jaxtyping import Array
+from numpyro.infer.hmc import hmc
 
 from hierax.data.population import Population
 
@@ -53,8 +54,6 @@ def nuts_block(
     NumPyro's functional kernels do the work; everything that the density depends on is an argument, so that other data
     compile nothing.
     """
-    from numpyro.infer.hmc import hmc
-
     init, sample = hmc(potential_fn_gen=lambda data: lambda z: potential(z, data), algo="NUTS")
 
     def begin_one(z: Any, data: Any, key: Array) -> Any:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jaxtyping import Array, PRNGKeyArray
-from scipy.stats import chi2, qmc
 
 from hierax.arguments import positive
 from hierax.infer.marginal.importance import log_t, proposal_factor
@@ -130,5 +130,7 @@ class _QuasiSampling(Sampling):
 @functools.lru_cache(8)
 def _sobol(samples: int, size: int, df: float) -> tuple[np.ndarray, np.ndarray]:
     """Return Sobol's points, (sample, coordinate), and chi-square quantiles at those of one more coordinate."""
+    from scipy.stats import qmc
+
     points = qmc.Sobol(size + 1, scramble=False).random(samples)
-    return points[:, :size], chi2.ppf(points[:, size] + 0.5 / samples, df)
+    return points[:, :size], 2 * scipy.special.gammaincinv(0.5 * df, points[:, size] + 0.5 / samples)

@@ -8,7 +8,14 @@ import numpy as np
 import xarray as xr
 
 from hierax.results.uncertainty.draws import as_chains, asymptotic_draws, chain_coords
-from hierax.results.uncertainty.pointwise import observation_coords, observation_dim, pointwise_log_likelihood
+from hierax.results.uncertainty.pointwise import (
+    at_draws,
+    effects_given_draws,
+    observation_coords,
+    observation_dim,
+    pointwise_log_likelihood,
+)
+from hierax.results.uncertainty.posterior import posterior_dataset
 from hierax.versions import is_modern
 
 if TYPE_CHECKING:
@@ -62,9 +69,6 @@ def _posterior_arviz(fit: Fit, seed: int) -> Any:
 
     Where the draws are of population parameters alone, each is given a draw of the random effects.
     """
-    from hierax.results.uncertainty.pointwise import at_draws, effects_given_draws
-    from hierax.results.uncertainty.posterior import posterior_dataset
-
     assert fit.samples is not None
     flats, etas = fit.samples.flat, fit.samples.eta
     attrs = {"inference_library": "hierax", "objective": fit.objective_label}

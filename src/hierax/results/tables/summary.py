@@ -17,6 +17,7 @@ from hierax.program.read import cached
 from hierax.results.individual import shrinkage
 from hierax.results.tables.matrices import is_correlation, shown, shown_places
 from hierax.results.tables.omega import Z, correlation_table, fisher_interval, matrix_table, spread_table
+from hierax.results.uncertainty.posterior import posterior_table, spread_draws
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit, Kind
@@ -63,8 +64,6 @@ def summarise(fit: Fit, kind: Kind) -> Summary:
 
 
 def _posterior_summary(fit: Fit) -> Summary:
-    from hierax.results.uncertainty.posterior import posterior_table, spread_draws
-
     assert fit.samples is not None
     out = Summary(posterior_table(fit))
     chains = not fit.samples.independent

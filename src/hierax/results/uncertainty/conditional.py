@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-import scipy.stats
 import xarray as xr
 from jaxtyping import Float
 
@@ -17,7 +16,7 @@ from hierax.infer.pareto import pareto_k
 from hierax.infer.saem.conditional import conditional_draws
 from hierax.infer.saem.louis import Louis, Parts, Terms, louis_information
 from hierax.infer.saem.roles import find_roles
-from hierax.results.uncertainty.draws import own_number
+from hierax.results.uncertainty.own_number import own_number
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
@@ -145,6 +144,8 @@ def _spread_points(rng: np.random.Generator, count: int, shape: tuple[int, int])
     One Sobol sequence, shifted at random in every group and subject: its error is far below that of random points, and
     the shifts make groups and subjects independent (Cranley & Patterson 1976).
     """
+    import scipy.stats.qmc
+
     base = scipy.stats.qmc.Sobol(shape[1], scramble=True, seed=rng).random(count)
     moved = (base[None, :, None, :] + rng.random((_GROUPS, 1, *shape))) % 1.0
     return np.clip(moved, 1e-12, 1 - 1e-12)

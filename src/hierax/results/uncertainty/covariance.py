@@ -16,6 +16,7 @@ from hierax.infer.result import Result
 from hierax.infer.search.scaling import Point, idle
 from hierax.program.parameters import element_names, elementwise
 from hierax.results.tables.matrices import shown, shown_places
+from hierax.results.uncertainty.conditional import louis
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit, Kind
@@ -119,8 +120,6 @@ def _derivatives(fit: Fit, kind: Kind) -> tuple[np.ndarray, np.ndarray, Any, np.
         scores = subject_scores(fit, every)
         ended = _at_boundary(fit, every, scores)
         return every[~ended], every[ended], None, scores[~ended], None
-    from hierax.results.uncertainty.conditional import louis
-
     found = louis(fit, every)
     ended = _at_boundary(fit, every, found.scores)
     active = every[~ended]

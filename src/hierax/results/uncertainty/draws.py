@@ -6,19 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hierax.infer.run.own_number import number_of
 from hierax.results.uncertainty.covariance import active_entries, usable_covariance
+from hierax.results.uncertainty.own_number import own_number
 
 if TYPE_CHECKING:
-    from hierax.results.fit import Evaluation, Fit
+    from hierax.results.fit import Fit
 
 # Independent draws are one chain to ArviZ: cut into several they would get an R-hat near 1, which says nothing of them.
 CHAINS = 1
-
-
-def own_number(fit: Evaluation) -> int:
-    """Return the number that tells the random draws of a fit from those of others (``hierax.infer.run.own_number``)."""
-    return number_of(fit.program, fit.layout, fit.pop, fit.flat)
 
 
 def as_chains(values: np.ndarray) -> np.ndarray:

@@ -18,7 +18,8 @@ from hierax.infer.run.own_number import own_key
 from hierax.program.density import Program
 from hierax.program.read import cached
 from hierax.program.trace import site_log_prob
-from hierax.results.uncertainty.draws import as_chains, chain_coords, own_number
+from hierax.results.uncertainty.draws import as_chains, chain_coords
+from hierax.results.uncertainty.own_number import own_number
 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
