@@ -235,6 +235,7 @@ def _failed(curve: _Curve, side: int, excess: Callable[[float], float], inside: 
 
 def _crossing(excess: Callable[[float], float], inside: float, outside: float) -> float:
     """Return where the function crosses 0, to within a small rise; NaN where values on the way could not be found."""
+    import scipy.optimize
 
     def near(shift: float) -> float:
         value = excess(shift)
