@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-versions test-slow test-study lint bench clean
+.PHONY: demo test test-versions test-slow test-axes test-leaks test-devices test-study check hooks lint bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/hierax demo
@@ -24,9 +24,30 @@ test-versions: $(VENV)/tested
 test-slow: $(VENV)/tested
 	$(PYTEST) -m slow
 
+# Tests in which every array is held to the axes that its annotation names (tests/axes.py).
+test-axes: $(VENV)/tested
+	HIERAX_AXES=axes.checked $(PYTEST) tests/reference tests/dynamics tests/nn tests/infer/test_modes.py \
+	  tests/infer/test_gradients.py tests/infer/test_saem.py tests/infer/test_vi.py tests/infer/test_bayes.py
+
+# Tests in which JAX looks for tracers that outlive their function, and tests on a machine of two devices.
+WATCHED := tests/reference/test_theophylline.py tests/reference/test_wang.py tests/infer/test_modes.py
+test-leaks: $(VENV)/tested
+	JAX_CHECK_TRACER_LEAKS=1 $(PYTEST) $(WATCHED)
+
+test-devices: $(VENV)/tested
+	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(PYTEST) $(WATCHED) tests/infer/test_bayes.py
+
 # Experiments over many data sets, whose results the tests state: an hour.
 test-study: $(VENV)/tested
 	$(PYTEST) -m study
+
+# What to run after every change: style, types, layers, and quick tests of every room.
+check: lint
+	$(PYTEST) $(QUICK)
+
+# The same before every commit.
+hooks: $(VENV)/linted
+	$(BIN)/pre-commit install
 
 lint: $(VENV)/linted
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Checks of arguments: values that cannot be meant are refused before anything is computed."""
+"""Checks of arguments, which refuse invalid values before anything is computed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def positive(name: str, value: Any) -> float:
 
 
 def mapping(name: str, value: Any, of: str) -> dict[str, Any]:
-    """Return a mapping from names as a dictionary (empty for None), or raise a ValueError that says ``of`` what."""
+    """Return a mapping as a dictionary (empty for None), or raise a ValueError; ``of`` says what it should map."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -47,7 +47,7 @@ def mapping(name: str, value: Any, of: str) -> dict[str, Any]:
 
 
 def path_of(name: str, value: Any) -> Path | None:
-    """Return a path (None for None), or raise a ValueError."""
+    """Return a path (None for None), or raise a ValueError if the value is not one."""
     if value is None:
         return None
     if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 import hierax as hx
 
 POSITIVE = dist.constraints.positive
-# Said beside the result: what is shown is the optimum of the literature, and not the lowest.
+# The demonstration prints this note after its result, because the published optimum is not the lowest one.
 OTHER_OPTIMUM = (
     "OFV 116.803 is the optimum of the literature, and a local one: with absorption slower than elimination (flip-flop "
     "kinetics, ka 0.085/h and v 1.7 L) these data reach 110.335, which nobody believes."
@@ -19,7 +19,7 @@ OTHER_OPTIMUM = (
 
 
 def model(pop: hx.Population) -> None:
-    """Absorption, clearance and volume log-normal over subjects, additive error (mg, L, h)."""
+    """Describe one compartment with log-normal ka, CL and V and an additive error (mg, L, h)."""
     ka: Any = numpyro.param("ka", 1.0, constraint=POSITIVE)
     cl: Any = numpyro.param("cl", 3.0, constraint=POSITIVE)
     v: Any = numpyro.param("v", 30.0, constraint=POSITIVE)

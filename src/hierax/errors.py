@@ -26,17 +26,17 @@ class HieraxWarning(UserWarning):
     """
 
 
-# Where code lies that is no user's: Hierax itself, the standard library, and everything that is installed.
+# The folders whose code is not the user's: Hierax itself, the standard library and all installed packages.
 _LIBRARIES = tuple(
     {str(Path(__file__).parent), *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))}
 )
-# Whether fits of this thread keep what they have to say to themselves. The warnings filters of Python are one for all
-# threads: setting them aside in one thread and back in another leaves them set aside.
+# Whether this thread suppresses the warnings of Hierax. Python's own warning filters would not do, because all threads
+# share them: if two threads change and restore them at overlapping times, the changed filters can stay in force.
 _quiet = contextvars.ContextVar("quiet", default=False)
 
 
 def tell(message: str | HieraxWarning) -> None:
-    """Warn by a :class:`HieraxWarning`, or by one that is given, unless this thread is to be quiet.
+    """Issue a text as a :class:`HieraxWarning`, or a given warning, unless this thread suppresses warnings.
 
     The warning points at the line of the user's code that has called Hierax.
     """
@@ -46,7 +46,7 @@ def tell(message: str | HieraxWarning) -> None:
 
 
 def _users_level() -> int:
-    """Return how many frames above the caller the innermost code is that belongs to no library."""
+    """Return the ``stacklevel`` at which a warning of the caller points at the innermost line of the user's code."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
         frame, level = frame.f_back, level + 1
@@ -55,7 +55,10 @@ def _users_level() -> int:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Let no :class:`HieraxWarning` of this thread through: how each of many fits ended is in a table."""
+    """Suppress every :class:`HieraxWarning` of this thread.
+
+    Analyses that make many fits use it, because their tables say how each fit ended.
+    """
     token = _quiet.set(True)
     try:
         yield
@@ -69,7 +72,7 @@ class DataWarning(HieraxWarning):
     Attributes
     ----------
     problems : pandas.DataFrame
-        One row an oddity: ``code``, ``row``, ``id``, ``column``, ``value``, ``problem``, ``fix``.
+        One row per oddity: ``code``, ``row``, ``id``, ``column``, ``value``, ``problem``, ``fix``.
 
     Examples
     --------
@@ -128,7 +131,7 @@ class DataError(ValueError):
     Attributes
     ----------
     problems : pandas.DataFrame
-        One row a problem: ``code``, ``row``, ``id``, ``column``, ``value``, ``problem``, ``fix``.
+        One row per problem: ``code``, ``row``, ``id``, ``column``, ``value``, ``problem``, ``fix``.
 
     Examples
     --------
@@ -145,10 +148,10 @@ class DataError(ValueError):
 
 
 def _format(problems: pd.DataFrame, one: str, many: str, shown: int = 40, listed: int = 5) -> str:
-    """Write a table of problems as text: equal ones in one line, in the order of the first of each."""
+    """Return a table of problems as text, in which equal problems share a line, in order of first appearance."""
     count = len(problems)
     lines = [f"{count} {many if count > 1 else one} in the data:"]
-    # By text: values of several kinds may stand in one column.
+    # Rows are compared as text, because one column may hold values of several types.
     alike = problems[["code", "column", "problem", "fix"]].astype(str)
     groups = [problems.loc[rows] for rows in alike.groupby(list(alike.columns), sort=False).groups.values()]
     for group in groups[:shown]:
@@ -162,7 +165,7 @@ def _format(problems: pd.DataFrame, one: str, many: str, shown: int = 40, listed
 
 
 def _place(group: pd.DataFrame, listed: int) -> str:
-    """Return where equal problems are: the first in full, and further rows and values of the others."""
+    """Return where equal problems are: the first one in full, then the rows and values of the others."""
     first = group.iloc[0]
     place = [f"{name} {value}" for name, value in (("row", first["row"]), ("ID", first["id"])) if value != ""]
     place += [f"column {first['column']}"] if first["column"] != "" else []
@@ -179,6 +182,6 @@ def _place(group: pd.DataFrame, listed: int) -> str:
 
 
 def _some(items: Sequence[object], listed: int) -> str:
-    """Return the first items, and how many there are beyond."""
+    """Return the first ``listed`` items as text, and how many further items there are."""
     beyond = f", ... ({len(items) - listed} more)" if len(items) > listed else ""
     return ", ".join(str(item) for item in items[:listed]) + beyond

@@ -35,6 +35,7 @@ from hierax.results.flow_check import with_flow_check
 from hierax.results.priors import priors_of
 from hierax.results.trouble import explain_non_finite
 
+# Whether the warning about float32 was given: once in a process is enough.
 _warned_float32 = False
 
 
@@ -69,15 +70,17 @@ def fit(
     estimator : FO, FOCE, Laplace, AGQ, NaivePooled or SAEM
         The approximation of the marginal likelihood that is maximised, or the algorithm, with its options.
     init : mapping or Fit, optional
-        Site → constrained start value. Else a ``param``'s own value, else the prior's median. A previous fit: its
-        estimates, for the sites of the same names.
+        Site → constrained start value. A site that is not named starts at its ``param``'s own value, or at its prior's
+        median. A previous fit gives its estimates to the sites of the same names.
     fixed : sequence of str or mapping, optional
-        Sites to hold at their start; or site → elementwise mask of what to hold.
+        Sites to hold at their start; or site → mask of the elements to hold.
     priors : mapping or Fit, optional
-        Site → NumPyro distribution; adds to the program's priors or replaces them. For ``"net$params"`` also a dict
-        by dotted path or a ``callable(path, shape)``. A previous fit: the asymptotic distribution of its estimates.
+        Site → NumPyro distribution, which replaces the program's prior of that site, if it has one. For network weights
+        (``"net$params"``) also a dict from dotted path to distribution, or a ``callable(path, shape)``. A previous fit
+        stands for the asymptotic distribution of its estimates.
     use_priors : {"auto", True, False}
-        Whose priors count as a penalty: those of network weights alone (auto), all, or none.
+        Which priors count as a penalty: all, none, or (``"auto"``) those of network weights alone; with a Bayesian
+        estimator ``"auto"`` means all.
     starts : int
         Number of starts: the first at ``init``, the others around the program's own start values, at unconstrained
         distances uniform in [-1, 1]. The best objective is kept; ``history`` has all.
@@ -86,8 +89,8 @@ def fit(
     progress : bool
         Whether to show iteration, objective, gradient norm and time.
     checkpoint : path, optional
-        File that the state of the fit is written to, atomically, every so many seconds, on Ctrl-C and on SIGTERM. A
-        resumed fit ends bitwise where an uninterrupted one does.
+        File to which the state of the fit is written, atomically, every ``every`` seconds, on Ctrl-C and on SIGTERM. A
+        resumed fit gives bitwise the same result as an uninterrupted one.
     every : float
         Seconds between two writings.
     resume : bool
@@ -96,18 +99,18 @@ def fit(
         Whether a fit that does not converge raises :class:`FitError`.
     held_out : Population, optional
         Subjects for early stopping, for VI, SAEM and maximised approximations: their marginal likelihood, by Laplace's
-        approximation, is looked at after every 100 steps of VI, every 25 iterations of SAEM, or every accepted step
-        of a search. The fit ends after ``patience`` looks without a rise, and returns the parameters that made them
-        most likely.
+        approximation, is computed after every 100 steps of VI, every 25 iterations of SAEM, or every accepted step
+        of a search. The fit ends after ``patience`` such evaluations without a rise, and returns the parameters at
+        which this likelihood was highest.
     patience : int, optional
-        How many looks; 5 by default.
+        Number of evaluations of ``held_out`` without a rise after which the fit ends; 5 by default.
     plate : str
         Name of the subject plate.
 
     Returns
     -------
     Fit
-        Also after Ctrl-C, with what there was by then.
+        After Ctrl-C, the results that were known by then.
 
     Raises
     ------
@@ -141,7 +144,7 @@ def fit(
 
 
 def _run(job: Job, estimator: Estimator | Procedure) -> Fit:
-    """Run a job; interrupted before its outcome is whole, it gives what is known by then."""
+    """Run a job and return its fit, or a fit of what is known so far if the user interrupts it."""
     objective = estimator.objective if isinstance(estimator, Procedure) else estimator
     try:
         found = Fit.from_outcome(estimator.run(job), job, estimator)
@@ -201,12 +204,12 @@ def prepare(
 
 
 def _explain(session: Session, flat: np.ndarray, out: Evaluated) -> str:
-    """Return where a density is not finite, and why, for a message."""
+    """Return a sentence for a message that says where a density is not finite, and why."""
     return explain_non_finite(Evaluation(**evaluated_fields(session, flat, out)))
 
 
 def _owner(job: Job, estimator: Any) -> dict[str, str]:
-    """Return what a checkpoint belongs to."""
+    """Return what identifies the fit that a checkpoint belongs to: its program, data, start values and options."""
     held_out = {} if job.held_out is None else population_parts(job.held_out, "held-out ")
     return {
         **owner(job.program, job.pop, job.counted),
@@ -238,8 +241,8 @@ def evaluate(
     model, pop, estimator, plate
         As for :func:`fit`.
     params : mapping
-        Site → constrained value; sites left out take their start. Or a fit: its estimates, for the sites of the
-        same names.
+        Site → constrained value; sites left out take their start. A fit gives its estimates to the sites of the same
+        names.
     priors, use_priors
         As for :func:`fit`. ``penalty`` of the result is −log density of the priors that count, which the objective does
         not contain; ``ignored_priors`` are the others. With ``"auto"`` those of network weights count alone, as they
@@ -248,7 +251,7 @@ def evaluate(
     Returns
     -------
     Evaluation
-        ``.ofv``, ``.subject_objective``, ``.ebe`` and what else a fit has that needs no search.
+        ``.ofv``, ``.subject_objective``, ``.ebe`` and everything else of a fit that needs no search.
 
     Examples
     --------
@@ -296,7 +299,7 @@ def ebe(model: Model, pop: Population, params: Mapping[str, Any] | Evaluation, *
 
 
 def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
-    """Refuse the usual slips of the three main arguments."""
+    """Refuse a model, population or estimator of a wrong type."""
     if isinstance(estimator, type) and issubclass(estimator, Estimator | Procedure):
         raise ValueError(f"The estimator is the class {estimator.__name__} itself. Write hx.{estimator.__name__}().")
     if not isinstance(estimator, Estimator | Procedure):
@@ -310,7 +313,7 @@ def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
 
 
 def _check_options(starts: Any, patience: Any, held_out: Any, every: Any, seed: Any) -> None:
-    """Refuse options that ask for nothing, or that would be left out without a word."""
+    """Refuse invalid options, and ``patience`` without ``held_out``, which would have no effect."""
     whole("starts", starts, 1)
     whole("seed", seed, 0)
     if patience is not None:

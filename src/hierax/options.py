@@ -1,4 +1,4 @@
-"""The base of everything that is configured by options: names and kinds of options are checked before anything else."""
+"""The base class of everything that is configured by options, which checks their names and types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hierax.arguments import whole
 class Options:
     """Base of dataclasses whose fields are options: estimators, guides, solvers, searches.
 
-    The kind of each option is read from its annotation, so that a new option is checked without further code.
+    The expected type of each option is read from its annotation, so that a new option is checked without further code.
 
     Examples
     --------
@@ -26,18 +26,18 @@ class Options:
     """
 
     def __new__(cls, *values: Any, **options: Any) -> Self:
-        """Refuse options that there are not, naming those that there are, and values of another kind than asked for."""
+        """Refuse unknown options, naming the known ones, and values of another type than the annotated one."""
         fields = [field for field in dataclasses.fields(cls) if field.init] if dataclasses.is_dataclass(cls) else []
         if fields and cls.__init__ is not object.__init__:
-            _known(cls, [field.name for field in fields], options)
+            _refuse_unknown(cls, [field.name for field in fields], options)
             kinds = {field.name: str(field.type) for field in fields}
             for name, value in {**dict(zip(kinds, values, strict=False)), **options}.items():
-                _of_kind(cls.__name__, name, value, kinds[name])
+                _refuse_wrong_type(cls.__name__, name, value, kinds[name])
         return super().__new__(cls)
 
 
-def _known(cls: type, known: list[str], options: dict[str, Any]) -> None:
-    """Refuse options that there are not."""
+def _refuse_unknown(cls: type, known: list[str], options: dict[str, Any]) -> None:
+    """Refuse options that the class does not have."""
     wrong = [name for name in options if name not in known]
     if not wrong:
         return
@@ -49,8 +49,8 @@ def _known(cls: type, known: list[str], options: dict[str, Any]) -> None:
     )
 
 
-def _of_kind(owner: str, name: str, value: Any, kind: str) -> None:
-    """Refuse a value that is not of the annotated kind; annotations that are not known here are left alone."""
+def _refuse_wrong_type(owner: str, name: str, value: Any, kind: str) -> None:
+    """Refuse a value that does not fit its annotation; values with an annotation not handled here are accepted."""
     allowed = [value for found in _LITERAL.findall(kind) for value in ast.literal_eval(f"({found},)")]
     if allowed and any(value is one or (type(value) is type(one) and value == one) for one in allowed):
         return
@@ -78,9 +78,9 @@ def _of_kind(owner: str, name: str, value: Any, kind: str) -> None:
         raise ValueError(f"{asked} is no {_CLASSES[kind]}. Give one, such as {_EXAMPLES[kind]}.")
 
 
-# A choice between values, as annotations write it.
+# Finds Literal[...] in an annotation, and captures the values that it allows.
 _LITERAL = re.compile(r"Literal\[([^\]]*)\]")
-# Options that are objects of our own, by the name of their class: what they are, and an example.
+# Options whose value is an object of Hierax, by the name of its class: how messages call it, and an example.
 _CLASSES = {
     "Estimator": "approximation of the marginal likelihood",
     "Newton": "description of the search for the modes",

@@ -1,4 +1,4 @@
-"""``hx.program`` and ``hx.check``: the parsed program, for people who bring their own algorithm or want to look."""
+"""``hx.program`` and ``hx.check``: the parsed program, for inspection and for algorithms of one's own."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class ParsedProgram:
         return self.program.start()
 
     def log_density(self, params: Mapping[str, Any], eta: Float[Array, "subject coordinate"]) -> Array:
-        """Return log p(y_i, η_i | θ) of every subject, (subject,); for jit, grad and vmap.
+        """Return log p(y_i, η_i | θ) of every subject, (subject,); it works under jit, grad and vmap.
 
         Parameters
         ----------
         params : mapping
-            Population parameters, constrained; without their priors.
+            Population parameters, constrained. Their priors are not part of the density.
         eta : array, (subject, coordinate)
-            Random effects in their working coordinates (real supports: as they are; log-normal: the log).
+            Random effects in their working coordinates (with real support the effect itself, log-normal its logarithm).
         """
         return self.program.log_density(sanitise(self.pop), params, eta)
 
@@ -103,11 +103,11 @@ def program(model: Model, pop: Population, *, plate: str = "subject") -> ParsedP
 
 
 def check(model: Model, pop: Population, *, plate: str = "subject", show: bool = True) -> pd.DataFrame:
-    """Check a program against a population, and print what the engine makes of each site.
+    """Check a program against a population, and print the class, distribution, shape and start of each site.
 
-    Warns of what may not be meant: a data site that counts rows which are no observations, a lag longer than II at a
-    steady-state dose, a vector field that reads t under one or that jumps inside a step. What does no harm, such as
-    parameters of doses that are not there, is printed below the table.
+    Warns of probable mistakes: a data site that counts rows which are not observations, a lag time longer than II at a
+    steady-state dose, a vector field that reads t under a steady-state dose or that jumps inside a step. Harmless
+    findings, such as parameters of doses that the data do not have, are printed below the table.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def check(model: Model, pop: Population, *, plate: str = "subject", show: bool =
     Returns
     -------
     pandas.DataFrame
-        One row a site: class, distribution or constraint, shape, prior, start.
+        One row per site: class, distribution or constraint, shape, prior, start.
 
     Raises
     ------

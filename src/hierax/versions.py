@@ -6,5 +6,5 @@ import importlib.metadata
 
 
 def is_modern() -> bool:
-    """Whether the installed ArviZ stores xarray DataTrees (1.x)."""
+    """Return whether the installed ArviZ stores xarray DataTrees (1.x)."""
     return int(importlib.metadata.version("arviz").split(".")[0]) >= 1

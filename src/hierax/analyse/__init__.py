@@ -1,1 +1,1 @@
-"""What works on fits: comparison, intervals, simulation, refits."""
+"""Analyses of fits: model comparison, intervals, simulation and refits."""

@@ -14,6 +14,7 @@ import pandas as pd
 from numpyro.distributions.transforms import LowerCholeskyAffine
 
 from hierax.analyse.augment_advice import advise, tolerated_bias
+from hierax.analyse.candidates import candidates_of
 from hierax.data.context import Context
 from hierax.data.population import Population
 from hierax.estimate import evaluate
@@ -24,7 +25,6 @@ from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.laplace import Laplace
 from hierax.infer.procedure import Procedure
 from hierax.infer.saem.roles import find_roles
-from hierax.nn.flow import flow
 from hierax.nn.masked import INNER
 from hierax.nn.penalties import l2
 from hierax.program.sites import is_tree
@@ -34,13 +34,15 @@ from hierax.results.fit import Evaluation, Fit
 from hierax.results.fixed import as_fit
 from hierax.results.uncertainty.conditional import padded_draws
 
+# Strengths of the weights' penalty that are compared by default, each a fifth of the one before.
 PENALTIES = (1000.0, 200.0, 40.0, 8.0, 1.6)
-# Draws of a subject that are tried in turn, until their bias is small enough.
-_COUNTS = (40, 160, 640)
-# Numbers that draws may take before no more are asked for.
-_NUMBERS = 10_000_000
-# Covariates whose p value is higher are left out.
-_CLEAR = 0.01
+# Numbers of draws per subject that are tried in turn until the bias of the log of their mean is small enough.
+_DRAW_COUNTS = (40, 160, 640)
+# Where the largest of these counts would need more numbers than this (draws × subjects × coordinates), the smallest
+# count is used without a trial, which bounds the size of the arrays.
+_MOST_NUMBERS = 10_000_000
+# Covariates whose importance has a p value above this are left out.
+_CLEAR_P = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,33 +52,36 @@ class Augmented:
     Attributes
     ----------
     model : callable
-        The program: the old one, with the learned distribution in place.
+        The program of the fit, with the learned distribution of random effects in place of the old one.
     params : dict
-        Its parameters: those of the fit and the learned ones, for ``init=``.
+        Parameters of this program: those of the fit and the learned ones, for ``init=``.
     priors : dict
         The penalty of the weights, for ``priors=``.
     redundant : list of str
-        Parameters of the fit that the learned distribution takes over: those of the old distribution, which no longer
-        do anything, and typical values that only shift the random effects. For ``fixed=``.
+        Parameters of the fit that the learned distribution replaces: those of the old distribution, which no longer
+        have any effect, and typical values that only shift the random effects. Pass them as ``fixed=``.
     others : list of str
-        All parameters of the fit, to refit the distribution alone.
+        All parameters of the fit. Pass them as ``fixed=`` to refit the learned distribution alone.
     context : Context or None
-        What makes the covariates' vector of a population.
+        Computes each subject's vector of standardised covariates for any population; None without covariates.
     table : pandas.DataFrame
-        By candidate and strength of the penalty: mean held-out gain over the fit's own distribution (nats a subject)
-        and its SE.
+        One row per candidate and strength of the penalty: the mean held-out gain over the fit's own distribution (nats
+        per subject) and its SE.
     importance : pandas.DataFrame or None
-        By covariate: the held-out gain (nats a subject) that is lost where its values are permuted between subjects,
-        all others as they are, its SE, and the p value of Wilcoxon's signed-rank test.
+        One row per covariate: the held-out gain (nats per subject) that is lost when its values are permuted between
+        subjects while all other covariates stay as they are, the SE of this loss, and the p value of Wilcoxon's
+        signed-rank test.
     chosen, strength : str, float
         The candidate and the strength with the highest gain.
     gain : pandas.Series
-        By how many nats each subject of the fit is more likely than under the fit's own distribution, by its draws.
+        By how many nats each subject of the fit is more likely than under the fit's own distribution, as estimated from
+        the subject's draws.
     draws, bias : int, float
-        Draws of a subject that were used, and the mean bias (nats a subject) of the log of their mean, to first order.
-        It has been added back; what is left is of second order, but no longer small where this is not.
+        Number of draws per subject, and the mean bias (nats per subject) of the log of their mean, to first order. The
+        gain has been corrected for this bias. The bias that remains is of second order, and is small only where the
+        first-order bias is small.
     fit : Fit
-        Of the program: refitted if that was asked for, else at the learned parameters.
+        Fit of the new program: refitted if ``refit=`` was given, otherwise evaluated at the learned parameters.
 
     Examples
     --------
@@ -123,52 +128,55 @@ def augment(
 ) -> Augmented:
     """Learn the distribution of a fit's random effects, conditional on covariates if any, and put it into the program.
 
-    In two stages: draws of each subject's conditional distribution, under the fit's own prior p₀; then maximum
-    likelihood for the new distribution p, the marginal likelihood of a subject being in proportion to the mean of
-    p(η)/p₀(η) over its draws. The strength of the weights' penalty is chosen by subjects that are held out.
+    There are two stages. First, random effects are drawn from each subject's conditional distribution under the fit's
+    own prior p₀. Then the new distribution p is fitted by maximum likelihood: a subject's marginal likelihood under p
+    is proportional to the mean of p(η)/p₀(η) over its draws. The strength of the weights' penalty is chosen by the
+    likelihood of held-out subjects.
 
     Parameters
     ----------
     fit : Fit or Evaluation
-        With random effects that are Normal, MultivariateNormal or LogNormal, one vector a subject.
+        Its random effects are Normal, MultivariateNormal or LogNormal, one vector per subject.
     covariates : sequence of str, optional
         Names in ``pop.covariates`` or ``pop.data`` (vectors, embeddings) that the distribution is conditional on. They
         are standardised, and categories become columns.
     distribution : callable, or mapping of names to callables, optional
-        Context, (subject, 1, column) or None → NumPyro distribution of the standardised random effects (the fit's
-        own distribution is N(0, I) there), registering its parameters: :func:`hierax.flow`,
-        :func:`hierax.nn.conditional_normal`, or NumPyro's flows and mixtures with ``numpyro.param``. Of several
-        the one that held-out subjects are most likely under. By default flows of four autoregressive layers, of
-        sinh-arcsinh and of affine maps: both are smooth, and the first can make tails heavier or lighter.
+        A function that takes the context, (subject, 1, column) or None, registers its parameters and returns a NumPyro
+        distribution of the standardised random effects (the fit's own distribution is N(0, I) on that scale):
+        :func:`hierax.flow`, :func:`hierax.nn.conditional_normal`, or NumPyro's flows and mixtures with
+        ``numpyro.param``. Of several candidates, the one under which held-out subjects are most likely is chosen. By
+        default two flows of four autoregressive layers are compared, one of sinh-arcsinh maps and one of affine maps:
+        both are smooth, and the first can make tails heavier or lighter.
     site : str, optional
-        The random effect, where the program has several.
+        Name of the random effect, where the program has several.
     name : str
-        Of the default flow's weights, ``name$params``.
+        Name of the default flow, whose weights are the site ``name$params``.
     draws : int, optional
-        Draws of a subject, all of which are used in every step. By default as many as the bias asks for: 40, 160 or
-        640. The log of a mean over draws is biased low, most where a subject's data say little; a trial with one
-        candidate shows by how much, see ``bias``.
+        Number of draws per subject, all of which are used in every step. By default 40, 160 or 640, as many as a trial
+        with one candidate shows to be enough: the log of a mean over draws is biased low, most of all where a subject's
+        data say little (see ``bias``).
     penalties : sequence of float
-        Strengths of the weights' penalty to choose from, as :func:`hierax.nn.l2` has them; layers inside a flow are
-        spared.
+        Strengths of the weights' penalty to choose from, as for :func:`hierax.nn.l2`; inner layers of a flow are not
+        penalised.
     select : bool
-        Whether covariates whose permutation costs held-out subjects nothing for sure (p above 0.01) are left out, and
-        the distribution is learned again from the others. See ``importance``.
+        Whether to leave out covariates whose permutation does not clearly lower the held-out likelihood (p above 0.01)
+        and to learn the distribution again from the others. See ``importance``.
     folds : int
-        Parts that the subjects are split into for choosing the strength.
+        Number of parts that the subjects are split into for choosing the strength.
     held_out : float, optional
-        A fraction of the subjects instead of folds: training stops early, where those are most likely, and what was
-        found then is kept.
+        Fraction of the subjects to hold out once, instead of folds. Training then stops early, and the weights under
+        which the held-out subjects were most likely are kept.
     patience : int
-        For ``held_out``: looks (every 50 steps) without a rise of their likelihood that end the training.
+        For ``held_out``: training ends after this many looks (one every 50 steps) without a rise of the held-out
+        likelihood.
     steps : int
-        Of Adam, by mini-batches of subjects and draws.
+        Number of steps of Adam, each on a mini-batch of subjects.
     refit : estimator, optional
-        To fit the new program with from there on.
+        Estimator to fit the new program with, starting at the learned parameters.
     joint : bool
-        Whether the refit moves the other parameters too, or the distribution alone.
+        Whether the refit estimates the other parameters too, or the learned distribution alone.
     seed : int
-        Of the split and of the start weights.
+        Seed of the split and of the initial weights.
 
     Returns
     -------
@@ -177,12 +185,12 @@ def augment(
     Raises
     ------
     ValueError, ModelError
-        No such covariate or site, or one that has no learned distribution; what to do is said.
+        There is no such covariate or site, or the site cannot have a learned distribution; the message says what to do.
 
     Notes
     -----
-    The mean ratio over draws has a large variance where the data are weak and p is far from p₀: refit then, and compare
-    with ``hx.log_likelihood(fit, hx.ImportanceSampling())``.
+    Where the data are weak and p is far from p₀, the mean ratio over draws has a large variance. In that case refit,
+    and compare with ``hx.log_likelihood(fit, hx.ImportanceSampling())``.
 
     Examples
     --------
@@ -198,9 +206,9 @@ def augment(
     def draw(count: int) -> Draws:
         return dataclasses.replace(_draws(fit, effect.name, where, root, count), context=_known(context, pop))
 
-    candidates = _candidates(distribution, name, effect.size)
+    candidates = candidates_of(distribution, name, effect.size)
     first, middle = next(iter(candidates.values())), float(np.median(penalties))
-    drawn = _enough(draw, first, fit.rows, draws, middle, seed, steps)
+    drawn = _sufficient_draws(draw, first, fit.rows, draws, middle, seed, steps)
     split = Split.of(fit.rows, folds, held_out, patience, seed)
 
     def learn(context: Context | None) -> Choice:
@@ -214,7 +222,7 @@ def augment(
     learned = _placed(choice.learner.build, context, [_affine(where, root), *outer_transforms(program, effect.name)])
     model, new = swapped(program.model, effect.name, learned), choice.learner.params(trained.flat)
     priors = {key: l2(choice.strength, without=INNER) for key, value in new.items() if is_tree(value)}
-    held, done = _with_it(fit, model, new, refit, priors, joint, seed)
+    held, done = _fit_of_new_program(fit, model, new, refit, priors, joint, seed)
     return Augmented(
         model=model,
         params={**fit.params, **new} if refit is None else done.params,
@@ -236,10 +244,10 @@ def _affine(where: Any, root: Any) -> LowerCholeskyAffine:
     return LowerCholeskyAffine(jnp.asarray(where), jnp.asarray(root))
 
 
-def _with_it(
+def _fit_of_new_program(
     fit: Fit, model: Any, new: dict[str, Any], refit: Any, priors: dict[str, Any], joint: bool, seed: int
 ) -> tuple[dict[str, list[str]], Fit]:
-    """Return which parameters the new program needs no more and which are not new, and what it is worth there."""
+    """Return the redundant and the old parameters, and the new program refitted or at the learned parameters."""
     names = {"redundant": _redundant(fit), "others": list(fit.params)}
     params = {**fit.params, **new}
     if refit is None:
@@ -251,7 +259,7 @@ def _with_it(
 def _selected(
     learn: Callable[[Context | None], Choice], pop: Population, context: Context | None, select: bool, seed: int
 ) -> tuple[Choice, Context | None, pd.DataFrame | None]:
-    """Return what was chosen, the covariates that it is conditional on, and how much each of them all counts."""
+    """Return the chosen distribution, the covariates it is conditional on, and the importance of all covariates."""
     choice = learn(context)
     if context is None:
         return choice, None, None
@@ -264,7 +272,7 @@ def _selected(
 
 
 def _placed(build: Build, context: Context | None, outer: list[Any]) -> Callable[[Population], dist.Distribution]:
-    """Return the distribution of a population's random effects: standardised ones, taken to where they belong."""
+    """Return a function from a population to the learned distribution, transformed back from the standardised scale."""
 
     def learned(pop: Population) -> dist.Distribution:
         return dist.TransformedDistribution(build(_known(context, pop)), outer)
@@ -273,7 +281,7 @@ def _placed(build: Build, context: Context | None, outer: list[Any]) -> Callable
 
 
 def _known(context: Context | None, pop: Population) -> Any:
-    """Return what is known of each subject, (subject, 1, k), or None."""
+    """Return each subject's vector of covariates, (subject, 1, column), or None without covariates."""
     return None if context is None else context(pop)
 
 
@@ -288,7 +296,7 @@ def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subj
         raise ValueError(f"augment(held_out={held_out}) is no fraction of the subjects. Give 0.2, say.")
 
 
-def _enough(
+def _sufficient_draws(
     drawn: Callable[[int], Draws],
     build: Build,
     rows: np.ndarray,
@@ -297,12 +305,12 @@ def _enough(
     seed: int,
     steps: int,
 ) -> Draws:
-    """Return as many draws as were asked for, or as a trial shows to be enough."""
+    """Return the requested number of draws or, by default, the number that a trial shows to be enough."""
     if draws is not None:
         return drawn(draws)
-    for count in _COUNTS:
+    for count in _DRAW_COUNTS:
         found = drawn(count)
-        if count == _COUNTS[-1] or _COUNTS[-1] * found.z[0].size > _NUMBERS:
+        if count == _DRAW_COUNTS[-1] or _DRAW_COUNTS[-1] * found.z[0].size > _MOST_NUMBERS:
             break
         learner = Learner(build, found, seed, steps)
         trained = learner.train(np.isin(np.arange(found.z.shape[1]), rows), strength)
@@ -313,29 +321,22 @@ def _enough(
 
 
 def _kept(importance: pd.DataFrame) -> list[str]:
-    """Return the covariates that clearly count, or the one that counts most where none does."""
-    clear = list(importance.index[importance["p"] < _CLEAR])
+    """Return the covariates with a clear importance, or the most important one where none is clear."""
+    clear = list(importance.index[importance["p"] < _CLEAR_P])
     return [str(name) for name in clear] or [str(importance["gain"].idxmax())]
 
 
-def _candidates(distribution: Any, name: str, size: int) -> dict[str, Build]:
-    if distribution is None:
-        return {f"{kind} flow": _flow(name, size, kind) for kind in ("sinh", "affine")}
-    return {"distribution": distribution} if callable(distribution) else dict(distribution)
-
-
-def _flow(name: str, size: int, kind: str) -> Build:
-    return lambda context: flow(name, size, context, kind=kind, layers=4)
-
-
 def _standard(fit: Fit, site: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and factor of the covariance of the random effects over the population, in their coordinates."""
+    """Return the population mean of the random effects and the Cholesky factor of their covariance.
+
+    Both are in the working coordinates of the random effects.
+    """
     program, rows = fit.program, fit.rows
     places = _places(fit, site)
     mean = np.asarray(program.reference(fit.pop, fit.params))[rows][:, places]
     eta = jnp.zeros((fit.pop.n_subjects, len(program.effect_names)))
     root = np.asarray(program.prior_root(fit.pop, fit.params, eta))[rows][:, places][:, :, places]
-    # Where the distribution differs between subjects: the spread of the means comes to that around them.
+    # Where subjects have different means, the variance between these is added to the mean variance around them.
     covariance = np.einsum("nij,nkj->ik", root, root) / len(rows) + np.atleast_2d(np.cov(mean.T, ddof=0))
     return mean.mean(0), np.linalg.cholesky(covariance)
 
@@ -346,7 +347,7 @@ def _places(fit: Fit, site: str) -> list[int]:
 
 
 def _draws(fit: Fit, site: str, where: np.ndarray, root: np.ndarray, count: int) -> Draws:
-    """Return standardised draws of all rows, padded ones included, with the density that their prior gave them."""
+    """Return standardised draws for all rows, padding included, with their log density under the fit's own prior."""
     program, pop = fit.program, fit.pop
     eta = padded_draws(fit, count)
     eta = jnp.asarray(eta.reshape(-1, *eta.shape[2:]))
@@ -363,7 +364,7 @@ def _draws(fit: Fit, site: str, where: np.ndarray, root: np.ndarray, count: int)
 
 
 def _redundant(fit: Fit) -> list[str]:
-    """Return sites all of whose entries the random effects' distribution alone has, or that only shift effects."""
+    """Return the sites that enter only the random effects' distribution, or that only shift random effects."""
     roles = find_roles(fit.program, fit.pop, fit.layout, fit.flat, np.ones(fit.layout.size, bool))
     taken = roles.prior | roles.shift
     return [name for name, place in fit.layout.slices.items() if taken[place].all()]
@@ -378,7 +379,7 @@ def _refitted(
     priors: dict[str, Any],
     seed: int,
 ) -> Fit:
-    """Return the new program fitted from the learned parameters on, some of which are held."""
+    """Return the fit of the new program, started at the learned parameters with the parameters in ``held`` fixed."""
     return fit_once(
         model, fit.pop, refit, init=params, fixed=held, priors=priors, plate=fit.program.plate, seed=seed,
         progress=False,
@@ -386,7 +387,7 @@ def _refitted(
 
 
 def _evaluated(fit: Fit, model: Model, params: dict[str, Any]) -> Fit:
-    """Return the new program at the learned parameters, as a fit of nothing."""
-    estimator = fit.estimator if fit.estimator.has_modes else Laplace()
+    """Return the new program evaluated at the learned parameters, as a fit whose free parameters are the weights."""
+    estimator = fit.approximation if fit.approximation.has_modes else Laplace()
     at = as_fit(evaluate(model, fit.pop, params, estimator, plate=fit.program.plate))
     return dataclasses.replace(at, free=at.layout.weights(), why="", seed=fit.seed)

@@ -1,4 +1,4 @@
-"""What a user should know of a learned distribution before relying on it."""
+"""Warnings that a user should see before relying on a learned distribution of random effects."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from hierax.errors import tell
 from hierax.infer.learn.choice import Choice
 
-# A bias below this share of the gain, or below so many nats, is small: at 10⁻³ nats a subject a thousand subjects are
-# one nat, which no choice of a distribution hangs on. A bias of this many times as much makes the distribution too flat
-# to be kept quiet about.
-_SHARE, _SLIGHT, _WORTH_SAYING = 0.02, 1e-3, 3.0
+# A bias counts as small below the first number, as a share of the gain, or below the second, in nats per subject: at
+# 10⁻³ nats per subject, a thousand subjects add up to one nat, on which no choice of a distribution depends. A bias of
+# more than this tolerance times the third number makes the distribution clearly too flat and is warned of.
+_GAIN_SHARE, _SMALL_BIAS, _WARNING_FACTOR = 0.02, 1e-3, 3.0
 
 
 def tolerated_bias(gain: float) -> float:
-    """Return the mean bias (nats a subject) that is small beside a mean gain."""
-    return max(_SHARE * abs(gain), _SLIGHT)
+    """Return the largest mean bias (nats per subject) that counts as small beside a mean gain."""
+    return max(_GAIN_SHARE * abs(gain), _SMALL_BIAS)
 
 
 def advise(choice: Choice, penalties: Sequence[float], bias: float, learned: float) -> None:
-    """Warn where the result is worse than what it would replace, at the end of a list, or known badly."""
+    """Warn of an extreme penalty, of a large bias, and of a learned distribution that is worse than the fit's own."""
     _tell_ends(choice, penalties)
-    if bias > _WORTH_SAYING * tolerated_bias(learned):
+    if bias > _WARNING_FACTOR * tolerated_bias(learned):
         tell(
             f"The log of the mean over {len(choice.learner.draws.z)} draws is too low by {bias:.4f} nats a subject on "
             f"average, and the gain is {learned:.4f}: so few draws favour distributions that are too flat, because "
@@ -36,7 +36,7 @@ def advise(choice: Choice, penalties: Sequence[float], bias: float, learned: flo
 
 
 def _tell_ends(choice: Choice, penalties: Sequence[float]) -> None:
-    """Warn where the best strength is the first or the last of several, so that a better one may lie beyond."""
+    """Warn where the best strength is the strongest or the weakest of several, so that a better one may lie beyond."""
     ends = {max(penalties): ("strongest", "stronger", 5.0), min(penalties): ("weakest", "weaker", 0.2)}
     if len(set(penalties)) < 2 or choice.strength not in ends:
         return

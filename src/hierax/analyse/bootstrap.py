@@ -40,13 +40,14 @@ class Bootstrap:
     Attributes
     ----------
     estimates : pandas.DataFrame
-        One row a replicate that succeeded, natural scale.
+        One row per replicate that converged, on the natural scale.
     failed : pandas.Series
-        Replicate → why it counts for nothing.
+        Replicate → how its fit ended, for replicates that did not converge and are not among the estimates.
     original : pandas.Series
         The estimates of the fit.
     acceleration : pandas.Series
-        How fast the SE of each estimate grows with it, from the subjects' influence; 0 where that is not known.
+        How fast the SE of each estimate changes with its value, from the subjects' influences on it; 0 where this is
+        not known. BCa intervals need it.
 
     Examples
     --------
@@ -66,10 +67,11 @@ class Bootstrap:
         return self.estimates.std(ddof=1).rename("SE")
 
     def interval(self, level: float = 0.95, kind: Literal["bca", "percentile"] = "bca") -> pd.DataFrame:
-        """Return intervals.
+        """Return intervals, one row per parameter.
 
-        ``"bca"`` is corrected for bias and acceleration (Efron 1987). The SDs of random effects need that: their
-        estimates are too small, those of the replicates once more, and percentiles hold the truth too rarely.
+        ``"bca"`` is corrected for bias and acceleration (Efron 1987). The SDs of random effects need this correction:
+        their estimates are biased low, those of the replicates are biased low once more, and percentile intervals
+        contain the true value too rarely.
         """
         if kind not in ("bca", "percentile"):
             raise ValueError(f"interval(kind={kind!r}) is not known. Use 'bca' or 'percentile'.")
@@ -82,10 +84,10 @@ class Bootstrap:
         return pd.DataFrame.from_dict(ends, orient="index", columns=columns)
 
     def _shares(self, name: str, tails: np.ndarray) -> np.ndarray:
-        """Return the shares of the replicates at which a BCa interval ends."""
+        """Return the probabilities whose quantiles over the replicates are the ends of a BCa interval."""
         values, estimate = self.estimates[name], self.original[name]
         below = (np.sum(values < estimate) + 0.5 * np.sum(values == estimate)) / len(values)
-        # With all replicates on one side the bias is beyond what they can tell.
+        # Where all replicates lie on one side of the estimate, the bias correction would otherwise be infinite.
         half = 0.5 / len(values)
         bias = scipy.special.ndtri(np.clip(below, half, 1 - half))
         z = bias + scipy.special.ndtri(tails)
@@ -117,24 +119,25 @@ def bootstrap(
     n : int
         Number of replicates.
     kind : {"cases", "parametric"}
-        Subjects drawn with replacement, or data simulated from the fit at the same design, censored at the limits that
-        the fit's data were censored at.
+        ``"cases"`` draws subjects with replacement. ``"parametric"`` simulates data from the fit at the same design,
+        and censors them at the limits at which the fit's data were censored.
     strata : str, optional
-        A covariate that is constant in each subject: subjects are drawn within its values (few ones, please).
+        A covariate that is constant in each subject and has few values: subjects are drawn within each of its values.
     executor : concurrent.futures.Executor, optional
-        Runs the replicates: threads share what is compiled; processes (spawned, not forked) and clusters (Dask's
-        client) are sent program, data and options. Without one they run here, one after the other.
+        Runs the replicates: threads share compiled functions; processes (spawned, not forked) and clusters (Dask's
+        client) are sent the program, the data and the options. Without an executor, the replicates run in this thread,
+        one after the other.
     seed : int
-        Replicate k depends on the seed and k alone.
+        Seed of the replicates; replicate k depends on the seed and k alone.
     checkpoint : path, optional
-        File of finished replicates: a run that was stopped goes on from it.
+        File of the finished replicates, from which an interrupted run continues.
     progress : bool
-        Whether to show a bar.
+        Whether to show a progress bar.
 
     Returns
     -------
     Bootstrap
-        With the failed replicates counted: they are no part of the estimates.
+        Its ``failed`` lists the replicates that did not converge, which are not among the estimates.
 
     Examples
     --------
@@ -167,7 +170,7 @@ def bootstrap(
 def _all_replicates(
     fit: Fit, draw: Callable[[int], Population], n: int, width: int, file: Checkpoint, executor: Any, progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how each replicate ended, and its estimates; those that a checkpoint holds are not fitted again."""
+    """Return the result code and the estimates of each replicate; those in a checkpoint are not fitted again."""
     table = np.full((n, width), np.nan)
     codes = np.full(n, -1)
     saved = file.load({"codes": codes, "table": table})
@@ -190,7 +193,7 @@ def _bar(results: Iterable[Any], count: int, progress: bool) -> Iterable[Any]:
 
 
 def _groups(pop: Population, strata: str | None) -> list[np.ndarray]:
-    """Return rows of subjects that are drawn among each other."""
+    """Return the groups of subjects, as rows, within which subjects are resampled."""
     rows = np.flatnonzero(np.asarray(pop.subject_mask))
     if strata is None:
         return [rows]
@@ -221,7 +224,7 @@ class _Resampled:
         rng = np.random.default_rng([self.seed, k])
         rows = np.concatenate([rng.choice(group, len(group)) for group in self.groups])
         picked = self.pop[rows]
-        # As many rows as the original has, padding included: the same compiled functions serve.
+        # Padded to the original's number of rows, so that the compiled functions can be used again.
         events = picked.events.structured_as(self.pop.events)
         picked = dataclasses.replace(picked, events=events).pad(self.pop.n_subjects)
         return dataclasses.replace(picked, ids=tuple(range(1, len(rows) + 1)), grids={})
@@ -229,7 +232,7 @@ class _Resampled:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Simulated:
-    """Draws the observations of a replicate: simulated before, for all replicates at once."""
+    """Returns the data of a replicate, which were simulated beforehand for all replicates at once."""
 
     pop: Population
     drawn: dict[str, np.ndarray]
@@ -249,7 +252,7 @@ def _resample(fit: Fit, groups: list[np.ndarray], seed: int) -> _Resampled:
 
 
 def _simulated(fit: Fit, n: int, seed: int) -> _Simulated:
-    # The estimate is what a parametric bootstrap simulates from, also where there is a posterior.
+    # A parametric bootstrap simulates from the estimate, even where the fit has draws of a posterior.
     drawn = simulate(fit, n=n, seed=seed, parameters="estimate")
     there = [name for name in fit.pop.dv if np.asarray(fit.pop.mask[name]).any()]
     names = [name for name in there if name in drawn]
@@ -269,7 +272,7 @@ def _simulated(fit: Fit, n: int, seed: int) -> _Simulated:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Replicate:
-    """Fits again to one replicate: all that it takes, as data that any process can be sent."""
+    """Fits again to one replicate; holds all that this needs, so that it can be sent to another process."""
 
     model: Model
     method: Any
@@ -279,7 +282,7 @@ class _Replicate:
     options: dict[str, Any]
 
     def __call__(self, k: int) -> tuple[int, int, np.ndarray]:
-        # How a replicate ended is in its code.
+        # Warnings are not needed here, because the result code says how each replicate ended.
         with quietly():
             found = fit_again(self.model, self.draw(k), self.method, seed=self.seed + k, progress=False, **self.options)
         return k, int(found.result), found.layout.natural(found.flat[None])[0][self.free]
@@ -304,19 +307,19 @@ def _replicate(fit: Fit, draw: Callable[[int], Population]) -> _Replicate:
 
 
 def refitted_by(fit: Fit) -> Any:
-    """Return the function that repeats a fit, with its options and priors, on the data of a replicate.
+    """Return the estimator, with its options, that repeats a fit on the data of a replicate.
 
     Raises
     ------
     ValueError
-        The fit was loaded, and its algorithm could not be.
+        The fit was loaded from a file that does not hold all options of its estimator.
     """
     if isinstance(fit.method, SavedMethod):
         raise ValueError(
             f"The options of {fit.method.label} are not all in the file that it was loaded from, so that it cannot "
             f"fit again. Load it with load_fit(estimator=...), the estimator as it was."
         )
-    return fit.method or fit.estimator
+    return fit.estimator
 
 
 def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) -> Bootstrap:
@@ -334,14 +337,15 @@ def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) ->
 
 
 def _acceleration(fit: Fit, names: list[str]) -> pd.Series:
-    """Return Σ u³ / 6 (Σ u²)^1.5 of the subjects' influences u = H⁻¹ score on every estimate."""
+    """Return the acceleration of every estimate: Σ u³ / (6 (Σ u²)^1.5) with the subjects' influences u = H⁻¹ score."""
     out = pd.Series(0.0, index=names)
     covariance = fit.covariance()
     if not covariance.ok:
         return out
     active = active_entries(fit, covariance)
     scores = subject_scores(fit, active)
-    # Scores are of −log L; away from the optimum of this approximation (SAEM's, say) they do not add up to zero.
+    # The scores are those of −log L. Away from the optimum of this approximation (after SAEM, for example) they do not
+    # add up to zero, and are therefore centred.
     influence = -covariance.unconstrained.to_numpy() @ (scores - scores.mean(1, keepdims=True))
     squares = (influence**2).sum(1)
     found = (influence**3).sum(1) / np.where(squares > 0, 6 * squares**1.5, 1.0)

@@ -1,4 +1,4 @@
-"""``hx.compare`` and ``hx.lrt``: which of several models."""
+"""``hx.compare`` and ``hx.lrt``: comparison of fitted models."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from hierax.results.fit import Fit
 from hierax.results.likelihood import Likelihood
 
 Entry = Fit | Likelihood
-# Two Monte-Carlo log likelihoods closer than so many of their errors are not told apart.
-_ERRORS = 2.0
+# Two models are told apart where their difference in AIC exceeds this many Monte-Carlo standard errors.
+_SE_MULTIPLE = 2.0
 
 
 def compare(models: Mapping[str, Entry]) -> pd.DataFrame:
-    """Return models side by side, the best AIC first.
+    """Return a table of the models' likelihoods and information criteria, the lowest AIC first.
 
     Parameters
     ----------
     models : mapping
-        Name → fit, by its own objective, or what :func:`hierax.log_likelihood` returned for it.
+        Name → fit, which is compared by its own objective, or what :func:`hierax.log_likelihood` returned for it.
 
     Returns
     -------
     pandas.DataFrame
-        −2 log L with all constants and its Monte-Carlo SE, parameters, AIC, BIC (N = subjects), differences in AIC.
+        −2 log L with all constants and its Monte-Carlo SE, number of parameters, AIC, BIC (N = number of subjects),
+        difference in AIC from the best model, and whether this exceeds its Monte-Carlo error (``told apart``).
 
     Raises
     ------
     ValueError
-        The objectives are different approximations, of other data, or of other numbers of observations; or there is no
-        marginal likelihood (NUTS, VI, joint MAP).
+        The likelihoods are by different approximations, or of different data or numbers of observations; or a model has
+        no marginal likelihood (NUTS, VI, joint MAP).
 
     Examples
     --------
@@ -63,7 +64,7 @@ def compare(models: Mapping[str, Entry]) -> pd.DataFrame:
     table = table.sort_values("AIC")
     table.insert(5, "ΔAIC", table["AIC"] - table["AIC"].iloc[0])
     error = np.hypot(table["SE"], table["SE"].iloc[0])
-    table["told apart"] = (table["ΔAIC"].abs() > _ERRORS * error) | (error == 0)
+    table["told apart"] = (table["ΔAIC"].abs() > _SE_MULTIPLE * error) | (error == 0)
     return table
 
 
@@ -102,13 +103,15 @@ class Test:
     Attributes
     ----------
     statistic, p_value : float
+        Twice the difference of the log likelihoods, and its p value.
     df, boundary : int
-        Parameters of the larger model that the smaller lacks: in all, and those at the boundary under the smaller.
+        Number of parameters that the larger model has in addition, and how many of these are variances that are 0, the
+        boundary of their range, in the smaller model.
     reference : str
         The distribution that the statistic was compared with.
     """
 
-    # A class of this name is no test of pytest's.
+    # Keeps pytest from collecting this class, because of its name, as a test.
     __test__ = False
 
     statistic: float
@@ -124,10 +127,11 @@ def lrt(smaller: Entry, larger: Entry, *, boundary: int | Literal["auto"] = "aut
     Parameters
     ----------
     smaller, larger : Fit or Likelihood
-        By the same approximation, on the same data. That they are nested is yours to know.
+        Both by the same approximation, on the same data. Whether they are nested is not checked.
     boundary : int or "auto"
-        How many of the parameters that ``larger`` has more are variances, which are 0 in ``smaller``, at the end of
-        their range. By default the number of random effects that it has more (fits alone know it).
+        How many of the additional parameters of ``larger`` are variances that are 0, the boundary of their range, in
+        ``smaller``. By default the number of additional random effects, which is known only where both are fits; 0
+        otherwise.
 
     Returns
     -------

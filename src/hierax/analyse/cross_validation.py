@@ -1,4 +1,4 @@
-"""``hx.cross_validate``: which of several models, sizes or penalties predicts subjects that it has not seen."""
+"""``hx.cross_validate``: which of several models, sizes or penalties predicts unseen subjects best."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Candidate:
     model : callable
         NumPyro program.
     estimator : estimator, or a sequence of them, optional
-        Where it differs from the one given to :func:`cross_validate`. Each of a sequence starts where the one before
-        it has ended: VI and then FOCE, say.
+        Estimator of this candidate, where it differs from the one given to :func:`cross_validate`. Each of a sequence,
+        such as VI and then FOCE, starts where the one before it ended.
     options : mapping
-        More arguments of :func:`hierax.fit`: ``priors`` (the penalty of weights), ``init``, ``fixed``, ``seed``.
+        Further arguments of :func:`hierax.fit`: ``priors`` (the penalty of weights), ``init``, ``fixed``, ``seed``.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class CrossValidation:
     results : pandas.DataFrame, (fold, candidate)
         How each fit ended.
     label : str
-        What the likelihoods are by.
+        Name of the method that computed the likelihoods.
 
     Examples
     --------
@@ -75,7 +75,8 @@ class CrossValidation:
     def table(self) -> pd.DataFrame:
         """Candidates from best to worst: mean held-out log likelihood, difference to the best with its SE, failures.
 
-        The SE is of the paired differences between subjects. A candidate with a failed fold comes last.
+        The SE of a difference is computed from the subjects' paired differences. A candidate with a failed fold comes
+        last.
         """
         mean = self.subjects.mean(skipna=False)
         best = mean.idxmax() if mean.notna().any() else mean.index[0]
@@ -110,7 +111,7 @@ def cross_validate(
     executor: Executor | None = None,
     seed: int = 0,
 ) -> CrossValidation:
-    """Fit every candidate to all subjects but a fold, in turn, and see how likely it finds the fold.
+    """Fit every candidate with each fold of subjects held out in turn, and compute the likelihood of that fold.
 
     Parameters
     ----------
@@ -119,16 +120,16 @@ def cross_validate(
     pop : Population
         All subjects.
     estimator : estimator, or a sequence of them
-        Of candidates without one of their own.
+        Estimator of all candidates without one of their own.
     folds : int
         Number of parts that the subjects are split into, at random.
     method : Laplace, FOCE, AGQ or ImportanceSampling, optional
-        What the held-out marginal likelihood is by: importance sampling, 1 000 samples a subject, by default.
+        Method for the held-out marginal likelihood; by default importance sampling with 1 000 samples per subject.
     executor : concurrent.futures.Executor, optional
-        Runs the fits: threads share what is compiled; processes (spawned, not forked) and clusters are sent program,
-        data and options.
+        Runs the fits: threads share compiled functions; processes (spawned, not forked) and clusters are sent the
+        program, the data and the options.
     seed : int
-        Of the split and of importance samples.
+        Seed of the split and of the importance samples.
 
     Returns
     -------
@@ -138,12 +139,12 @@ def cross_validate(
     Raises
     ------
     ValueError
-        No candidates, or more folds than subjects.
+        There are no candidates, fewer than two folds, or more folds than subjects.
 
     Notes
     -----
-    Marginal likelihoods are compared, not predictions at EBEs: those are made from the very observations that they
-    would be judged by.
+    Marginal likelihoods are compared, not predictions at EBEs, because EBEs are estimated from the very observations
+    by which the predictions would be judged.
 
     Examples
     --------
@@ -173,7 +174,7 @@ def cross_validate(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Fold:
-    """Fits a candidate to all but one fold: all that it takes, as data that any process can be sent."""
+    """Fits a candidate to all but one fold; holds all that this needs, so that it can be sent to another process."""
 
     known: dict[str, Candidate]
     splits: list[tuple[Population, Population]]
@@ -200,7 +201,7 @@ def _held_out(
     chosen = estimator if candidate.estimator is None else candidate.estimator
     steps = list(chosen) if isinstance(chosen, Sequence) else [chosen]
     options = {"progress": False, **candidate.options}
-    # The table says how each fit ended, and a fit that is of no use shows in its held-out likelihood.
+    # Warnings are not needed here: the table says how each fit ended, and a useless fit has a low held-out likelihood.
     with quietly():
         fit = fit_once(candidate.model, kept, steps[0], **options)
         for step in steps[1:]:

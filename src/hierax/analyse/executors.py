@@ -1,4 +1,4 @@
-"""Doing one thing many times by an executor: threads share what is compiled, processes get all that they need."""
+"""Calling one function on many items, in this thread or by an executor of threads or processes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import jax
 
 
 def run_all(one: Callable[[Any], Any], todo: list[Any], executor: Executor | None) -> Iterator[Any]:
-    """Do one thing for each of a list, in order; by an executor, if there is one.
+    """Yield the results of a function for each item of a list, in order, by an executor if one is given.
 
-    ``one`` and its results must be picklable data for executors that are not threads: program, data and options are
-    shipped, and compiled anew in each process, where disk caches help.
+    ``one`` and its results must be picklable for executors that do not use threads: program, data and options are sent
+    to each process and compiled there anew, which compilation caches on disk make faster.
 
     Raises
     ------
     ValueError
-        The executor forks, or what is to be shipped cannot be pickled.
+        The executor has no ``submit`` or forks its processes, or ``one`` cannot be pickled.
     """
     if executor is None:
         yield from map(one, todo)
@@ -40,25 +40,25 @@ def run_all(one: Callable[[Any], Any], todo: list[Any], executor: Executor | Non
         for future in futures:
             yield future.result()
     finally:
-        # Nobody waits for what is left when one has failed, or Ctrl-C was pressed.
+        # After a failure or Ctrl-C, nobody waits for the results of the remaining items.
         for future in futures:
             future.cancel()
 
 
 def run_shipped(payload: bytes, x64: bool, item: Any) -> Any:
-    """Do a thing that was shipped to this process."""
+    """Call a function that was sent to this process as bytes on an item."""
     jax.config.update("jax_enable_x64", x64)
     return _unpack(payload)(item)
 
 
 @functools.lru_cache(2)
 def _unpack(payload: bytes) -> Any:
-    """Return what was shipped, once a process."""
+    """Return the function that was sent as bytes; the cache makes each process unpickle it once."""
     return pickle.loads(payload)
 
 
 def _pack(one: Callable[[Any], Any]) -> bytes:
-    """Return a thing as bytes; functions that no module has (of a notebook, or inside another one) by their code."""
+    """Return a function as bytes; with cloudpickle, also one that no module holds, such as a function of a notebook."""
     try:
         import cloudpickle
     except ImportError:
@@ -75,7 +75,7 @@ def _pack(one: Callable[[Any], Any]) -> bytes:
 
 
 def _refuse_forks(executor: Any) -> None:
-    """Refuse a pool whose processes are forks: JAX has threads, whose locks a fork copies as they are, for good."""
+    """Refuse a pool of forked processes: a fork copies the locks of JAX's threads, and nothing ever releases them."""
     context = getattr(executor, "_mp_context", None)
     if isinstance(executor, ProcessPoolExecutor) and context is not None and context.get_start_method() == "fork":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Looking at what a network has learned: its values at chosen inputs, with a credible band."""
+"""``hx.predict_function``: the values of a learned network at chosen inputs, with a credible band."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hierax.results.uncertainty.own_number import own_number
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
-# With no more weights than this, the band takes all of them for uncertain, else those of the last layer.
-_ALL_UP_TO = 60
+# The band takes all weights of a network as uncertain where there are at most this many, else those of the last layer.
+_MOST_UNCERTAIN = 60
 
 
 def predict_function(
@@ -38,33 +38,34 @@ def predict_function(
 ) -> xr.Dataset:
     """Return a learned function at chosen inputs, with a credible band.
 
-    Where the fit has draws of the weights (NUTS, VI with a guide of the population parameters), the band is theirs.
-    Else it is by a Laplace approximation around the estimate: the Hessian of the marginal likelihood in the weights
-    and in all other population parameters, and the function linear in the weights. Or it is the spread of the
-    functions that several fits or the replicates of a bootstrap have found: how well the function is identified.
+    Where the fit has draws of the weights (NUTS, VI with a guide of the population parameters), the band is computed
+    from them. Otherwise it comes from a Laplace approximation around the estimate: the Hessian of the marginal
+    likelihood with respect to the weights and all other population parameters, and the function linearised in the
+    weights. Given several fits, or the replicates of a bootstrap, the band is the spread of their functions, which
+    shows how well the function is identified.
 
     Parameters
     ----------
     fit : Fit or sequence of Fit
-        Of a program with this network. Of several fits (other ``init``) the estimate is that with the highest log
-        likelihood, and the functions are those of all.
+        A fit of a program with this network. Of several fits (with different ``init``), the estimate is that of the fit
+        with the highest log likelihood, and the functions are those of all fits.
     name : str
-        Of the network, as given to :func:`hierax.nn.network`, or to NumPyro's ``flax_module`` or
+        Name of the network, as given to :func:`hierax.nn.network`, or to NumPyro's ``flax_module`` or
         ``random_flax_module``.
     inputs : array, (point, input)
-        Where to look.
+        Inputs at which the network is evaluated.
     module : flax.linen.Module, optional
-        The network, where the program lifted it by NumPyro's functions, which leave no note of it.
+        The network; needed where the program registered it by NumPyro's functions, which do not record the module.
     replicates : pandas.DataFrame, optional
         The ``estimates`` of :func:`hierax.bootstrap` of this fit.
     level : float
-        Of the band.
+        Level of the band.
     which : str, optional
-        For the Laplace approximation: "all" weights or those of a layer ("last"), given the others; by default all of
-        up to 60 weights, else those of the last layer.
+        For the Laplace approximation: the weights that are taken as uncertain, given the others. These are "all", or
+        those of one layer ("last"); by default all of up to 60 weights, else those of the last layer.
     prior_sd : float
-        For the Laplace approximation: SD of a normal prior of weights that have none that counts. Directions in which
-        the data say nothing would otherwise have an infinite band.
+        For the Laplace approximation: SD of a normal prior of the weights, where the fit has no prior of them that
+        counts. Directions about which the data say nothing would otherwise have an infinite band.
     draws, seed : int
         Number of functions drawn, and their seed.
 
@@ -76,12 +77,12 @@ def predict_function(
     Raises
     ------
     ValueError
-        No such network, layer or level.
+        There is no such network or layer, or the level is not a probability.
 
     Notes
     -----
-    The band of one fit is of the function in the model as it is. That a different network fits as well it does not
-    say: pass fits from several ``init``, and compare widths by :func:`hierax.cross_validate`.
+    The band of one fit takes the network as given, and does not show whether a different one would fit as well. To see
+    that, pass fits from several ``init``, and compare network widths by :func:`hierax.cross_validate`.
 
     Examples
     --------
@@ -159,7 +160,7 @@ def _apply(fit: Fit, name: str, module: Any) -> Callable[..., Any]:
 
 
 def _sites(fit: Fit, name: str) -> list[str]:
-    """Return the sites of a network's weights: one, or a tensor each where random_flax_module gave them priors."""
+    """Return the sites of a network's weights: one for all, or one per tensor where random_flax_module is used."""
     population = fit.program.sites.population
     if f"{name}$params" in population:
         return [f"{name}$params"]
@@ -168,7 +169,7 @@ def _sites(fit: Fit, name: str) -> list[str]:
 
 
 def _weights(name: str, sites: list[str], params: dict[str, Any]) -> Any:
-    """Return a network's weights as its module has them."""
+    """Return a network's weights as the nested dictionary that its module expects."""
     if sites == [f"{name}$params"]:
         return params[sites[0]]
     tree: dict[str, Any] = {}
@@ -182,7 +183,10 @@ def _weights(name: str, sites: list[str], params: dict[str, Any]) -> Any:
 
 
 def _replicated(fit: Fit, replicates: pd.DataFrame) -> np.ndarray:
-    """Return unconstrained parameters of the replicates; other parameters than weights do not matter here."""
+    """Return flat vectors that hold the weights of the replicates.
+
+    Their other entries are left on the natural scale, because the network does not depend on them.
+    """
     names = fit.layout.names()
     missing = set(replicates.columns) - set(names)
     if missing:
@@ -209,7 +213,7 @@ def _sampled(fit: Fit, sites: list[str], values: Any, draws: int) -> np.ndarray 
 def _linearised(
     fit: Fit, name: str, values: Any, estimate: np.ndarray, which: str | None, prior_sd: float, draws: int, seed: int
 ) -> np.ndarray:
-    """Return draws of the function, linear in the weights, by a Laplace approximation."""
+    """Return draws of the function, linearised in the weights, by a Laplace approximation of their distribution."""
     weights = _entries(fit, name, which)
     others = np.flatnonzero(fit.free & ~fit.layout.weights())
     active = np.concatenate([weights, others]).astype(int)
@@ -218,7 +222,8 @@ def _linearised(
     if not fit.session.priors.keys() & set(_sites(fit, name)):
         information[: len(weights), : len(weights)] += np.eye(len(weights)) / prior_sd**2
     curvatures, vectors = np.linalg.eigh(information)
-    # At an optimum none is negative but for noise; elsewhere such a direction is no better known than by the prior.
+    # At an optimum a curvature is negative only by numerical error. Elsewhere a direction of negative curvature is no
+    # better known than by the prior. The prior's curvature is therefore the lower bound of all.
     root = vectors / np.sqrt(np.maximum(curvatures, 1 / prior_sd**2))
     noise = np.random.default_rng([seed, own_number(fit)]).normal(size=(draws, len(active)))
     moved = noise @ root.T
@@ -231,10 +236,10 @@ def _linearised(
 
 
 def _entries(fit: Fit, name: str, which: str | None) -> np.ndarray:
-    """Return the flat entries of the weights that are taken for uncertain."""
+    """Return the flat entries of the weights that are taken as uncertain."""
     places = fit.layout.unravel(jnp.arange(fit.layout.size, dtype=float))
     tree = _weights(name, _sites(fit, name), places)
     leaves = [np.asarray(leaf, int).ravel() for leaf in jax.tree.leaves(tree)]
     if which is None:
-        which = "all" if sum(map(len, leaves)) <= _ALL_UP_TO else "last"
+        which = "all" if sum(map(len, leaves)) <= _MOST_UNCERTAIN else "last"
     return np.concatenate([leaves[k] for k in leaves_of(tree, which, f"predict_function(which='{which}')")])

@@ -29,26 +29,28 @@ def loo(
     Parameters
     ----------
     fit : Fit
-        By any estimator. Of NUTS, MarginalNUTS and VI with a guide of the population parameters: over their draws.
-        Of the others: over the estimates' asymptotic distribution, which stands for a posterior under flat priors.
+        By any estimator. After NUTS, MarginalNUTS and VI with a guide of the population parameters, their draws are
+        used; after the others, draws of the estimates' asymptotic distribution, which approximates the posterior under
+        flat priors.
     unit : {"subject", "obs"}
         What is left out: a whole subject (marginal likelihood, random effects integrated out) or an observation
         (given draws of the random effects).
     endpoint : str, optional
         Which endpoint for ``unit="obs"``; needed when there are several.
     method : AGQ, FOCE, Laplace or FO, optional
-        By what a subject's random effects are integrated out; by default ``fit.estimator``.
+        How a subject's random effects are integrated out; by default ``fit.approximation``.
     draws, seed : int
-        Draws of the estimates, and their seed; a posterior of more draws is thinned.
+        Number of draws of the estimates, and their seed; a posterior with more draws is thinned.
 
     Returns
     -------
     arviz ELPDData
-        With Pareto-k by unit. ``arviz.compare`` takes several.
+        With a Pareto k for each unit. ``arviz.compare`` compares several of these.
 
     Notes
     -----
-    Vehtari, Gelman & Gabry (2017); whole subjects by their marginal likelihood: Merkle, Furr & Rabe-Hesketh (2019).
+    The method is that of Vehtari, Gelman & Gabry (2017). Merkle, Furr & Rabe-Hesketh (2019) explain why whole subjects
+    are left out by their marginal likelihood.
 
     Examples
     --------
@@ -65,7 +67,7 @@ def loo(
     name, values = (
         _by_subject(fit, method, draws, seed) if unit == "subject" else _by_observation(fit, endpoint, draws, seed)
     )
-    # PSIS needs the chain and draw axes of a posterior alone; its values do not enter.
+    # ArviZ uses only the chain and draw axes of the posterior; its values do not matter.
     posterior = xr.Dataset({"draws": values.isel({values.dims[-1]: 0}, drop=True)})
     data = bundle({"posterior": posterior, "log_likelihood": values.to_dataset(name=name)})
     return arviz.loo(data, var_name=name, pointwise=True)

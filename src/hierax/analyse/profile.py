@@ -17,14 +17,16 @@ from hierax.infer.result import Result
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
 
-# The first step where there is no standard error to go by, in unconstrained space.
-_FIRST = 0.25
-# A standard error longer than this, in unconstrained space, is none: the parameter stands at the end of its range.
-_LONG = 3.0
-# The widest way from the estimate in unconstrained space, for parameters with bounds and in SEs for those without.
+# The scale of the search steps, in unconstrained space, where the parameter has no usable standard error.
+_DEFAULT_STEP = 0.25
+# A standard error above this, in unconstrained space, is not used: the parameter is at the end of its range then.
+_LARGEST_SE = 3.0
+# The search goes at most this far from the estimate: in unconstrained space for a parameter with bounds, in standard
+# errors for one without.
 _WIDEST = 40.0
-# An end is found where the rise of −2 log L is that close to the limit: a thousandth of an SE makes as much.
-_CLOSE = 2e-3
+# An end of the interval is found where the rise of −2 log L is this close to the limit. Moving the end by a thousandth
+# of an SE changes the rise by about as much.
+_TOLERANCE = 2e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,12 +36,14 @@ class Profile:
     Attributes
     ----------
     name : str
+        The parameter.
     curve : pandas.DataFrame
-        Value on the natural scale, −2 log L above its minimum, all other parameters optimised at each, and how the
-        search for these ended (``result``).
+        One row per value that was tried: the value on the natural scale, the rise of −2 log L above its minimum with
+        all other parameters optimised, and how the search for these ended (``result``).
     low, high : float
-        Ends of the interval. Where the curve stays below the limit as far as the range goes: the end of the range (0 or
-        infinity for a positive parameter). NaN where no search on that side ended at an optimum.
+        Ends of the interval. Where the curve stays below the limit on one side, the end is that of the parameter's
+        range (0 or infinity for a positive parameter). NaN where the search for the other parameters failed, so that
+        the end could not be found.
     """
 
     name: str
@@ -54,15 +58,15 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float | None = N
     Parameters
     ----------
     fit : Fit
-        By any estimator; what is profiled is the marginal likelihood by ``fit.estimator``, and after SAEM or VI from
-        its optimum, which is near theirs.
+        By any estimator. The marginal likelihood by ``fit.approximation`` is profiled. After SAEM or VI, its optimum is
+        searched first, because it is near their estimates but not at them.
     name : str
         An element's name, as in ``fit.summary()``: ``"cl"``, ``"omega[1]"``.
     level : float
         Level of the interval: −2 log L rises by the χ²(1) quantile.
     reach : float, optional
-        How far from the estimate the search goes at most, in unconstrained space and in standard errors where there are
-        some. By default as far as it takes.
+        Largest distance from the estimate that the search covers, in unconstrained space, as a multiple of the standard
+        error (of 0.25 where there is none). By default the search ends where the interval does.
 
     Returns
     -------
@@ -71,17 +75,18 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float | None = N
     Raises
     ------
     ValueError
-        There is no such free parameter; names those that there are.
+        There is no such free parameter (the message names those that there are), or ``level`` or ``reach`` is invalid.
 
     Warns
     -----
     HieraxWarning
-        Some values had no optimum of the other parameters, or −2 log L fell below the fit's.
+        At some values the search for the other parameters failed, or −2 log L fell below the fit's.
 
     Notes
     -----
-    The steps are chosen by the rise of −2 log L alone, so that a variance at 0, whose likelihood is not quadratic, has
-    its interval too. There the level is the nominal one: with the truth at the boundary such intervals cover more.
+    The search depends on the rise of −2 log L alone, so that a variance estimated at 0, where the likelihood is not
+    quadratic, has an interval too. Its level is nominal: where the true value is at the boundary, such intervals cover
+    it more often.
 
     Examples
     --------
@@ -111,7 +116,7 @@ class _Curve:
 
     def __init__(self, fit: Fit, index: int):
         self.fit, self.index = fit, index
-        self.session = Session(fit.program, fit.estimator, fit.pop, fit.layout, fit.session.priors)
+        self.session = Session(fit.program, fit.approximation, fit.pop, fit.layout, fit.session.priors)
         self.free = fit.free.copy()
         self.free[index] = False
         top, eta, base = _optimum(fit, self.session)
@@ -119,14 +124,14 @@ class _Curve:
         self.known: dict[float, tuple[float, np.ndarray, Any, Result]] = {0.0: (0.0, top, eta, Result.converged)}
 
     def rise(self, shift: float) -> float:
-        """Return −2 log L above its minimum at that distance; NaN where the other parameters found no optimum."""
+        """Return −2 log L above its minimum at a distance; NaN where the search for the other parameters failed."""
         if shift not in self.known:
             self.known[shift] = self._search(shift)
         value, _, _, result = self.known[shift]
         return value if result is Result.converged else np.nan
 
     def _search(self, shift: float) -> tuple[float, np.ndarray, Any, Result]:
-        """Optimise the other parameters, from the nearest optimum that is known and, should that fail, the next."""
+        """Optimise the other parameters, from the nearest known optimum or, if that fails, from the second nearest."""
         good = [at for at, entry in self.known.items() if entry[3] is Result.converged]
         found = None
         for nearest in sorted(good, key=lambda other: abs(other - shift))[:2]:
@@ -148,7 +153,7 @@ class _Curve:
         return float(self.fit.layout.natural(flat[None])[0, self.index])
 
     def table(self) -> pd.DataFrame:
-        """Return everything that was looked at, in order."""
+        """Return all values that were tried, in increasing order."""
         shifts = sorted(self.known)
         return pd.DataFrame(
             {
@@ -159,7 +164,7 @@ class _Curve:
         )
 
     def warn(self, name: str) -> None:
-        """Say what of the curve cannot be trusted."""
+        """Warn of values at which the search failed, and of a curve that falls below the fit's −2 log L."""
         table = self.table()
         failed = table[table["result"] != Result.converged.name]
         if len(failed):
@@ -177,12 +182,12 @@ class _Curve:
 
 
 def _first_step(fit: Fit, name: str) -> float:
-    """Return the standard error in unconstrained space where it means something, else a quarter."""
+    """Return the parameter's standard error in unconstrained space if it is usable, else a default."""
     covariance = fit.covariance("hessian").unconstrained
     if name not in covariance.index:
-        return _FIRST
-    se = float(np.sqrt(covariance.loc[name, name]))
-    return se if 0 < se < _LONG else _FIRST
+        return _DEFAULT_STEP
+    se = float(np.sqrt(covariance.loc[[name], [name]].to_numpy()[0, 0]))
+    return se if 0 < se < _LARGEST_SE else _DEFAULT_STEP
 
 
 def _widest(fit: Fit, name: str, reach: float | None) -> float:
@@ -193,10 +198,10 @@ def _widest(fit: Fit, name: str, reach: float | None) -> float:
 
 
 def _optimum(fit: Fit, session: Session) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return flat vector, modes and −log L + penalty at the top of the likelihood that is profiled.
+    """Return flat vector, modes and −log L + penalty at the maximum of the likelihood that is profiled.
 
-    A fit by SAEM, VI or NUTS is near the optimum of its ``estimator``, not at it, and neither is one that has not
-    converged: the search goes on from there.
+    A fit by SAEM, VI or NUTS is near this maximum but not at it, and neither is a fit that has not converged. In these
+    cases the maximum is searched, starting at the estimate.
     """
     if fit.method is None and fit.result is Result.converged:
         return fit.flat, fit.eta, float(fit.value[fit.rows].sum() + fit.penalty)
@@ -218,14 +223,14 @@ def _end(curve: _Curve, side: int, step: float, widest: float, limit: float) -> 
             return _failed(curve, side, excess, inside, outside)
         inside = outside
         if outside >= widest:
-            # The curve stays below the limit to the end of the range.
+            # The curve stays below the limit throughout the range.
             return curve.natural(side * np.inf)
         outside = min(2 * outside, widest)
     return curve.natural(side * _crossing(excess, inside, outside))
 
 
 def _failed(curve: _Curve, side: int, excess: Callable[[float], float], inside: float, outside: float) -> float:
-    """Return the crossing between the last good value and nearer ones than the one that failed, or NaN."""
+    """Return the crossing between the last good value and one nearer to it than the one that failed, or NaN."""
     for share in (0.75, 0.5, 0.25):
         between = inside + share * (outside - inside)
         if excess(between) > 0:
@@ -234,14 +239,14 @@ def _failed(curve: _Curve, side: int, excess: Callable[[float], float], inside: 
 
 
 def _crossing(excess: Callable[[float], float], inside: float, outside: float) -> float:
-    """Return where the function crosses 0, to within a small rise; NaN where values on the way could not be found."""
+    """Return where the function crosses 0, to within a tolerance; NaN where it is NaN on the way."""
     import scipy.optimize
 
     def near(shift: float) -> float:
         value = excess(shift)
         if np.isnan(value):
             raise FloatingPointError
-        return 0.0 if abs(value) < _CLOSE else value
+        return 0.0 if abs(value) < _TOLERANCE else value
 
     try:
         return float(scipy.optimize.brentq(near, inside, outside, xtol=1e-9))  # type: ignore[arg-type]

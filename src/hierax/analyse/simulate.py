@@ -1,4 +1,4 @@
-"""``hx.simulate`` and ``hx.predict``."""
+"""``hx.simulate`` and ``hx.predict``: new data, and predictions, from a program or a fit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def simulate(
     pop : Population, optional
         The design: times, doses, covariates.
     params : mapping, optional
-        Constrained population parameters; those left out take the fit's values, or their start.
+        Constrained population parameters; those left out have the fit's values, or their start values.
     n : int
         Number of replicates of the population.
     seed : int
@@ -49,11 +49,12 @@ def simulate(
     plate : str
         Name of the subject plate.
     parameters : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
-        Population parameters of the replicates. ``"draws"``: each has its own, drawn from the posterior (NUTS, VI with
-        a guide of the population parameters), or from the estimates' asymptotic normal distribution; what
-        :func:`hierax.sir` or :func:`hierax.bootstrap` returned: a row of it. ``"estimate"``: all have the fit's. By
-        default draws where there is a posterior, so that the replicates are draws of the posterior predictive
-        distribution, and else the estimate. ``attrs["parameters"]`` says which.
+        Population parameters of the replicates. With ``"draws"``, each replicate has its own, drawn from the posterior
+        (NUTS, VI with a guide of the population parameters) or else from the estimates' asymptotic normal distribution.
+        With what :func:`hierax.sir` or :func:`hierax.bootstrap` returned, each has one of its rows. With
+        ``"estimate"``, all have the fit's estimate. The default is ``"draws"`` where there is a posterior, so that the
+        replicates are draws of the posterior predictive distribution, and otherwise ``"estimate"``. The result's
+        ``attrs["parameters"]`` says which were used.
 
     Returns
     -------
@@ -64,9 +65,9 @@ def simulate(
     Notes
     -----
     A program that reads ``pop.dv`` (AR(1) written as y_j given y_(j-1), a Markov model) is simulated record by record,
-    each given what was drawn before it. Its data are then NaN at records that are no observations of the endpoint;
-    at a design without observations all records but doses are drawn. A column of previous values that was made
-    beforehand (a covariate, ``with_data``) is data like any other, and is not replaced.
+    each given what was drawn before it. The simulated data are then NaN at records that are not observations of the
+    endpoint; in a design without observations, all records except doses are drawn. Previous values that were stored in
+    a column beforehand (a covariate, ``with_data``) are not replaced by simulated ones.
 
     Examples
     --------
@@ -109,15 +110,15 @@ def predict(
     pop, params, plate
         As for :func:`simulate`.
     random_effects : array, (subject, coordinate), optional
-        Where individual predictions are wanted, in the coordinates of ``fit.embeddings()``: this is the decoder of a
-        generative model, for any subjects.
+        Random effects at which individual predictions are made, in the coordinates of ``fit.embeddings()``. The program
+        then serves as the decoder of a generative model, for any subjects.
 
     Returns
     -------
     xarray.Dataset
         ``PRED_<endpoint>`` and ``IPRED_<endpoint>``, ``(subject, time)``: means of the observation's distribution
-        at the reference point of the random effects, and at the EBEs (or ``random_effects``). Of a program that
-        reads ``pop.dv`` they are given the subject's earlier observations.
+        at the reference point of the random effects, and at the EBEs (or ``random_effects``). For a program that
+        reads ``pop.dv`` they are conditional on the subject's earlier observations.
 
     Examples
     --------
@@ -152,7 +153,7 @@ def _refuse_unread(program: Program, design: Population) -> None:
 
 
 def _random_effects(program: Program, design: Population, rows: np.ndarray, given: Any) -> np.ndarray:
-    """Return random effects of all rows, padding included."""
+    """Return the given random effects with a row for every subject of the design, padding included."""
     values, names = np.asarray(given, float), program.effect_names
     if values.shape != (len(rows), len(names)):
         raise ValueError(
@@ -196,7 +197,7 @@ def _check_params(program: Program, given: Mapping[str, Any]) -> None:
         site = program.sites.population[name]
         if site.kind == "weights":
             continue
-        # The end of a range is a value like any other here: a simulation without noise has a scale of 0.
+        # Values at the end of their range are allowed: a simulation without noise has a scale of 0.
         ends = [site.transform.codomain(jnp.asarray(value, float) + away) for away in (0.0, 1e-9, -1e-9)]
         if not np.any([np.asarray(one).all() for one in ends]):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""``hx.sir``: intervals that do not take the likelihood for quadratic, by weighted draws."""
+"""``hx.sir``: intervals by weighted draws, which do not assume that the likelihood is quadratic."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class SIR:
     Attributes
     ----------
     draws : pandas.DataFrame
-        Resampled parameter vectors, natural scale.
+        Resampled parameter vectors, on the natural scale.
     ess, pareto_k : float
-        Effective size of the weighted sample, and the shape of its weights' tail; above 0.7 it cannot be trusted.
+        Effective size of the weighted sample, and the Pareto shape of the tail of its weights; with a shape above 0.7
+        the sample cannot be trusted.
     """
 
     draws: pd.DataFrame
@@ -46,18 +47,20 @@ class SIR:
 
 
 def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, seed: int = 0) -> SIR:
-    """Return draws from the likelihood as a density of the parameters, by weighting the asymptotic distribution's.
+    """Return draws of the parameters by sampling importance resampling from their asymptotic distribution.
+
+    The density to draw from is the likelihood as a function of the parameters, times the priors that count.
 
     Parameters
     ----------
     fit : Fit
-        With a covariance and a marginal likelihood (its ``estimator``'s).
+        A fit with a covariance; the marginal likelihood is that by ``fit.approximation``.
     n, samples : int
-        Draws that are kept, and draws that are weighted.
+        Number of draws that are kept, and number of draws that are weighted.
     inflate : float
         SDs of the proposal, as a multiple of the asymptotic ones.
     seed : int
-        Seed of both.
+        Seed of the draws and of the resampling.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     flats = np.repeat(fit.flat[None], samples, axis=0)
     flats[:, active] += noise @ factor.T
     logs = _log_likelihoods(fit, flats) + 0.5 * (noise**2).sum(1)
-    # Parameters without a likelihood have no weight; how much weight is left is in `ess` and `pareto_k`.
+    # Draws without a finite likelihood get no weight; `ess` and `pareto_k` show how good the remaining sample is.
     logs = np.where(np.isfinite(logs), logs, -np.inf)
     weights = np.exp(logs - logs.max())
     k = float(pareto_k(logs[None])[0])
@@ -102,8 +105,8 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
 
 
 def _log_likelihoods(fit: Fit, flats: np.ndarray) -> np.ndarray:
-    """Return log L − penalty at many parameter vectors, one compiled loop."""
-    program, estimator, session = fit.program, fit.estimator, fit.session
+    """Return log L − penalty at many parameter vectors, in one compiled loop."""
+    program, estimator, session = fit.program, fit.approximation, fit.session
     value = compiled_value(program, estimator, fit.layout.unravel)
 
     def run(flats: jax.Array, eta: jax.Array, pop: Population) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What the words of a command line stand for: estimators, models, data, start values, priors."""
+"""Reading the arguments of a command: estimators, models, data, start values and priors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def named_estimator(name: str, options: list[str] | None = None) -> Any:
-    """Return the estimator of a name on the command line, with its options."""
+    """Return the estimator that a name on the command line stands for, with its options."""
     import hierax as hx
     from hierax.infer.method import COMMANDS
 
@@ -33,7 +33,7 @@ def named_estimator(name: str, options: list[str] | None = None) -> Any:
 
 
 def literal(text: str) -> Any:
-    """Return the number, list or word that a text stands for."""
+    """Return the Python literal that a text spells, or the text itself where it spells none."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -41,7 +41,7 @@ def literal(text: str) -> Any:
 
 
 def start_values(given: list[str] | None) -> dict[str, Any] | None:
-    """Return start values of ``cl=3`` or ``omega=0.3,0.2``."""
+    """Return the start values that words such as ``cl=3`` or ``omega=0.3,0.2`` give, or None without any."""
     out = {}
     for name, text in pairs(given, "--init").items():
         value = literal(text)
@@ -52,7 +52,7 @@ def start_values(given: list[str] | None) -> dict[str, Any] | None:
 
 
 def named_in(spec: str, what: str) -> tuple[Path, str]:
-    """Return file and name of ``FILE.py:name``."""
+    """Return the file and the name in ``FILE.py:name``; ``what`` says in messages what the name stands for."""
     file, _, name = spec.rpartition(":")
     path = Path(file)
     if not name or not path.is_file():
@@ -61,7 +61,7 @@ def named_in(spec: str, what: str) -> tuple[Path, str]:
 
 
 def load_object(spec: str, what: str) -> Any:
-    """Return what a Python file calls by a name; the file is executed."""
+    """Execute a Python file and return the object that has a given name in it."""
     path, name = named_in(spec, what)
     module = _module(path)
     if not hasattr(module, name):
@@ -107,7 +107,7 @@ def load_data(
     evid: str,
     restarts: str | None,
 ) -> Population:
-    """Read the table that a command line names, with what its flags say of how the table is written."""
+    """Read the data table that a command line names, with the reading options that its flags give."""
     import hierax as hx
 
     if not data.is_file():
@@ -128,7 +128,7 @@ def load_data(
 
 
 def _codes(given: list[str] | None) -> Any:
-    """Return codes of missing values: those of all columns, or a mapping where columns are named."""
+    """Return the codes of missing values: a list for all columns, or a mapping where columns are named."""
     named = [text for text in given or [] if "=" in text]
     if not named:
         return [_value(text) for text in given or []] or None
@@ -142,7 +142,7 @@ def _codes(given: list[str] | None) -> Any:
 
 
 def _value(text: str) -> Any:
-    """Return a number where a word is one."""
+    """Return a word as a number if it is one, else as it is."""
     try:
         return float(text)
     except ValueError:

@@ -80,7 +80,7 @@ ColumnOption = Annotated[list[str] | None, typer.Option(help="A column's own nam
 def demo(out: OutOption = Path("hierax-demo"), progress: bool = True) -> None:
     """Fit Theophylline by FOCE; print the table and write an HTML report with plots."""
     prepare()
-    # The demonstration writes the same again.
+    # The demonstration may overwrite the results of an earlier one.
     open_folder(out, force=True)
     import hierax as hx
     from hierax import demo as example
@@ -125,7 +125,7 @@ def fit(
     prepare()
     import hierax as hx
 
-    # All that can be wrong without any work is looked at first.
+    # Arguments that are quick to check are checked before the model and the data are loaded.
     chosen, start = named_estimator(estimator, option), start_values(init)
     path = named_in(model, "model")[0]
     open_folder(out, force)
@@ -137,7 +137,7 @@ def fit(
             function, pop, chosen, init=start, fixed=fixed or None, priors=given, starts=starts, seed=seed,
             progress=progress, checkpoint=checkpoint, resume=resume, plate=plate,
         )  # fmt: skip
-    deliver(found, out, f"{path.stem} by {(found.method or found.estimator).label}")
+    deliver(found, out, f"{path.stem} by {found.estimator.label}")
     raise typer.Exit(exit_code(found))
 
 

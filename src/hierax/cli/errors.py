@@ -1,4 +1,4 @@
-"""What the command line says of errors: ours in a sentence, those of a model with its own lines, others whole."""
+"""Error reports of the command line: a sentence, the lines of the user's model, or a whole traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from hierax.errors import DataError, EstimatorError, FitError, ModelError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# Arguments of Python, and the flags that stand for them.
+# Arguments of the Python functions that messages name, and the flags that stand for them on the command line.
 _FLAGS = {
     "priors": "--priors",
     "init": "--init",
@@ -36,9 +36,10 @@ _FLAGS = {
 
 
 class plain_errors:
-    """Prints the message of an expected error instead of a traceback; of a model's own error, the model's lines.
+    """Prints, instead of a traceback, the message of an expected error, and the model's lines for an error in a model.
 
-    What is neither is a fault of this library, and keeps its traceback. ``HIERAX_TRACEBACK`` keeps all of them.
+    Any other error is a fault of this library and keeps its traceback. If the environment variable
+    ``HIERAX_TRACEBACK`` is set, all errors keep theirs.
     """
 
     def __init__(self, model: Path | None = None):
@@ -66,7 +67,7 @@ class plain_errors:
         raise typer.Exit(1) from None
 
     def _of_model(self, where: TracebackType | None) -> list[traceback.FrameSummary]:
-        """Return the lines of the model's file that an error went through."""
+        """Return the frames of a traceback that are in the model's file."""
         if self.model is None:
             return []
         return [frame for frame in traceback.extract_tb(where) if Path(frame.filename).resolve() == self.model]
@@ -77,13 +78,13 @@ def in_flags(message: str) -> str:
     message = re.sub(r"\bresume=False\b", "--no-resume", message)
     names = "|".join(_FLAGS)
     message = re.sub(rf"(?:hx\.)?\b(?:fit|read_nonmem)\((?=(?:{names})=)", "(", message)
-    # A value follows, or the name stands alone.
+    # First the arguments that are followed by a value, then those that stand alone.
     message = re.sub(rf"(?<![\w-])({names})=(?=[\w'\"\[{{(-])", lambda found: f"{_FLAGS[found[1]]} ", message)
     return re.sub(rf"(?<![\w-])({names})=", lambda found: _FLAGS[found[1]], message)
 
 
 def _ours(error: BaseException, where: TracebackType | None) -> bool:
-    """Whether an error was raised on purpose: one of this library's kinds, or one that a line of it raises."""
+    """Return whether this library raised an error on purpose: one of its own classes, or by a ``raise`` in its code."""
     if isinstance(error, DataError | EstimatorError | FitError | ModelError):
         return True
     frames = traceback.extract_tb(where)

@@ -1,4 +1,4 @@
-"""Where the results of a command go: looked at before any work, and written so that nothing is lost."""
+"""The results of a command: their folder is checked before the fit, and they are written so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import typer
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
+# The files that a fit is written to.
 FILES = ("fit.hierax", "parameters.csv", "table.csv", "history.csv", "report.html")
-# What a script learns of a fit from the exit code.
+# Exit codes by which a script can tell a fit that has not converged or was interrupted from one that failed.
 NOT_CONVERGED, INTERRUPTED = 3, 130
 
 
 def open_folder(out: Path, force: bool) -> None:
-    """Make the folder of the results, and refuse to write over others', before any work is done."""
+    """Make the folder of the results before any work is done, and refuse to overwrite results unless forced."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -38,7 +39,7 @@ def open_folder(out: Path, force: bool) -> None:
 
 
 def deliver(fit: Fit, out: Path, title: str) -> None:
-    """Write everything that a fit has to say into a folder, the fit itself first, and print the summary."""
+    """Write the results of a fit into a folder, the fit itself first, and print the summary."""
     import hierax as hx
     from hierax.results.tables.spreadsheet import write_csv
 
@@ -64,14 +65,14 @@ def deliver(fit: Fit, out: Path, title: str) -> None:
 
 
 def exit_code(fit: Fit) -> int:
-    """Return what the shell is told: 0 where the fit converged, 3 where not, 130 where it was interrupted."""
+    """Return the exit code: 0 where the fit converged, 130 where it was interrupted, otherwise 3."""
     from hierax.infer.result import Result
 
     return {Result.converged: 0, Result.interrupted: INTERRUPTED}.get(fit.result, NOT_CONVERGED)
 
 
 def _saved(fit: Fit, out: Path) -> Path:
-    """Save a fit; where its folder can no longer be written to, somewhere else."""
+    """Save a fit and return its folder: the given one, or a new temporary one where that cannot be written to."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         fit.save(out / "fit.hierax")
@@ -84,7 +85,7 @@ def _saved(fit: Fit, out: Path) -> Path:
 
 
 def _try(what: Callable[[], Any], name: str) -> Any:
-    """Do something that a fit can do without; say where it failed."""
+    """Return the result of a step that may fail without stopping the command; print why where it does."""
     try:
         return what()
     except Exception as error:

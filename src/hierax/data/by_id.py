@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ById:
-    """Label indexing of a population, as in pandas."""
+    """Indexing of a population by the ids of its subjects, like ``loc`` of pandas."""
 
     pop: Population
 
@@ -32,7 +32,7 @@ class ById:
 
 
 def positions(rows: Any, count: int) -> np.ndarray:
-    """Return the positions of subjects, or raise an IndexError that says what there is."""
+    """Return the positions that an index picks from ``count`` subjects, or raise an IndexError that says what fits."""
     try:
         return np.atleast_1d(np.arange(count)[rows])
     except IndexError:

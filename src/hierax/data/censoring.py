@@ -1,4 +1,4 @@
-"""The limits behind censored records, and data that are censored at them."""
+"""The limits of quantification of censored records, and the censoring of simulated data at them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Limits:
     low_end, high_end : arrays
         The other ends of the intervals (LIMIT) that censored values are known to lie in.
     assumed : str
-        What had to be assumed of records that are not censored, or nothing.
+        What was assumed about the limits of records that are not censored, in words; empty if nothing was.
     """
 
     lower: np.ndarray
@@ -37,11 +37,11 @@ class Limits:
 
 
 def limits_of(pop: Population, name: str, lloq: Any = None, uloq: Any = None) -> Limits:
-    """Return an endpoint's limits as its censored records show them.
+    """Return the limits of quantification of an endpoint, inferred from its censored records.
 
-    A data set holds the limit of a censored record alone. Where all show the same one, it is that of all records.
-    Where they differ, a quantified record is taken to have the limit of its subject if that has one alone, else the
-    commonest; never one that its own value contradicts.
+    A data set states limits for censored records only. If these agree, every record is taken to have that limit. If
+    they differ, a quantified record is taken to have the limit of its subject's censored records where these agree,
+    else the most frequent limit of all; but never a limit that its own value contradicts.
 
     Parameters
     ----------
@@ -60,16 +60,16 @@ def limits_of(pop: Population, name: str, lloq: Any = None, uloq: Any = None) ->
         if given is not None:
             found[code] = np.broadcast_to(np.asarray(given, float), shape)
         else:
-            found[code], text = _everywhere(values, here, seen, code)
+            found[code], text = _limit_of_every_record(values, here, seen, code)
             assumed += [f"{len(np.unique(values[here]))} {side} limits ({text})"] if text else []
-        # Of the intervals' other ends the commonest serves.
+        # For the other ends of the intervals, the most frequent one is used for all records.
         known = ends[here & np.isfinite(ends)]
         found[10 * code] = np.full(shape, _commonest(known) if known.size else -code * np.inf)
     return Limits(found[1], found[-1], found[10], found[-10], "; ".join(assumed))
 
 
-def _everywhere(values: np.ndarray, here: np.ndarray, seen: np.ndarray, code: int) -> tuple[np.ndarray, str]:
-    """Return a limit for every record from those of the censored ones, and in words what was assumed."""
+def _limit_of_every_record(values: np.ndarray, here: np.ndarray, seen: np.ndarray, code: int) -> tuple[np.ndarray, str]:
+    """Return a limit for every record, inferred from the censored ones, and a text that says what was assumed."""
     none = np.full(values.shape, -code * np.inf)
     if not here.any():
         return none, ""
@@ -83,7 +83,7 @@ def _everywhere(values: np.ndarray, here: np.ndarray, seen: np.ndarray, code: in
             if len(own) == 1:
                 out[row] = own[0]
     out = np.where(here, values, out)
-    # A quantified value beyond the limit shows that its limit was another one: the next one, or none.
+    # A quantified value beyond the assumed limit shows that another one applied: the nearest that fits, or none.
     beyond = seen & ~here & ((values < out) if code == 1 else (values > out))
     for place in zip(*np.nonzero(beyond), strict=True):
         fits = distinct[distinct <= values[place]] if code == 1 else distinct[distinct >= values[place]]
@@ -97,14 +97,14 @@ def _commonest(values: np.ndarray) -> float:
 
 
 def with_drawn(pop: Population, drawn: Mapping[str, np.ndarray], limits: Mapping[str, Limits]) -> Population:
-    """Return the population with drawn observations (subject, time), censored as its own were."""
+    """Return the population with simulated observations (subject, time), censored at the limits of its own data."""
     out = pop.with_dv(**drawn)
     cens, limit, dv, records = dict(out.cens), dict(out.limit), dict(out.dv), dict(out.records)
     kinds = dict(pop.censoring)
     for name in [name for name in drawn if name in kinds]:
         own, values, mask = limits[name], np.asarray(out.dv[name]), np.asarray(out.mask[name])
         codes = np.where(mask, own.codes(values), 0)
-        # A value beyond the interval's other end is known to be below (above) the limit, and no more.
+        # Of a value beyond the interval's other end it is only known that it is below (above) the limit.
         low = np.where(values < own.low_end, -np.inf, own.low_end)
         high = np.where(values > own.high_end, np.inf, own.high_end)
         dv[name] = np.where(codes == 1, own.lower, np.where(codes == -1, own.upper, values))

@@ -1,4 +1,4 @@
-"""What is known of a subject as one vector: covariates by name, standardised."""
+"""Named covariates of each subject as one standardised vector."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hierax.data.population import Population
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Named covariates as one vector a subject, centred and scaled as in the population that it was made from.
+    """Named covariates as one vector per subject, centred and scaled by the population that it was made from.
 
-    A covariate that varies counts with its first value; a category becomes a column of 0 and 1 for each level but the
-    first; a vector stays what it is, but for the standardisation.
+    Of a covariate that varies over time, the first value is used. A category becomes one column of 0 and 1 for each
+    level but the first. A vector keeps its columns, which are standardised.
 
     Attributes
     ----------

@@ -18,8 +18,8 @@ def load(name: str) -> pd.DataFrame:
         ``theophylline`` (mg, mg/L, h, kg), ``phenobarb`` (mg, mg/L, h, kg), ``quinidine`` (mg, mg/L, h, kg),
         ``remifentanil`` (µg, ng/mL, min, kg), ``indometh`` (mg/L, h), ``orange`` (mm, days), ``loblolly`` (ft, years),
         ``soybean`` (g, days), ``sleepstudy`` (ms, days), ``orthodont`` (mm, years). ``quinidine``,
-        ``remifentanil``, ``soybean`` and ``loblolly`` are also functions that say more, and show a plot and a first
-        model.
+        ``remifentanil``, ``soybean`` and ``loblolly`` are also functions, whose documentation describes the data
+        and shows a plot and a first model.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def load(name: str) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        No such data set; the message lists those there are.
+        There is no such data set; the message lists the data sets.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def _table(name: str) -> pd.DataFrame:
 
 
 def _theophylline() -> pd.DataFrame:
-    """One dose record at t = 0 before the t = 0 sample, AMT = Dose·Wt in mg."""
+    """Return one dose record per subject, at t = 0 and before the sample at t = 0, with AMT = Dose·Wt in mg."""
     raw = _table("theoph")
     samples = pd.DataFrame(
         {"ID": raw["Subject"], "TIME": raw["Time"], "DV": raw["conc"], "AMT": 0.0, "EVID": 0, "WT": raw["Wt"]}
@@ -71,12 +71,12 @@ def _theophylline() -> pd.DataFrame:
     doses = pd.DataFrame(
         {"ID": first["Subject"], "TIME": 0.0, "DV": float("nan"), "AMT": first["Dose"] * first["Wt"], "EVID": 1}
     ).assign(WT=first["Wt"])
-    # The dose row comes first at its time: a stable sort keeps it before the sample that it was put in front of.
+    # The doses are concatenated first, and sorting is stable, so that a dose precedes a sample at the same time.
     return _by_subject(pd.concat([doses, samples]))
 
 
 def _phenobarb() -> pd.DataFrame:
-    """Dose rows EVID 1, concentration rows EVID 0, weight, 5-minute Apgar score and its indicator."""
+    """Return doses (EVID 1), concentrations (EVID 0), weight, 5-minute Apgar score and its indicator."""
     raw = _table("phenobarb")
     dose = raw["dose"].notna()
     return pd.DataFrame(
@@ -96,9 +96,9 @@ def _phenobarb() -> pd.DataFrame:
 def quinidine() -> pd.DataFrame:
     """Quinidine in hospital patients (Verme et al. 1992): 136 subjects, 361 concentrations, oral doses.
 
-    TIME h, AMT mg, DV mg/L. A dose with an interval is at steady state (SS 1), and goes on at that interval until the
-    next record. AGE years, HT inches, WT kg and GLYCO (α1-acid glycoprotein, mg/100 dL) are numbers; RACE, SMOKE,
-    ETHANOL, HEART (failure) and CREAT (creatinine clearance, mL/min) categories. Several vary over a subject's records.
+    TIME h, AMT mg, DV mg/L. A dose with an interval is at steady state (SS 1), and is repeated at that interval until
+    the next record. AGE years, HT inches, WT kg and GLYCO (α1-acid glycoprotein, mg/100 dL) are numbers; RACE, SMOKE,
+    ETHANOL, HEART (failure) and CREAT (creatinine clearance, mL/min) are categories. Several vary within a subject.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def quinidine() -> pd.DataFrame:
 
     Examples
     --------
-    A first model: absorption too fast to be seen in samples at troughs, so ka is held; clearance falls with GLYCO.
+    A first model: ka is fixed, because trough samples do not show the fast absorption; clearance falls with GLYCO.
 
     >>> import hierax as hx, jax.numpy as jnp, numpyro, numpyro.distributions as dist
     >>> pop = hx.read_nonmem(
@@ -131,9 +131,10 @@ def quinidine() -> pd.DataFrame:
     """
     raw = _table("quinidine")
     dosed, steady = raw["dose"].notna(), raw["interval"] > 0
-    # Doses go on strictly before the subject's next record.
+    # ADDL repeats a steady-state dose at all times before the subject's next record, but not at that record's time.
     next_time = raw["time"].shift(-1).where(raw["Subject"].eq(raw["Subject"].shift(-1)))
-    further = np.ceil((next_time - raw["time"]) / raw["interval"]).sub(1).clip(lower=0).fillna(0)
+    intervals = pd.Series(np.ceil((next_time - raw["time"]) / raw["interval"]))
+    further = intervals.sub(1).clip(lower=0).fillna(0)
     return pd.DataFrame(
         {
             "ID": raw["Subject"],
@@ -158,10 +159,10 @@ def quinidine() -> pd.DataFrame:
 
 
 def remifentanil() -> pd.DataFrame:
-    """Remifentanil by infusion (Minto et al. 1997): 65 subjects, 1992 concentrations, infusions in pieces.
+    """Remifentanil by infusion (Minto et al. 1997): 65 subjects, 1992 concentrations.
 
     TIME min, AMT µg, RATE µg/min, DV ng/mL (= µg/L); AGE years, HT cm, WT kg, BSA m², LBM kg, SEX. Each row of the
-    source is a piece of an infusion, and a sample where it has a concentration: two records, the sample first.
+    source is a piece of an infusion; one that also has a concentration becomes two records, the sample first.
 
     Returns
     -------
@@ -203,7 +204,7 @@ def remifentanil() -> pd.DataFrame:
 
 
 def _growth(file: str, subject: str, time: str, response: str, **covariates: str) -> Callable[[], pd.DataFrame]:
-    """Return a loader of data without doses: TIME is the age, day or time, and DV the response."""
+    """Return a loader of data without doses, where TIME is the column ``time`` and DV the column ``response``."""
 
     def load_growth() -> pd.DataFrame:
         raw = _table(file)
@@ -216,7 +217,7 @@ def _growth(file: str, subject: str, time: str, response: str, **covariates: str
 def soybean() -> pd.DataFrame:
     """Growth of soybeans (Davidian & Giltinan 1995): 48 plots, 412 leaf weights per plant.
 
-    TIME days after planting, DV g; VARIETY (F commercial, P experimental) and YEAR (1988 to 1990) categories.
+    TIME days after planting, DV g; VARIETY (F commercial, P experimental) and YEAR (1988 to 1990) are categories.
 
     Returns
     -------
@@ -283,7 +284,7 @@ def loblolly() -> pd.DataFrame:
 
 
 def _by_subject(frame: pd.DataFrame) -> pd.DataFrame:
-    """Bring each subject's rows together, in time order, subjects in order of first appearance."""
+    """Return the table with each subject's rows together in time order, subjects in order of first appearance."""
     order = {subject: index for index, subject in enumerate(frame["ID"].unique())}
     rank = frame["ID"].map(order)
     return (

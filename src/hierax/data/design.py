@@ -1,4 +1,4 @@
-"""Populations by hand: from subjects and from grids."""
+"""Populations without a data set: from subjects written by hand, and from grids of regimens and covariates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hierax.data.regimen import Regimen, Subject
 if TYPE_CHECKING:
     from hierax.data.population import Population
 
-# What a record has that is no dose, and what one has that is only there to be predicted.
+# The values of the dose columns in a record that is not a dose, and the values of a record that is only predicted.
 DOSE_COLUMNS = {"AMT": 0.0, "EVID": 0, "CMT": 0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0}
 RECORD_COLUMNS = {**DOSE_COLUMNS, "MDV": 1, "DV": np.nan}
 
@@ -32,7 +32,7 @@ def from_subjects(
     copies: int = 1,
     categorical: Any = (),
 ) -> Population:
-    """Build a population, ``copies`` of each subject; see :meth:`hierax.Population.from_subjects`."""
+    """Build a population with ``copies`` copies of each subject; see :meth:`hierax.Population.from_subjects`."""
     if not subjects:
         raise ValueError("from_subjects got no subject. Give at least one.")
     names = list(subjects[0].covariates or {})
@@ -60,7 +60,7 @@ def from_grid(
     compartments: Any = None,
     categorical: Any = (),
 ) -> Population:
-    """Build all combinations; see :meth:`hierax.Population.from_grid`."""
+    """Build all combinations of regimens and covariates; see :meth:`hierax.Population.from_grid`."""
     if isinstance(regimens, Regimen):
         named: dict[Any, Regimen] = {"1": regimens}
     else:
@@ -79,7 +79,7 @@ def from_grid(
 
 
 def _copies(tables: list[pd.DataFrame], n: int) -> list[pd.DataFrame]:
-    """Return ``n`` copies of each subject's table, ids counted from 1."""
+    """Return ``n`` copies of each subject's table, with ids counted from 1."""
     out = []
     for number, table in enumerate(tables):
         rows = table.iloc[np.tile(np.arange(len(table)), n)]
@@ -90,7 +90,7 @@ def _copies(tables: list[pd.DataFrame], n: int) -> list[pd.DataFrame]:
 def build(
     kind: type[Population], table: pd.DataFrame, spec: CovariateSpec, endpoints: Mapping[str, Any], compartments: Any
 ) -> Population:
-    """Build a population from a table made here; what is wrong with it is told as for a table that is read."""
+    """Build a population from a table made here, with the same checks as for a table that is read."""
     table = table.reset_index(drop=True).assign(_row=np.arange(len(table)) + 2)
     problems = Problems()
     one = list(endpoints) == ["dv"]
@@ -100,7 +100,7 @@ def build(
 
 
 def value_at(times: np.ndarray, knots: Any, values: Any, interpolation: str | None) -> np.ndarray:
-    """Return what is given at ``knots`` at other times, by the interpolation's rule."""
+    """Return values given at the sorted times ``knots`` at other times, by the rule ``interpolation``."""
     knots, values = np.asarray(knots, float), np.asarray(values, float)
     if interpolation == "linear":
         return np.interp(times, knots, values)
@@ -124,7 +124,7 @@ def _subject_table(
     if not parts:
         raise ValueError(f"Subject {subject.id!r} has no dose and no time, so there is no record. Give it times.")
     table = pd.concat(parts, ignore_index=True).reindex(columns=["TIME", "DV", *DOSE_COLUMNS, "MDV", "DVID"])
-    # The route may be a name.
+    # CMT must be able to hold text, because a route may be a name.
     table = table.astype({"CMT": object}).fillna(DOSE_COLUMNS | {"DVID": 1, "MDV": 1})
     table = table.sort_values("TIME", kind="stable", ignore_index=True)
     for name, value in covariates.items():
@@ -132,12 +132,12 @@ def _subject_table(
             table = table.assign(**dict(zip(vectors[name], np.asarray(value, float), strict=True)))
         else:
             at = table["TIME"].to_numpy()
-            table[name] = _followed(at, value[0], value[1], interpolation) if _varies(value) else value
+            table[name] = _covariate_at(at, value[0], value[1], interpolation) if _varies(value) else value
     return table.assign(ID=subject.id)
 
 
 def _check_covariates(subject: Subject, first: Subject) -> None:
-    """Refuse covariates that differ in kind between subjects, or that cannot be followed over time."""
+    """Refuse covariates that differ between subjects in name or shape, or whose times and values do not match."""
     own, names = subject.covariates or {}, first.covariates or {}
     if set(own) != set(names):
         raise ValueError(
@@ -164,8 +164,11 @@ def _check_covariates(subject: Subject, first: Subject) -> None:
             )
 
 
-def _followed(times: np.ndarray, knots: Any, values: Any, interpolation: str | None) -> np.ndarray:
-    """Return a covariate given at times in any order at other times; categories lie on no straight line."""
+def _covariate_at(times: np.ndarray, knots: Any, values: Any, interpolation: str | None) -> np.ndarray:
+    """Return a covariate at ``times``, given its values at ``knots``, which may be in any order.
+
+    Under linear interpolation, a category keeps its last value, because nothing lies between two categories.
+    """
     order = np.argsort(np.asarray(knots, float), kind="stable")
     knots, values = np.asarray(knots, float)[order], np.asarray(values)[order]
     if interpolation == "linear" and values.dtype.kind in "iuf":
@@ -175,7 +178,7 @@ def _followed(times: np.ndarray, knots: Any, values: Any, interpolation: str | N
 
 
 def _observations(subject: Subject, endpoints: list[str]) -> list[pd.DataFrame]:
-    """Return the records of each endpoint; a time without any value is one record to predict, with the first."""
+    """Return the records of each endpoint; a time without any value is a record to predict of the first endpoint."""
     times = np.atleast_1d(np.asarray(subject.times, float))
     given = subject.observations or {}
     values = {name: np.asarray(given.get(name, np.full(len(times), np.nan)), float) for name in endpoints}

@@ -1,4 +1,4 @@
-"""Doses on their own axis: what the structural models integrate or superpose."""
+"""The doses of a population on an axis of their own, as structural models integrate or superpose them."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ class Events:
     interval : array, (subject, dose)
         II of a steady-state dose; 0 otherwise.
     steady : array of int, (subject, dose)
-        1 for a dose at steady state (SS 1 and 3), 2 for one that is added to what is there (SS 2), else 0.
+        1 for a dose at steady state (SS 1 and 3), 2 if it is added to the amounts already present (SS 2), else 0.
     compartment : array of int, (subject, dose)
         CMT of the dose record, 1 when the data have none.
     record : array of int, (subject, dose)
         Index on the record axis of the dose record that the dose comes from.
     segment : array of int, (subject, dose)
-        How often the system was reset (EVID 3 and 4, SS 1) up to and with the dose record: a dose acts on records
-        of its own segment only.
+        How often the system was reset (EVID 3 and 4, SS 1) up to and including the dose record: a dose acts on
+        records of its own segment only.
     mask : array of bool, (subject, dose)
         Which entries are doses.
     infusions, resets : bool
-        Whether there are any: structure, so that data without them compile without their formulas.
+        Whether there are any. They are static structure, so that data without them compile without their formulas.
     steady_states : int
         How many steady-state doses a subject has at most.
     superposed : bool
-        Whether any steady state is added to what is there (SS 2).
+        Whether any steady state is added to the amounts already present (SS 2).
     not_plain : tuple of int
         Compartments with infusions or steady states.
     modelled_kinds : tuple of (kind, compartment)
-        Which values of ``modelled`` other than 0 occur, and where.
+        Which non-zero values of ``modelled`` occur, and in which compartments.
     overlap : int
-        How many infusions of a steady-state dose run at once, by the data's own rates.
+        How many infusions of one steady-state dose run at the same time at most, by the rates in the data.
     compartments : tuple of int
         Which compartments are dosed.
 
@@ -91,8 +91,8 @@ class Events:
     def without_absent_kinds(self) -> Events:
         """Return the same doses without the modelled rates and durations that none of them has.
 
-        A model of these doses need not give what no dose asks for; all other structure stays, so that parts of a
-        population share compiled functions.
+        A model then need not give rates and durations that no dose uses. All other structure stays, so that parts of
+        a population share compiled functions.
         """
         here = np.asarray(self.mask)
         modelled, compartment = np.asarray(self.modelled)[here], np.asarray(self.compartment)[here]
@@ -100,17 +100,18 @@ class Events:
         return dataclasses.replace(self, modelled_kinds=tuple(kind for kind in self.modelled_kinds if kind in there))
 
     def structured_as(self, whole: Events) -> Events:
-        """Return these doses with the structure of others that they were taken from: the same compiled functions."""
+        """Return these doses, a part of ``whole``, with its structure, so that they share compiled functions."""
         return dataclasses.replace(self, **{name: getattr(whole, name) for name in _STRUCTURE})
 
 
+# The fields that are arrays; all others are static structure.
 _ARRAYS = ["time", "amount", "rate", "modelled", "interval", "steady", "compartment", "record", "segment", "mask"]
 _STRUCTURE = [field.name for field in dataclasses.fields(Events) if field.name not in _ARRAYS]
 jax.tree_util.register_dataclass(Events, data_fields=_ARRAYS, meta_fields=_STRUCTURE)
 
 
 def count_segments(records: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return how often the system was reset up to and with each record, (subject, time)."""
+    """Return how often the system was reset up to and including each record, (subject, time)."""
     starts = np.isin(records["evid"], (3, 4)) | (_is_dose(records) & np.isin(records["ss"], (1, 3)))
     return np.cumsum(starts, axis=1).astype(np.int32)
 
@@ -118,8 +119,8 @@ def count_segments(records: Mapping[str, np.ndarray]) -> np.ndarray:
 def expand_doses(records: Mapping[str, np.ndarray]) -> Events:
     """Expand the dose records of a padded record table, ADDL and II included.
 
-    An additional dose takes the place of its parent in file order: an observation at the very time of an
-    additional dose, listed after the dose record, sees it. Additional doses of a steady-state dose are plain ones.
+    In file order, an additional dose has the place of its dose record: it comes before an observation at the same time
+    that is listed after the dose record. Additional doses of a steady-state dose are ordinary doses.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def _is_dose(records: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _structure(values: dict[str, np.ndarray], segment: np.ndarray, subject: np.ndarray) -> dict[str, Any]:
-    """Return what is structure of these doses: no values, only which formulas they need."""
+    """Return the static structure of these doses, which says which formulas they need."""
     steady, rate, interval = values["steady"] > 0, values["rate"], values["interval"]
     periodic = steady & (rate > 0) & (interval > 0)
     runs = values["amount"][periodic] / rate[periodic] / interval[periodic]
@@ -179,7 +180,7 @@ def _structure(values: dict[str, np.ndarray], segment: np.ndarray, subject: np.n
 
 
 class _DoseAxis:
-    """Scatters one value a dose into a ``(subject, dose)`` array."""
+    """Scatters one value per dose into a ``(subject, dose)`` array."""
 
     def __init__(self, subject: np.ndarray, n_subjects: int):
         self.subject = subject

@@ -1,4 +1,4 @@
-"""From a population back to a table of records."""
+"""Converting a population back into a table of records."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from hierax.data.named import ENDPOINT_CODES, OCCASION_LEVELS
 if TYPE_CHECKING:
     from hierax.data.population import Population
 
+# The columns of items of records, in the order in which a table has them after ID, TIME and DV.
 ORDER = ("AMT", "EVID", "CMT", "RATE", "II", "ADDL", "SS", "MDV", "CENS", "LIMIT")
 
 
 def to_frame(pop: Population) -> pd.DataFrame:
-    """Return one row a real record, in file order; see :meth:`hierax.Population.to_frame`."""
+    """Return a table with one row per real record, in file order; see :meth:`hierax.Population.to_frame`."""
     subject, record = np.nonzero(np.asarray(pop.record_mask) & np.asarray(pop.subject_mask)[:, None])
     at = (subject, record)
     ids = np.array(_unique(pop.ids if isinstance(pop.ids, tuple) else range(1, len(pop) + 1)), dtype=object)
@@ -53,7 +54,10 @@ def to_frame(pop: Population) -> pd.DataFrame:
 
 
 def _unique(ids: Iterable[Any]) -> list[Any]:
-    """Tell the copies of a resampled subject apart, as ``id#2``, ``id#3``: rows of one ID would be one subject."""
+    """Return ids in which further copies of a resampled subject are named ``id#2``, ``id#3``, ...
+
+    With the same ID, their rows would be read back as one subject.
+    """
     seen: dict[Any, int] = {}
     out = []
     for subject in ids:

@@ -1,4 +1,4 @@
-"""Mappings of a population that say what they have, and ids that say why they are not there."""
+"""Mappings of a population whose errors list the known names, and a placeholder for ids in compiled functions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from hierax.data.population import Population
 
 
-# Keys of ``Population.labels`` beside the categories of covariates: the codes of endpoints in the table, and the levels
-# of OCC.
+# Keys of ``Population.labels`` that are not covariates: behind them are the codes of the endpoints in the table, and
+# the levels of OCC.
 ENDPOINT_CODES, OCCASION_LEVELS = "endpoint codes", "occasion levels"
 
 
 class Named(dict[str, Any]):
-    """Arrays by name; a name that is not there says which are."""
+    """Arrays by name; the error for an unknown name lists the known ones."""
 
     def __missing__(self, name: str) -> Any:
         raise KeyError(
@@ -35,7 +35,7 @@ jax.tree_util.register_pytree_with_keys(
 
 
 class Labels(dict[str, tuple[Any, ...]]):
-    """Labels of categories by covariate; a name that has none says which have."""
+    """Labels of categories by covariate; the error for a covariate without labels lists those that have some."""
 
     def __missing__(self, name: str) -> Any:
         categories = [key for key in self if key not in (ENDPOINT_CODES, OCCASION_LEVELS)]
@@ -65,7 +65,7 @@ def warn_of_other_labels(fitted: Population, design: Population) -> None:
 
 
 class _LostIds:
-    """Stands for the ids inside a compiled function, and says so when it is used."""
+    """Placeholder for the ids inside a compiled function, any use of which raises an error that explains it."""
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise ValueError(
@@ -78,7 +78,7 @@ class _LostIds:
     __hash__ = None  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
-        # What Python itself asks of any object stays an AttributeError.
+        # Python looks up special attributes of any object, and expects an AttributeError for those that are missing.
         if name.startswith("__"):
             raise AttributeError(name)
         self._refuse()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def bucket_size(size: int) -> int:
-    """Return the smallest bucket that holds ``size``: four buckets an octave (..., 8, 10, 12, 14, 16, 20, ...)."""
+    """Return the smallest bucket that holds ``size``: four per doubling (..., 8, 10, 12, 14, 16, 20, ...)."""
     if size <= 4:
         return size
     step = 2 ** (int(np.ceil(np.log2(size))) - 3)
@@ -22,7 +22,7 @@ def bucket_size(size: int) -> int:
 
 def pad_axis(pop: Population, axis: int, size: int) -> Population:
     """Pad the subject axis (0) or the record axis (1) of every array that has it."""
-    # Frozen steps are sorted among the boundaries as they were.
+    # Frozen ODE steps are dropped, because they were sorted among the records and doses of the unpadded population.
     pop = dataclasses.replace(pop, grids={})
     if axis == 0:
         padded = jax.tree.map(lambda leaf: _repeat_first(np.asarray(leaf), size), pop)

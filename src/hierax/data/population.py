@@ -25,6 +25,7 @@ from hierax.data.redesign import at_times, with_dv, with_regimen
 if TYPE_CHECKING:
     from hierax.data.regimen import Subject
 
+# The fields that are leaves of the pytree.
 ARRAYS = (
     "times",
     "dv",
@@ -42,7 +43,7 @@ ARRAYS = (
     "data",
     "grids",
 )
-# What a compiled function is compiled for, beside shapes and the labels of categories.
+# Static fields of the pytree: other values of these compile anew, as do other shapes and other labels of covariates.
 STRUCTURE = ("censoring", "interpolation", "compartment_names")
 
 
@@ -51,8 +52,8 @@ class Population:
     """Records of all subjects, padded to common lengths: a pytree of arrays.
 
     The time axis is the record axis: every record in file order, dose records included. Ids are not part of the
-    pytree, so that other ids and other values do not retrace a compiled function; labels of categories are names, which
-    a model may read, so that other labels do.
+    pytree, so that other ids and other values do not retrace a compiled function. Other labels of categories do,
+    because a model may read them.
 
     Attributes
     ----------
@@ -71,7 +72,7 @@ class Population:
     record_mask, subject_mask : bool arrays, (subject, time) and (subject,)
         Which records and which subjects are real.
     segment : array of int, (subject, time)
-        How often the system was reset (EVID 3 and 4, SS 1) up to and with each record.
+        How often the system was reset (EVID 3 and 4, SS 1) up to and including each record.
     occasion : array of int, (subject, time), or None
         Index of the occasion (sorted levels of OCC) of every record.
     occasion_mask : bool array, (subject, occasion), or None
@@ -81,15 +82,15 @@ class Population:
     censoring : tuple of (endpoint, kind)
         Kind is ``left``, ``right`` or ``interval``.
     data : dict of arrays
-        Whatever :meth:`with_data` added; leading axis subject.
+        Arrays that :meth:`with_data` added; their leading axis is the subject axis.
     grids : dict
         Frozen steps of the ODEs of a program, placed by a fit; see :class:`~hierax.Grid`.
     interpolation : str or None
-        What holds between the records of a subject: ``locf``, ``nocb``, ``midpoint`` or ``linear``.
+        Rule for the values between the records of a subject: ``locf``, ``nocb``, ``midpoint`` or ``linear``.
     compartment_names : tuple of (name, number)
         Names of compartments, where CMT had names.
     labels : dict
-        Labels of categories by covariate, in the order of their codes; also inside a model.
+        Labels of categories by covariate, in the order of their codes; a model may read them.
     ids : tuple
         Ids of the real subjects. Not known inside a model, nor of a population that came out of a compiled function.
 
@@ -145,12 +146,12 @@ class Population:
 
     @property
     def subject_ids(self) -> list[Any]:
-        """Ids of the real subjects; row numbers where the population has lost its own."""
+        """Ids of the real subjects; row numbers if the population has lost its ids."""
         rows = np.flatnonzero(np.asarray(self.subject_mask))
         return list(self.ids) if isinstance(self.ids, tuple) else [int(row) for row in rows]
 
     def __len__(self) -> int:
-        """Return the number of real subjects; inside a compiled function, where that is a value, ``n_subjects``."""
+        """Return the number of real subjects, or ``n_subjects`` in a compiled function, where that number is traced."""
         if isinstance(self.ids, tuple):
             return len(self.ids)
         if isinstance(self.subject_mask, Tracer):
@@ -184,10 +185,10 @@ class Population:
     def __getitem__(self, rows: Any) -> Population:
         """Return the subjects at these positions (an int, slice, array, mask) or with these text ids.
 
-        Concrete rows are padded up to the bucket of their count, never beyond the parent's size, so that subsets
-        of about the same size share compiled functions; a part without any dose of RATE -1 or -2 does not ask for these
-        parameters. Traced rows give as many subjects as there are rows.
-        Integer ids: use ``pop.loc[ids]``.
+        For integer ids, use ``pop.loc[ids]``. Outside compiled functions, the subset is padded to the next bucket,
+        never beyond the parent's size, so that subsets of about the same size share compiled functions; a subset
+        without doses of RATE -1 or -2 does not require these rates and durations from a model. Traced rows give as
+        many subjects as there are rows.
         """
         traced = any(isinstance(leaf, Tracer) for leaf in (rows, self.times))
         if traced:
@@ -214,8 +215,8 @@ class Population:
     ) -> Population:
         """Return the population padded to these axis lengths.
 
-        A padded subject repeats the first one's values, observes nothing and counts for nothing: it adds exactly
-        0 to every objective.
+        A padded subject repeats the first one's values, but has no observations and adds exactly 0 to every
+        objective.
         """
         out = self
         if n_records is not None and n_records > self.n_records:
@@ -245,24 +246,24 @@ class Population:
         compartments: Any = None,
         categorical: Any = (),
     ) -> Population:
-        """Build a population by hand.
+        """Build a population from subjects that are written by hand.
 
         Parameters
         ----------
         subjects : iterable of Subject
             Each with its regimen, times, observations (if any) and covariates; all with the same covariates.
         interpolation : {"locf", "nocb", "midpoint", "linear"}, optional
-            What holds between two values of a covariate that varies.
+            Rule for a covariate that varies, between two of its values.
         compartments : mapping, optional
             Name → number, for regimens whose route is a name.
         categorical : iterable of str, or mapping of str to labels
-            As in :func:`hierax.read_nonmem`; ``fit.pop.labels`` holds those that a model was fitted to.
+            As in :func:`hierax.read_nonmem`; ``fit.pop.labels`` holds the labels that a model was fitted with.
 
         Returns
         -------
         Population
-            Records in the order of time; at equal times doses first. Records without an observed value are there
-            to be predicted and simulated, and are no data.
+            Records are in the order of time, at equal times doses first. Records without an observed value serve
+            prediction and simulation, and are not data.
         """
         return from_subjects(cls, list(subjects), interpolation, compartments, categorical=categorical)
 
@@ -282,7 +283,7 @@ class Population:
         Parameters
         ----------
         regimens : Regimen, sequence of Regimen, or mapping of name to Regimen
-            With several, the category ``REGIMEN`` says which.
+            With several, the category ``REGIMEN`` says which one a subject has.
         times : array
             Times to predict at, the same for all.
         covariates : mapping, optional
@@ -295,7 +296,7 @@ class Population:
         Returns
         -------
         Population
-            Covariates vary slowest to fastest in the order given, after the regimens; ids count from 1.
+            Subjects are sorted by regimen, then by the covariates in the order given; ids count from 1.
         """
         return from_grid(cls, regimens, times, dict(covariates or {}), n, compartments, categorical)
 
@@ -305,8 +306,8 @@ class Population:
         Parameters
         ----------
         regimen : Regimen or mapping
-            For all subjects; or by id. It takes the place of all doses and resets; where covariates or occasions
-            vary, the old records stay as times at which they change.
+            One for all subjects, or one for each id. It replaces all doses and resets. Where covariates or occasions
+            vary, the old dose records stay, without doses, as times at which these change.
         keep_data : bool
             Whether the observations stay data. By default they become records to predict, since they were not
             observed under this regimen.
@@ -316,8 +317,8 @@ class Population:
     def at_times(self, times: Any) -> Population:
         """Return the population with records to predict at other times, in place of its observations.
 
-        Doses, resets and, where covariates or occasions vary, the records at which they change stay on the record
-        axis. A time is read with the last part of the subject's history that starts at or before it.
+        Doses, resets and, where covariates or occasions vary, the records at which these change stay on the record
+        axis. Where resets divide a subject's history, a time belongs to the last part that starts at or before it.
 
         Parameters
         ----------
@@ -327,7 +328,7 @@ class Population:
         return at_times(self, times)
 
     def with_dv(self, **endpoints: Any) -> Population:
-        """Return the population with these observations; NaN where there is none.
+        """Return the population with these observations, where NaN stands for no observation.
 
         Parameters
         ----------
@@ -340,12 +341,12 @@ class Population:
     # -- more data -----------------------------------------------------------------------------------------------
 
     def with_data(self, **arrays: Any) -> Population:
-        """Return the population with extra per-subject arrays, found in ``pop.data`` by the model.
+        """Return the population with extra per-subject arrays, which a model reads from ``pop.data``.
 
         Raises
         ------
         ValueError
-            An array whose leading axis is not the subject axis.
+            The leading axis of an array is not the subject axis.
         """
         for name, array in arrays.items():
             if np.ndim(array) < 1 or np.shape(array)[0] != self.n_subjects:
@@ -364,7 +365,7 @@ class Population:
 
 
 def _flatten(pop: Population) -> tuple[tuple[Any, ...], Any]:
-    # The levels of OCC and the codes of endpoints are values of the table, and nothing that a model reads.
+    # The levels of OCC and the codes of endpoints are left out, because a model does not read them.
     labels = tuple((name, pop.labels[name]) for name in sorted(pop.labels) if name in pop.covariates)
     return tuple(getattr(pop, name) for name in ARRAYS), (labels, *(getattr(pop, name) for name in STRUCTURE))
 

@@ -1,4 +1,4 @@
-"""Other regimens, other times and other data for a population that is there."""
+"""Changes of the regimens, times or observations of an existing population."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: Any) -> Population:
-    """Put other doses in place; see :meth:`hierax.Population.with_regimen`."""
+    """Return the population with other doses; see :meth:`hierax.Population.with_regimen`."""
     table = _table(pop)
     ids = table["ID"].unique().tolist()
     by_id: Mapping[Any, Any] = regimen if isinstance(regimen, Mapping) else {subject: regimen for subject in ids}
@@ -32,7 +32,7 @@ def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: A
     varies = _varies(pop)
     rest = table if varies else table[table["EVID"].isin([0, 2])]
     if varies:
-        # Old doses stay as records at which covariates change.
+        # The records of the old doses stay, without the doses, because covariates change at them.
         dosing = ~rest["EVID"].isin([0, 2])
         rest = rest.assign(**{name: rest[name].where(~dosing, value) for name, value in DOSE_COLUMNS.items()})
         rest["EVID"] = rest["EVID"].where(~dosing, 2)
@@ -52,7 +52,7 @@ def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: A
 
 
 def at_times(pop: Population, times: Any) -> Population:
-    """Put records to predict in place of observations; see :meth:`hierax.Population.at_times`."""
+    """Return the population with other times, to be predicted; see :meth:`hierax.Population.at_times`."""
     wanted = np.asarray(times, float)
     if wanted.ndim not in (1, 2) or (wanted.ndim == 2 and len(wanted) != len(pop)):
         raise ValueError(
@@ -74,7 +74,7 @@ def at_times(pop: Population, times: Any) -> Population:
 
 
 def with_dv(pop: Population, endpoints: Mapping[str, Any]) -> Population:
-    """Put observations in place; see :meth:`hierax.Population.with_dv`."""
+    """Return the population with other observations; see :meth:`hierax.Population.with_dv`."""
     unknown = sorted(set(endpoints) - set(pop.dv))
     if unknown:
         raise ValueError(f"with_dv names {unknown}, which are no endpoints; the population has {list(pop.dv)}.")
@@ -97,7 +97,7 @@ def with_dv(pop: Population, endpoints: Mapping[str, Any]) -> Population:
     records["dv"] = np.where(observed, np.sum(list(dv.values()), axis=0), np.nan)
     records["mdv"] = np.where(observed, 0.0, np.where(np.isnan(evid), np.nan, 1.0))
     records["evid"] = np.where(observed, 0.0, evid)
-    # New data are not censored; those of the other endpoints stay as they are.
+    # New observations are not censored; the censoring of the other endpoints stays as it is.
     fresh = np.logical_or.reduce([mask[name] | np.asarray(pop.mask[name]) for name in endpoints])
     records["cens"] = np.where(fresh, 0.0, records["cens"])
     if "limit" in records:
@@ -135,8 +135,9 @@ def _varies(pop: Population) -> bool:
 def _interleave(first: pd.DataFrame, second: pd.DataFrame, source: pd.DataFrame, pop: Population) -> pd.DataFrame:
     """Merge two blocks of records of all subjects, ``first`` before ``second`` at equal times.
 
-    Resets in ``first`` stay in place: a record of ``second`` goes to the last part of the history that starts at or
-    before it. What a record lacks (covariates, occasion) is taken from ``source`` by the population's interpolation.
+    Resets in ``first`` divide each subject's history into parts; a record of ``second`` joins the last part that starts
+    at or before it. Covariates and occasions that a record lacks are taken from ``source`` by the population's
+    interpolation.
     """
     order = {subject: row for row, subject in enumerate(source["ID"].unique().tolist())}
     first, second, source = (
@@ -144,14 +145,14 @@ def _interleave(first: pd.DataFrame, second: pd.DataFrame, source: pd.DataFrame,
         for block in (first, second, source)
     )
     part = first["EVID"].isin([3, 4]).groupby(first["_subject"]).cumsum()
-    # Where resets turn the clock back, a time means nothing without its part of the history.
+    # Where the clock restarts at resets, one time may lie in several parts of the history, which are kept apart.
     own_part = source["EVID"].isin([3, 4]).groupby(source["_subject"]).cumsum()
     turns = (source["TIME"].diff() < 0) & (source["_subject"].diff() == 0)
     source = source.assign(_part=own_part if turns.any() else 0)
-    starts = first.assign(_part=part).groupby(["_subject", "_part"], as_index=False)["TIME"].min()
+    starts: Any = first.assign(_part=part).groupby(["_subject", "_part"], as_index=False)["TIME"].min()
     starts = starts.sort_values(["_subject", "TIME"], kind="stable")
     starts["_part"] = starts.groupby("_subject")["_part"].cummax()
-    place = _beside(second, starts, "backward")["_part"].fillna(0).to_numpy()
+    place = _nearest_knot(second, starts, "backward")["_part"].fillna(0).to_numpy()
     merged = pd.concat([first.assign(_part=part), second.assign(_part=place)], ignore_index=True)
     merged = merged.sort_values(["_subject", "_part", "TIME"], kind="stable", ignore_index=True)
     if not turns.any():
@@ -164,10 +165,14 @@ def _interleave(first: pd.DataFrame, second: pd.DataFrame, source: pd.DataFrame,
     return merged.drop(columns=["_subject", "_part"]).infer_objects()
 
 
-def _beside(
+def _nearest_knot(
     rows: pd.DataFrame, knots: pd.DataFrame, direction: Any, by: tuple[str, ...] = ("_subject",)
 ) -> pd.DataFrame:
-    """Return for every row the knot of its subject that is the last at or before it, or the first at or after it."""
+    """Return for every row the nearest knot of its subject in one direction.
+
+    ``direction`` is that of :func:`pandas.merge_asof`: ``"backward"`` for the last knot at or before the row's time,
+    ``"forward"`` for the first one at or after it.
+    """
     left = rows[[*by, "TIME"]].reset_index(drop=True).reset_index(names="_place")
     left, knots = (block.astype(dict.fromkeys(by, int)) for block in (left, knots))
     found = pd.merge_asof(
@@ -181,13 +186,16 @@ def _beside(
 
 
 def _lookup(source: pd.DataFrame, name: str, rows: pd.DataFrame, pop: Population) -> pd.Series:
-    """Return a column of ``source`` at other times; only numbers lie on straight lines."""
+    """Return a column of ``source`` at the times of ``rows``, by the population's interpolation.
+
+    Linear interpolation is for numbers only; categories and occasions keep their last value instead.
+    """
     by = ("_subject", "_part")
     knots = source[[*by, "TIME", name]]
     if not (source.groupby("_subject")[name].nunique(dropna=False) > 1).any():
         return rows["_subject"].map(knots.groupby("_subject")[name].first())
-    before, after = _beside(rows, knots, "backward", by), _beside(rows, knots, "forward", by)
-    # Beyond the ends there is one neighbour only.
+    before, after = _nearest_knot(rows, knots, "backward", by), _nearest_knot(rows, knots, "forward", by)
+    # Before the first knot and after the last one there is only one neighbour, which then counts for both.
     before, after = before.fillna(after), after.fillna(before)
     number = name in pop.covariates and name not in pop.labels
     rule = "locf" if pop.interpolation in (None, "linear") and not number else pop.interpolation
@@ -221,7 +229,7 @@ def _rebuild(pop: Population, table: pd.DataFrame, compartments: Any) -> Populat
     out = dataclasses.replace(out, data=data, labels=out.labels | labels)
     if pop.occasion is None:
         return out
-    # The codes are those of the old population, also where a level has no record any more.
+    # Occasions keep the codes of the old population, even if a level no longer has any record.
     levels = {level: index for index, level in enumerate(labels.get(OCCASION_LEVELS, range(pop.n_occasions)))}
     occasion = RecordAxis(table).scatter_hold(table["OCC"].map(levels)).astype(np.int32)
     return dataclasses.replace(out, occasion=occasion, occasion_mask=np.asarray(pop.occasion_mask)[: len(pop)])

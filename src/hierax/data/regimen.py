@@ -11,7 +11,7 @@ import pandas as pd
 
 from hierax.arguments import whole
 
-# How a modelled rate or duration is asked for: RATE -1 and RATE -2.
+# The value of rate= or duration= that makes it a parameter of the structural model (RATE -1 and -2).
 MODELLED = "modelled"
 
 
@@ -35,7 +35,7 @@ class Regimen:
         Infusion at this rate, or over this time: at most one of the two. ``"modelled"`` makes it a parameter of
         the structural model (RATE -1 and -2).
     steady : {0, 1, 2}
-        1 starts at the steady state of this regimen, 2 adds that steady state to what is there (SS).
+        1 starts at the steady state of this regimen, 2 adds it to the amounts already present (SS).
     reset : bool
         Whether all amounts are set to zero before the first dose (EVID 4; EVID 3 without an amount).
 
@@ -90,7 +90,7 @@ class Regimen:
         object.__setattr__(self, "rows", (row,))
 
     def __add__(self, other: Regimen) -> Regimen:
-        """Return both courses together."""
+        """Return a regimen with the doses of both."""
         return _regimen(self.rows + other.rows)
 
     def shift(self, by: float) -> Regimen:
@@ -130,7 +130,7 @@ def _scaled(rate: float, factor: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """One subject by hand: doses, times, observations and covariates.
+    """One subject, written by hand: its doses, times, observations and covariates.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ class Subject:
     regimen : Regimen, optional
         Its doses.
     times : array, (time,)
-        Times of records that are no doses.
+        Times of the records that are not doses.
     observations : mapping, optional
         Endpoint → observed values at ``times``, NaN where there is none.
     covariates : mapping, optional

@@ -1,4 +1,4 @@
-"""Making whatever stands in the padding of a population harmless, inside traced code."""
+"""Replacing the values in the padding of a population by finite ones, inside traced code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hierax.data.population import Population
 
 
 def sanitise(pop: Population) -> Population:
-    """Replace whatever stands in padded subjects and padded records by finite values, inside traced code.
+    """Return the population with finite values in padded subjects and padded records, inside traced code.
 
-    Masks keep padding out of every sum, but a NaN in the padding would still poison derivatives before it is
-    masked; here it is replaced first, so that no value in the padding can move anything.
+    Masks keep padding out of every sum, but a NaN in the padding would make derivatives NaN in spite of the mask. Once
+    the values are replaced, no result and no derivative depends on what the padding held.
     """
     real = jnp.asarray(pop.subject_mask)
     first = jnp.argmax(real)

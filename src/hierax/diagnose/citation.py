@@ -10,7 +10,9 @@ from hierax.dynamics.ode.adaptive import Adaptive
 from hierax.dynamics.ode.grid import Grid
 from hierax.results.fit import Evaluation, Fit
 
+# Keys of the libraries that every fit uses.
 _LIBRARIES = ("numpyro", "jax", "arviz")
+# Methods of the solver on a fixed grid, and the keys of the articles that describe them.
 _GRIDS = {"tsit5": "tsitouras2011", "dopri8": "prince1981"}
 
 
@@ -20,12 +22,12 @@ def citation(fit: Evaluation) -> str:
     Parameters
     ----------
     fit : Fit or Evaluation
-        By any estimator.
+        A fit by any estimator.
 
     Returns
     -------
     str
-        Entries of BibTeX, with an empty line between them. Two fits by one estimator have the same.
+        BibTeX entries, with an empty line between them.
 
     Examples
     --------
@@ -44,9 +46,9 @@ def _hierax() -> Reference:
 
 
 def _keys(fit: Evaluation) -> list[str]:
-    """Return the keys of all that a fit rests on, each once."""
+    """Return the keys of all methods and libraries that a fit uses, each once."""
     method = fit.method if isinstance(fit, Fit) else None
-    keys = [*(method.references if method is not None else ()), *fit.estimator.references]
+    keys = [*(method.references if method is not None else ()), *fit.approximation.references]
     if isinstance(fit, Fit) and fit.usual_covariance == "louis":
         keys.append("louis1982")
     for name in fit.program.sites.odes:

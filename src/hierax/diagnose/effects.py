@@ -1,4 +1,4 @@
-"""What a program says of random effects and individual parameters: their distribution, and covariates' part in it."""
+"""Distributions of random effects and individual parameters, and how these depend on covariates."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hierax.results.uncertainty.parameter_draws import drawn_parameters
 def drawn_effects(fit: Evaluation, site: str | None, n: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """Return about ``n`` draws of a random effect's values over the population, and names of its coordinates.
 
-    At the estimate, or over the posterior's draws of the population parameters where the fit has them.
+    The population parameters are draws of the posterior where the fit has them, else the estimate.
 
     Raises
     ------
     ValueError
-        No such site; those that there are.
+        There is no such site; the message names those that there are.
     """
     name = effect_site(fit, site)
     count = max(1, -(-n // len(fit.rows)))
@@ -36,14 +36,17 @@ def drawn_effects(fit: Evaluation, site: str | None, n: int, seed: int) -> tuple
 
 
 def estimated_effects(fit: Evaluation, site: str | None) -> np.ndarray:
-    """Return the values of a random effect at the modes, (subject, coordinate); not in its working coordinates."""
+    """Return the values of a random effect at the modes, (subject, coordinate), on its own scale.
+
+    These are the values that the program uses, not the working coordinates of ``fit.eta``.
+    """
     name = effect_site(fit, site)
     run = fit.program.run(fit.pop, fit.params, jnp.asarray(fit.eta), stop=True)
     return _by_subject(fit, name, np.asarray(run.messages[name]["value"])[None])[0, fit.rows]
 
 
 def effect_site(fit: Evaluation, site: str | None) -> str:
-    """Return the named random effect, or the first."""
+    """Return the name of a random effect after checking it, or that of the first where none is given."""
     there = list(fit.program.sites.effects)
     if not there or site not in (None, *there):
         raise ValueError(f"There is no random effect '{site}' to look at, because the program has {there}.")
@@ -51,7 +54,7 @@ def effect_site(fit: Evaluation, site: str | None) -> str:
 
 
 def _by_subject(fit: Evaluation, name: str, values: np.ndarray) -> np.ndarray:
-    """(draw, *site shape) → (draw, subject, coordinate)."""
+    """Return values of shape (draw, *site shape) as (draw, subject, coordinate)."""
     axis = fit.program.sites.effects[name].axis + 1
     moved = np.moveaxis(values, axis, 1)
     return moved.reshape(*moved.shape[:2], -1)
@@ -69,23 +72,23 @@ def covariate_effects(
 ) -> pd.DataFrame:
     """Return how individual parameters would be distributed if all subjects had the same value of a covariate.
 
-    Partial dependence: one covariate at a time is set to a value, all others stay as they are in the population, and
-    random effects are drawn anew.
+    This is a partial dependence: one covariate at a time is set to a value, all others stay as they are in the
+    population, and random effects are drawn anew.
 
     Parameters
     ----------
     fit : Fit
-        Of a program with ``deterministic`` individual parameters.
+        Fit of a program whose individual parameters are ``deterministic`` sites.
     covariates : sequence of str
-        Names in ``pop.covariates`` that are one number a subject.
+        Names in ``pop.covariates`` that are one number per subject.
     parameters : sequence of str, optional
         Individual parameters; all by default.
     points : int
-        Values of a covariate, from its 5 to its 95 % quantile; of a category every level.
+        Number of values of a covariate, from its 5 % to its 95 % quantile. A categorical covariate takes every level.
     n : int
-        Draws a subject.
+        Number of draws per subject.
     seed : int
-        Of the draws, the same at every value.
+        Seed of the draws, which are the same at every value.
     parameters_from : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
         Population parameters of the draws, as ``parameters=`` of :func:`hierax.simulate`: those of the posterior
         where there is one, else the estimate.
@@ -93,12 +96,13 @@ def covariate_effects(
     Returns
     -------
     pandas.DataFrame
-        ``covariate value parameter median lower upper``, the last two 5 and 95 %.
+        Columns ``covariate``, ``value``, ``parameter``, ``median``, ``lower`` and ``upper``; the last two are the 5 %
+        and 95 % quantiles.
 
     Raises
     ------
     ValueError
-        No such covariate or parameter; those that there are.
+        There is no such covariate or parameter; the message names those that there are.
 
     Examples
     --------
@@ -138,5 +142,6 @@ def _grid(fit: Evaluation, name: str, points: int) -> np.ndarray:
 
 
 def _everyone(pop: Population, name: str, value: Any) -> Population:
+    """Return the population with one value of a covariate for all subjects."""
     own = np.asarray(pop.covariates[name])
     return dataclasses.replace(pop, covariates={**pop.covariates, name: np.full_like(own, value)})

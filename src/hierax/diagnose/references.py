@@ -1,4 +1,4 @@
-"""Where methods and libraries are described, as entries of BibTeX by their keys."""
+"""BibTeX entries, by key, for the publications that describe methods and libraries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Reference(NamedTuple):
-    """One entry of BibTeX."""
+    """One BibTeX entry."""
 
     kind: str
     author: str
@@ -15,7 +15,7 @@ class Reference(NamedTuple):
     where: dict[str, str]
 
     def bibtex(self, key: str) -> str:
-        """Return the entry under a key."""
+        """Return the text of the entry with a given key."""
         fields = {"author": self.author, "title": f"{{{self.title}}}", "year": str(self.year), **self.where}
         lines = ",\n".join(f"  {name:<12} = {{{value}}}" for name, value in fields.items())
         return f"@{self.kind}{{{key},\n{lines}\n}}"

@@ -33,8 +33,9 @@ img{max-width:100%;height:auto}.bad{color:#b00;font-weight:600}p.note{color:#555
 def report(fit: Fit, path: str | Path, *, title: str = "Hierax fit", seed: int = 0) -> Path:
     """Write parameters, convergence, fits and a VPC to one self-contained HTML file.
 
-    It follows the method: estimates with their standard errors and the course of the search after FOCE, SAEM or VI;
-    the posterior's table with R-hat and effective sample sizes, and the chains' traces after NUTS.
+    The content depends on the method. After FOCE, SAEM or VI, the report shows estimates with their standard errors and
+    the course of the search; after NUTS, the table of the posterior with R-hat and effective sample sizes, and the
+    traces of the chains.
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ def _head(fit: Fit, summary: Any) -> str:
 
 
 def _parameters(summary: Any) -> str:
-    # What follows the empty line are tables of random effects, which have a section of their own.
+    # The lines after the empty one are tables of random effects, which have a section of their own in the report.
     lines = summary.below[: summary.below.index("")] if "" in summary.below else summary.below
     return _table(pd.DataFrame(summary)) + "".join(_note(line) for line in lines)
 
@@ -145,14 +146,14 @@ def _image(figure: Any, alternative: str) -> str:
 def _provenance(fit: Fit) -> str:
     versions = {name: importlib.metadata.version(name) for name in ("hierax", "jax", "numpyro", "optimistix")}
     rows = {"objective": fit.objective_label, "method": _described(fit)}
-    by = fit.estimator if fit.method is None else fit.method
+    by = fit.estimator
     if by.citation:
         rows["reference"] = by.citation
     if fit.variational is not None:
         bound, error = fit.variational.elbo
         rows["bound"] = f"{bound:.3f} (Monte-Carlo error {error:.3f})"
     if fit.samples is None:
-        rows["standard errors"] = _ERRORS[fit.usual_covariance]
+        rows["standard errors"] = _STANDARD_ERRORS[fit.usual_covariance]
     compiled = f", of which compilation {fit.timing['compile']:.2f}" if fit.timing["compile"] else ""
     rows |= {
         _counted(fit): str(int(fit.timing["evaluations"])),
@@ -169,7 +170,8 @@ def _provenance(fit: Fit) -> str:
     )
 
 
-_ERRORS = {
+# Descriptions of the standard errors, by kind of covariance.
+_STANDARD_ERRORS = {
     "hessian": "inverse Hessian of the objective",
     "louis": "Louis' formula: the observed information of the exact likelihood, over draws of the random effects",
     "sandwich": "sandwich",
@@ -178,12 +180,12 @@ _ERRORS = {
 
 
 def _described(fit: Fit) -> str:
-    """Return the algorithm and its options."""
-    return str(fit.estimator.optimiser) if fit.method is None else str(fit.method)
+    """Return a description of the algorithm with its options."""
+    return str(fit.approximation.optimiser) if fit.method is None else str(fit.method)
 
 
 def _counted(fit: Fit) -> str:
-    """Return what the number of evaluations counts."""
+    """Return what the fit's number of evaluations counts."""
     if fit.samples is not None and fit.samples.stats:
         return "leapfrog steps"
     if "bound" in fit.history:

@@ -29,21 +29,22 @@ class VPC:
     endpoint : str
         The endpoint.
     table : pandas.DataFrame
-        One row a (bin, quantile), or of a discrete endpoint a (bin, category): ``time``, ``count``, ``quantile`` or
-        ``category``, ``observed`` (the quantile, or the category's proportion), ``simulated`` (median over the data
-        sets), ``lower`` and ``upper`` (the interval of the data sets' values).
+        One row per bin and quantile or, for a discrete endpoint, per bin and category: ``time``, ``count``,
+        ``quantile`` or ``category``, ``observed`` (the quantile, or the category's proportion), ``simulated`` (its
+        median over the data sets), ``lower`` and ``upper`` (the interval of its values in the data sets).
     observed : pandas.DataFrame
         The observations: ``time``, ``dv``, ``censored`` (1 below its limit, -1 above, 0 quantified).
     n, level : int, float
         Number of simulated data sets, and the level of the interval.
     inside : float
-        Share of the quantified observations between the outer simulated quantiles of their bin; NaN of a discrete
-        endpoint.
+        Share of the quantified observations that lie between the outer simulated quantiles of their bin; NaN for a
+        discrete endpoint.
     kind : {"quantiles", "proportions"}
         What the table holds.
     censored : pandas.DataFrame or None
-        By bin the share of data below (``side`` "below") or above the limits of quantification: ``time``, ``count``,
-        ``side``, ``observed``, ``simulated``, ``lower``, ``upper``. None where no data are censored.
+        One row per bin and side ("below" or "above") with the share of data beyond that limit of quantification:
+        ``time``, ``count``, ``side``, ``observed``, ``simulated``, ``lower``, ``upper``. None where no data are
+        censored.
     parameters : str
         Which population parameters the data sets were simulated with.
 
@@ -81,7 +82,7 @@ def vpc(
     """Simulate the population at its own design and compare observed and simulated data over time.
 
     Continuous endpoints are compared by quantiles, discrete ones (binary, ordered, counts) by the proportions of
-    their values, or of groups of them where they are many.
+    their values, or of groups of values where there are many.
 
     Parameters
     ----------
@@ -96,16 +97,16 @@ def vpc(
     level : float
         Level of the interval of the simulated quantiles or proportions.
     bins : int or sequence of float, optional
-        Number of bins with about the same number of observations, or the edges between bins. Without it, the
-        different times are the bins where they are few, each with several subjects; else as many bins as a subject
-        has observations (median), 4 to 12.
+        Number of bins with about the same number of observations, or the edges between bins. By default, nominal times
+        are bins of their own where the observations follow such a schedule; otherwise there are as many bins as a
+        subject has observations (median), between 4 and 12.
     seed : int
         Seed of the simulated data sets.
     parameters : {"draws", "estimate"}, SIR, Bootstrap or DataFrame, optional
         Population parameters of the data sets, as for :func:`hierax.simulate`.
     lloq, uloq : float or array, (subject, time), optional
-        Limits of quantification. Without them they are those of the censored records; where these differ, what was
-        assumed of the others is said in a warning.
+        Limits of quantification. By default they are taken from the censored records; where these have different
+        limits, a warning says what was assumed for the other records.
 
     Returns
     -------
@@ -114,8 +115,8 @@ def vpc(
 
     Notes
     -----
-    Simulated values beyond a limit of quantification are censored as the observed ones are: quantiles are of the
-    quantified values of either, and the share of censored data is compared in a table of its own.
+    Simulated values beyond a limit of quantification are censored as the observed ones are. Quantiles, observed and
+    simulated, are those of the quantified values, and the shares of censored data are compared in a separate table.
 
     Examples
     --------
@@ -139,14 +140,16 @@ def vpc(
     times, observed = np.asarray(pop.times)[seen], np.asarray(pop.dv[name], float)[seen]
     limits = _limits(fit, name, lloq, uloq)
     codes = np.asarray(pop.cens[name])[seen] if name in pop.cens else np.zeros(len(times), int)
-    drawn_codes = _cut(limits, seen).codes(simulated)
+    drawn_codes = _at_observations(limits, seen).codes(simulated)
     if (codes != 0).all() or ((drawn_codes != 0).all() and not _is_discrete(fit, name)):
         raise ValueError(
             f"vpc(lloq={lloq}, uloq={uloq}) leaves no quantified value of '{name}', of which the data lie between "
             f"{np.nanmin(observed):.3g} and {np.nanmax(observed):.3g}. Give the limits in the units of the data."
         )
     place = bin_numbers(times, int(np.median(seen.sum(1)[seen.any(1)])), bins)
-    sides = {code: side for code, side in ((1, "below"), (-1, "above")) if (codes == code).any() or _any(limits, code)}
+    sides = {
+        code: side for code, side in ((1, "below"), (-1, "above")) if (codes == code).any() or _has_limit(limits, code)
+    }
     censored = share_table(times, place, codes, drawn_codes, sides, "side", level) if sides else None
     data = pd.DataFrame({"time": times, "dv": observed, "censored": codes})
     said = how_drawn(fit, parameters)
@@ -179,13 +182,13 @@ def _limits(fit: Evaluation, name: str, lloq: Any, uloq: Any) -> Limits:
     return limits
 
 
-def _cut(limits: Limits, seen: np.ndarray) -> Limits:
+def _at_observations(limits: Limits, seen: np.ndarray) -> Limits:
     """Return the limits at the observations alone."""
     names = ("lower", "upper", "low_end", "high_end")
     return dataclasses.replace(limits, **{part: getattr(limits, part)[seen] for part in names})
 
 
-def _any(limits: Limits, code: int) -> bool:
+def _has_limit(limits: Limits, code: int) -> bool:
     return bool(np.isfinite(limits.lower if code == 1 else limits.upper).any())
 
 

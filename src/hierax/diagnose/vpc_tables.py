@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# More different values than this are counted in groups.
-_CATEGORIES = 8
-# Groups of counts end at these quantiles of the observed ones.
-_GROUPS = (0.2, 0.4, 0.6, 0.8)
+# A discrete endpoint with more different values than this is compared by groups of values.
+_MOST_CATEGORIES = 8
+# Groups of values end at these quantiles of the observed values.
+_GROUP_ENDS = (0.2, 0.4, 0.6, 0.8)
 
 Statistic = Callable[[np.ndarray], float]
 
 
 def band(values: np.ndarray, level: float) -> dict[str, float]:
-    """Return median and interval of a statistic over the simulated data sets; NaN where none has it."""
+    """Return median and interval of a statistic over the simulated data sets; NaN where no data set has a value."""
     there = values[np.isfinite(values)]
     if not there.size:
         return {"simulated": np.nan, "lower": np.nan, "upper": np.nan}
@@ -33,7 +33,10 @@ def quantile_table(
     quantiles: Sequence[float],
     level: float,
 ) -> tuple[pd.DataFrame, float]:
-    """Return quantiles by bin, and the share of observations between the outer simulated ones; NaN is no value."""
+    """Return quantiles by bin, and the share of observations between the outer simulated quantiles.
+
+    Values that are NaN, because they are censored, are left out.
+    """
     rows, inside = [], np.zeros(len(times), bool)
     for number in np.unique(place):
         here = place == number
@@ -59,7 +62,7 @@ def quantile_table(
 
 
 def _quantiles(values: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
-    """Return (quantile, draw) of values (draw, observation), those that are NaN left out."""
+    """Return the quantiles (quantile, draw) of values (draw, observation), leaving out NaN."""
     missing = np.isnan(values)
     if not missing.any():
         return np.quantile(values, quantiles, axis=1)
@@ -78,7 +81,7 @@ def share_table(
     column: str,
     level: float,
 ) -> pd.DataFrame:
-    """Return by bin the share of observations that have each of some codes."""
+    """Return a table of the share of observations that have each code, by bin."""
     rows = []
     for number in np.unique(place):
         here = place == number
@@ -98,16 +101,16 @@ def share_table(
 def categories(
     observed: np.ndarray, simulated: np.ndarray
 ) -> tuple[Callable[[np.ndarray], np.ndarray], dict[int, str]]:
-    """Return how values become numbers of categories, and the categories' labels.
+    """Return a function from values to numbers of categories, and the labels of the categories.
 
-    Few different values are categories of their own; many (counts) are put in groups of about equally many
-    observations.
+    Where there are few different values, each is a category; many (counts) are put in groups with about equal numbers
+    of observations.
     """
     values = np.unique(np.concatenate([observed.ravel(), simulated.ravel()]))
-    if len(values) <= _CATEGORIES:
+    if len(values) <= _MOST_CATEGORIES:
         return lambda x: np.searchsorted(values, x), {k: f"{value:g}" for k, value in enumerate(values)}
-    # A group ends with its edge.
-    edges = np.unique(np.quantile(observed, _GROUPS, method="lower"))
+    # The upper edge of a group belongs to the group.
+    edges = np.unique(np.quantile(observed, _GROUP_ENDS, method="lower"))
     firsts = [values[0], *(edges + 1)]
     labels = [f"{low:g}" if low == high else f"{low:g}-{high:g}" for low, high in zip(firsts, edges, strict=False)]
     labels.append(f"{firsts[-1]:g} or more")

@@ -1,1 +1,1 @@
-"""Structural models: what doses do over time."""
+"""Structural models: closed forms and differential equations that turn doses into predictions over time."""

@@ -12,15 +12,15 @@ from jaxtyping import Array
 
 
 def emax(c: Any, emax: Any, ec50: Any) -> Array:
-    """Emax curve: ``emax · c / (ec50 + c)``.
+    """Return the Emax curve, ``emax · c / (ec50 + c)``.
 
     Parameters
     ----------
     c : array
-        Concentration, of any shape: in a vector field, or on the record axis. Below 0 (what an ODE solver leaves of a
-        concentration that is 0) it counts as 0: no effect, and no slope.
+        Concentration, of any shape: in a vector field, or on the record axis. A negative value, which the error of an
+        ODE solver may leave in place of 0, counts as 0: no effect, and no slope.
     emax, ec50 : array
-        Largest effect, of any sign, and the concentration of half of it, positive. They broadcast with ``c``.
+        Largest effect (of any sign), and the concentration that gives half of it (positive). They broadcast with ``c``.
 
     Returns
     -------
@@ -36,20 +36,20 @@ def emax(c: Any, emax: Any, ec50: Any) -> Array:
 
 
 def hill(c: Any, emax: Any, ec50: Any, gamma: Any) -> Array:
-    """Hill curve: ``emax · c^gamma / (ec50^gamma + c^gamma)``, with all its derivatives also where ``c`` is 0.
+    """Return the Hill curve, ``emax · c^gamma / (ec50^gamma + c^gamma)``, with all derivatives also at ``c = 0``.
 
-    Written by hand, the curve has NaN for derivatives where ``c`` is exactly 0, as it is before the first dose: the
-    derivative of 0^gamma in gamma is 0 · log 0. Here values and derivatives of any order, in all arguments, in forward
-    and in reverse mode, are those of the curve.
+    If the formula is written out in a model, its derivatives are NaN where ``c`` is exactly 0, as it is before the
+    first dose: the derivative of 0^gamma with respect to gamma is 0 · log 0. This function returns the correct values
+    and derivatives of any order, in all arguments, in forward and in reverse mode.
 
     Parameters
     ----------
     c : array
-        Concentration, of any shape: in a vector field, or on the record axis. Below 0 (what an ODE solver leaves of a
-        concentration that is 0) it counts as 0: no effect, and no slope.
+        Concentration, of any shape: in a vector field, or on the record axis. A negative value, which the error of an
+        ODE solver may leave in place of 0, counts as 0: no effect, and no slope.
     emax, ec50, gamma : array
-        Largest effect, of any sign; the concentration of half of it, and the steepness, both positive. They broadcast
-        with ``c``.
+        Largest effect (of any sign); the concentration that gives half of it, and the steepness (both positive). They
+        broadcast with ``c``.
 
     Returns
     -------
@@ -59,11 +59,11 @@ def hill(c: Any, emax: Any, ec50: Any, gamma: Any) -> Array:
     -----
     At ``c = 0`` the effect and all its derivatives in ``emax``, ``ec50`` and ``gamma`` are 0. Its k-th derivative in
     ``c`` from the right is that of ``emax · (c/ec50)^gamma``: 0 where ``gamma > k``, ``emax · k!/ec50^k`` where
-    ``gamma = k`` exactly, and infinite where ``gamma < k`` is no whole number. An infinite one is given as 0, so that
-    a concentration that is 0 whatever the parameters are (before the first dose) has derivatives 0 and not 0 · ∞.
-    With ``gamma < 1`` this holds for the slope itself: at ``c = 0`` it is infinite and given as 0, and at a ``c > 0``
-    that is nearly 0 it is as large as it is. Mixed derivatives in ``c`` and ``gamma`` do not exist at ``c = 0`` where
-    ``gamma`` is a whole number; what is returned for them is finite.
+    ``gamma = k`` exactly, and infinite where ``gamma < k`` and ``gamma`` is not a whole number. An infinite derivative
+    is returned as 0, so that a concentration that is 0 whatever the parameters are (before the first dose) leads to
+    derivatives of 0 and not of 0 · ∞. With ``gamma < 1`` this concerns the slope itself: at ``c = 0`` it is infinite
+    and returned as 0, but at a small ``c > 0`` it is returned as it is, however large. Mixed derivatives in ``c`` and
+    ``gamma`` do not exist at ``c = 0`` where ``gamma`` is a whole number; what is returned for them is finite.
 
     Examples
     --------
@@ -75,10 +75,10 @@ def hill(c: Any, emax: Any, ec50: Any, gamma: Any) -> Array:
 
 
 def _saturate(c: Array, emax: Array, ec50: Array, power: Callable[[Array], Array]) -> Array:
-    """Return emax · p / (1 + p), p the power of c/ec50; 0 where c is below 0."""
+    """Return emax · p / (1 + p), where p is the power of c/ec50; and 0 where c is negative."""
     above = ~(c < 0)
     c = jnp.where(above, c, 0.0)
-    # The ratio that is at most 1 is raised to the power, so that nothing overflows and no difference cancels.
+    # Of c/ec50 and its inverse, the one that is at most 1 is raised to the power, so that nothing overflows.
     low = ~(c > ec50)
     rising = power(jnp.where(low, c, ec50) / ec50)
     falling = power(ec50 / jnp.where(low, ec50, c))
@@ -92,18 +92,19 @@ def _power(x: Array, exponent: Array, logs: int = 0) -> Array:
     x, exponent = jnp.broadcast_arrays(x, exponent)
     inside = jnp.where(x == 0, 1.0, x)
     power = inside**exponent
-    # Only a negative exponent, which a derivative alone has, leads to infinity. Its factor in a derivative that exists
-    # is 0, and 0 · ∞ would be NaN.
+    # The power is infinite only for a negative exponent, which occurs only in derivatives. Where such a derivative
+    # exists, the infinite power is multiplied by 0, and 0 · ∞ would be NaN.
     power = jnp.where(jnp.isinf(power), 0.0, power) * jnp.log(inside) ** logs
     return jnp.where(x == 0, jnp.where((exponent == 0) & (logs == 0), 1.0, 0.0), power)
 
 
 @_power.defjvp
 def _power_tangent(logs: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Write the derivatives by the same function, so that those of any order hold where x is 0 or tiny."""
+    """Return the value and its tangent by ``_power`` itself, so that all orders hold where x is 0 or tiny."""
     x, exponent = primals
     moved_x, moved_exponent = tangents
-    # A tangent meets its power first: at a tiny x the power is huge, and the tangent of a decaying concentration tiny.
+    # The power is multiplied by the tangent before anything else: at a tiny x the power is huge, but the tangent of a
+    # decaying concentration is tiny.
     slope = exponent * (_power(x, exponent - 1.0, logs) * moved_x)
     if logs:
         slope = slope + logs * (_power(x, exponent - 1.0, logs - 1) * moved_x)

@@ -1,4 +1,4 @@
-"""What structural models have to say of the doses and functions that they are given, to whoever listens."""
+"""Notes from structural models to the user, about the doses and functions that the models were given."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from hierax.privately import handlers_in_force
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """Something that a user should know of a structural model with these data.
+    """Something that a user should know about a structural model with these data.
 
     Attributes
     ----------
     text : str
         The whole message; ``{subjects}`` stands for the subjects that it is about.
     about : bool array, (subject,), or True
-        Which subjects it is about; none: there is nothing to say. A traced array inside a compiled function.
+        Which subjects the note is about (True: all of them). If it is about none, it is not shown. Inside a compiled
+        function the array is traced.
     harmless : bool
-        Whether nothing is wrong with the numbers, so that ``hx.check`` alone says it.
+        Whether the predictions are right all the same, so that only ``hx.check`` shows the note.
     """
 
     text: str
@@ -46,7 +47,7 @@ class Note:
 
 
 class Listener(Messenger):
-    """Hears the notes of the structural models that a program calls."""
+    """A handler that collects the notes of the structural models that a program calls."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -54,14 +55,15 @@ class Listener(Messenger):
 
 
 def tell(pop: Any, notes: Callable[[], Iterator[Note]]) -> None:
-    """Tell notes to the program that is being read, or to a user who calls a structural model directly.
+    """Pass notes to the handler that collects them, or warn a user who calls a structural model directly.
 
-    ``notes`` is called only where someone listens: a program is run many times, and read once.
+    ``notes`` is called only if its notes are used: a program is run many times, but notes are collected once.
     """
     listeners = [handler for handler in handlers_in_force() if isinstance(handler, Listener)]
     if listeners:
         listeners[-1].notes += list(notes())
         return
+    # A program that is run without a listener, or a compiled function: its notes are collected elsewhere.
     if handlers_in_force() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((pop.times, pop.events))):
         return
     for note in notes():

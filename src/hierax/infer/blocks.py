@@ -14,14 +14,14 @@ Blocks = Float[Array, "subject coordinate coordinate"]
 Vectors = Float[Array, "subject coordinate"]
 PerSubject = Callable[[Vectors], Float[Array, " subject"]]
 
-# Forward mode compiles faster than reverse, and a select in it drops the NaN tangents of masked entries, which
-# reverse mode would multiply by zero and keep. Its cost grows with the square of the coordinates, so past this
-# many reverse mode takes over.
+# Up to this many coordinates of a subject, derivatives are by forward mode. It compiles faster than reverse mode, and a
+# select in it drops the NaN tangents of masked entries, which reverse mode would multiply by zero and keep. But its
+# cost grows with the square of the number of coordinates, so that beyond this number reverse mode takes over.
 FORWARD_UP_TO = 24
 
 
 def tiled_basis(eta: Vectors) -> Float[Array, "coordinate subject coordinate"]:
-    """Return the seeds e_k, each repeated for all subjects: one pass with a seed serves every block."""
+    """Return the unit vectors e_k, each repeated for all subjects, so that one pass with it serves every block."""
     size = eta.shape[-1]
     return jnp.broadcast_to(jnp.eye(size, dtype=eta.dtype)[:, None, :], (size, *eta.shape))
 
@@ -104,7 +104,8 @@ def _spd_inverse_jvp(primals: tuple[Blocks], tangents: tuple[Blocks]) -> tuple[A
 
 def inverse_blocks(blocks: np.ndarray) -> np.ndarray:
     """Return the inverses of symmetric blocks, 0 in directions that are not positive definite."""
-    # A block that is no number has no inverse: 0 in all its directions, as where it is not positive definite.
+    # Numbers that are not finite count as 0, so that a block of NaN gets the inverse 0, as where it is not positive
+    # definite.
     values, vectors = np.linalg.eigh(np.where(np.isfinite(blocks), blocks, 0.0))
     inverse = np.where(values > 0, 1.0 / np.where(values > 0, values, 1.0), 0.0)
     return np.einsum("nij,nj,nkj->nik", vectors, inverse, vectors)

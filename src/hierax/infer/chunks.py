@@ -13,8 +13,8 @@ from jaxtyping import Array
 from hierax.data.population import Population
 from hierax.infer.blocks import Vectors
 
-# Subjects that are evaluated together: enough to keep the processor busy, few enough that their arrays stay in its
-# cache, and that a subject whose mode takes long to find holds up no more than these.
+# The largest number of subjects that are evaluated together: enough to keep the processor busy, and so few that their
+# arrays stay in its cache and that a subject whose mode takes long to find does not hold up many others.
 CHUNK = 512
 
 
@@ -27,13 +27,13 @@ def by_chunks(
 ) -> Any:
     """Return ``evaluate(flat, eta, pop)``, chunk by chunk where there are many subjects.
 
-    ``merge`` turns outputs with a leading axis of chunks into one; padded subjects at the end are cut off by it.
+    ``merge`` joins outputs that have a leading axis of chunks, and cuts off the padded subjects at the end.
     """
     n = pop.n_subjects
     if n <= CHUNK:
         return evaluate(flat, eta, pop)
     count = -(-n // CHUNK)
-    # Chunks of about one size: fewer idle rows in the last.
+    # The size is evened out over the chunks, which leaves fewer padded rows in the last one.
     size = -(-n // count)
     index = jnp.arange(count * size).reshape(count, size)
     rows, held = jnp.minimum(index, n - 1), index < n

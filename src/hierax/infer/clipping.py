@@ -1,4 +1,4 @@
-"""Gradients that are far longer than usual are cut: a single outlier would turn Adam's steps for a long time."""
+"""Cutting of gradients that are far longer than usual, because one outlier misdirects Adam's steps for a long time."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ class _Usual(NamedTuple):
 
 
 def cut_outliers() -> optax.GradientTransformation:
-    """Return what cuts gradients to five times their usual length.
+    """Return a transformation that cuts gradients to five times their usual length.
 
-    Adam divides by the root of the mean square over some thousand steps, but its numerator is a mean over ten: after a
-    gradient that is a thousand times too long every entry moves by three learning rates, and goes on for ten steps.
-    Densities behind flows have such gradients wherever a draw falls beyond what the flow has seen.
+    Adam divides the mean gradient over some ten steps by the root of the mean square over some thousand. After a
+    gradient that is a thousand times too long every entry moves by about three learning rates, and goes on moving for
+    ten steps. Densities with flows have such gradients wherever a draw falls outside the region where earlier draws
+    fell.
     """
 
-    def init(values: Any) -> _Usual:
-        del values
+    def init(params: Any) -> _Usual:
+        del params
         return _Usual(jnp.zeros(()))
 
-    def update(gradient: Any, state: _Usual, values: Any = None) -> tuple[Any, _Usual]:
-        del values
-        length = jnp.sqrt(sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)), jnp.zeros(())))
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, _Usual]:
+        del params
+        length = jnp.sqrt(sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(updates)), jnp.zeros(())))
         before = jnp.where(state.length > 0, state.length, length)
         kept = jnp.minimum(length, _LONGEST * before)
         share = jnp.where(length > kept, kept / length, 1.0)
-        # Geometric: a first gradient that is an outlier itself is soon forgotten.
+        # The mean is geometric, so that a first gradient that is an outlier itself is soon forgotten.
         tiny = jnp.finfo(kept.dtype).tiny
         usual = before * (jnp.maximum(kept, tiny) / jnp.maximum(before, tiny)) ** (1 / _MEMORY)
-        return jax.tree.map(lambda leaf: leaf * share, gradient), _Usual(usual)
+        return jax.tree.map(lambda leaf: leaf * share, updates), _Usual(usual)
 
     return optax.GradientTransformation(init, update)

@@ -1,4 +1,4 @@
-"""What every estimator says of itself: its name, where it is described, and what it cannot treat."""
+"""The base of all estimators, which gives their name, where they are described, and what they cannot treat."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[type[Any], Mapping[str, Any]]] = {}
 
 
 class Method(Options, abc.ABC):
-    """Base of approximations of the marginal likelihood and of algorithms of their own.
+    """Base of all estimators: approximations of the marginal likelihood, and algorithms such as SAEM.
 
     Attributes
     ----------
@@ -34,8 +34,8 @@ class Method(Options, abc.ABC):
 
     commands: ClassVar[Commands] = {}
     references: ClassVar[tuple[str, ...]] = ()
-    # Whether priors of population parameters count by themselves; whether held-out subjects can end a fit; whether a
-    # fit may have several starts.
+    # Whether priors of population parameters count without being asked for, whether held-out subjects can end a fit,
+    # and whether a fit may have several starts.
     bayesian: ClassVar[bool] = False
     stops_early: ClassVar[bool] = False
     several_starts: ClassVar[bool] = False
@@ -52,7 +52,7 @@ class Method(Options, abc.ABC):
         Returns
         -------
         Outcome
-            Estimates, how the fit ended, its history, and what this method alone has.
+            Estimates, how the fit ended, its history, and fields that only this method has.
         """
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""What importance weights are worth: the Pareto shape of their tail."""
+"""Whether importance weights can be trusted, by the Pareto shape of their tail."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from hierax.versions import is_modern
 
-# Above it the importance weights' mean, and its error, cannot be trusted (Vehtari et al. 2024).
+# Above this shape the mean of the importance weights, and its error, cannot be trusted (Vehtari et al. 2024).
 HIGH_K = 0.7
-# Filters of warnings are one for all threads, so that one thread at a time sets them aside.
+# All threads share the filters of warnings, so that only one thread at a time may change them.
 _SILENT = threading.Lock()
 
 
@@ -26,7 +26,7 @@ def pareto_k(logs: np.ndarray) -> np.ndarray:
         import arviz
 
         with _SILENT, warnings.catch_warnings():
-            # Each subject whose weights are too uneven would be told of one by one.
+            # ArviZ would warn of each subject whose weights are too uneven, one by one.
             warnings.simplefilter("ignore")
             found = np.asarray(arviz.psislw(logs.copy())[1])
     # Equal weights have no tail.

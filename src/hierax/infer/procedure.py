@@ -1,4 +1,4 @@
-"""What an algorithm is that is no maximisation of a marginal likelihood's approximation: SAEM, VI, NUTS, MAP."""
+"""The base of estimators that do not just maximise an approximation of the marginal likelihood: SAEM, VI, NUTS, MAP."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class Procedure(Method):
     """
 
     objective: Estimator
-    # What kind of covariance of the estimates belongs to it.
+    # How the covariance of the estimates is computed by default: from the Hessian, or by Louis's method.
     covariance: ClassVar[Literal["hessian", "louis"]] = "hessian"

@@ -1,4 +1,4 @@
-"""What estimators ask of a program, as refusals in words."""
+"""What estimators require of a program; each function returns its refusals in words."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from hierax.infer.blocks import Vectors
 from hierax.program.density import Program, unwrap
 from hierax.program.families import FAMILIES, Family, find_family
 
+# The distributions of data with a location and a scale, as a message lists them.
 GAUSSIAN = ("Normal", "LogNormal", "MultivariateNormal")
 
 
+# The advice where the Fisher information is not known.
 _LAPLACE = "Use Laplace(), which takes second derivatives"
 
 
 def need_families(program: Program, pop: Population, estimator: str, instead: str = _LAPLACE) -> list[str]:
-    """Ask for an information formula at every observed site, one that holds; say what to use ``instead``."""
+    """Refuse observed sites without a valid formula of the Fisher information; say what to use ``instead``."""
     found = _moving_parameters(program, pop, estimator, instead)
     for name, site in program.sites.data.items():
         if site.factor:
@@ -41,7 +43,7 @@ def need_families(program: Program, pop: Population, estimator: str, instead: st
 
 
 def _moving_parameters(program: Program, pop: Population, estimator: str, instead: str) -> list[str]:
-    """Refuse parameters that depend on random effects though their information formula holds them fixed."""
+    """Refuse parameters that depend on random effects although the formula of the Fisher information fixes them."""
     families = {name: _family(program, name) for name, site in program.sites.data.items() if not site.factor}
     held = {
         name: (*family.free_of_effects, *_transform_labels(program, name))
@@ -66,13 +68,13 @@ def _moving_parameters(program: Program, pop: Population, estimator: str, instea
         f"information is known for a fixed one only. {instead}."
         for name, labels in held.items()
         for label, tangent in zip(labels, moved[name], strict=True)
-        # A derivative that is no number, at a masked entry, says nothing; all other entries do.
+        # Derivatives at masked entries may be NaN, and are left out.
         if label and np.any(np.nan_to_num(np.asarray(tangent)) != 0)
     ]
 
 
 def _family(program: Program, name: str) -> Family | None:
-    """Return the family of a data site, seen through its transforms, from its types alone."""
+    """Return the family of a data site's distribution beneath its transforms, by the types alone."""
     fn = unwrap(program.sites.messages[name]["fn"])[1]
     while type(fn) is dist.TransformedDistribution and not fn.event_shape:
         fn = unwrap(fn.base_dist)[1]
@@ -91,7 +93,7 @@ def _transform_labels(program: Program, name: str) -> list[str]:
 
 
 def need_gaussian_data(program: Program, pop: Population, estimator: str) -> list[str]:
-    """Ask for Gaussian (or log-normal) data, whose scale can be frozen."""
+    """Refuse data sites that are not Gaussian (or log-normal), because only these have a scale to be frozen."""
     return need_families(program, pop, estimator) + [
         f"{estimator} cannot use the data site '{name}' ({site.distribution}), because it has no location and scale "
         f"to take apart; it treats {list(GAUSSIAN)}. Use FOCE() or Laplace()."
@@ -101,7 +103,7 @@ def need_gaussian_data(program: Program, pop: Population, estimator: str) -> lis
 
 
 def need_gaussian_effects(program: Program, estimator: str) -> list[str]:
-    """Ask for random effects that are Gaussian in their working coordinates."""
+    """Refuse random effects that are not Gaussian in their working coordinates."""
     return [
         f"{estimator} cannot use random effect '{name}' ({site.distribution}), because it linearises around Gaussian "
         f"random effects. Use FOCE(), Laplace() or AGQ()."

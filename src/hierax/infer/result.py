@@ -6,7 +6,7 @@ import enum
 
 
 class Result(enum.IntEnum):
-    """Outcome of an optimisation; failures are data, raised only on request.
+    """Outcome of an optimisation; a failure is reported as one, and raised only on request.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Networks with structure, and distributions built from them."""
+"""Neural networks with built-in properties, and the distributions and penalties that go with them."""
 
 from hierax.nn.conditional import conditional_normal as conditional_normal
 from hierax.nn.heads import Bounded as Bounded

@@ -16,21 +16,21 @@ from hierax.nn.network import network
 def conditional_normal(
     name: str,
     dim: int,
-    context: Float[Array, "subject 1 k"],
+    context: Float[Array | np.ndarray, "*subject k"],
     *,
     covariance: Literal["full", "diagonal"] = "full",
     scale: float | Array = 1.0,
     module: Any = None,
 ) -> dist.MultivariateNormal:
-    """Return N(μ(x), Σ(x)), both by one network of what is known of a subject; registers its weights.
+    """Return N(μ(x), Σ(x)) with mean and covariance from one network of the context x, and register its weights.
 
-    To be called inside or above the subject plate. Before any training the mean is about 0 and the SDs are about
-    ``scale``, with hardly any correlation.
+    Call it inside or above the subject plate. Before any training the mean is about 0 and the SDs are about ``scale``,
+    with hardly any correlation.
 
     Parameters
     ----------
     name : str
-        Of the weights' site, ``name$params``.
+        Name of the network; the site of its weights is ``name$params``.
     dim : int
         Number of random effects.
     context : array, (subject, 1, k)
@@ -40,13 +40,15 @@ def conditional_normal(
     scale : float or array, (dim,)
         SDs before any training.
     module : flax module, optional
-        Of (..., k), with ``dim`` means, ``dim`` log SDs and, for a full covariance, ``dim (dim − 1) / 2`` numbers
-        below the diagonal of its factor, by row; by default an :class:`hierax.nn.MLP` of 16 units.
+        Network of inputs (..., k). Its outputs are ``dim`` means, ``dim`` log SDs and, for a full covariance,
+        ``dim (dim − 1) / 2`` numbers below the diagonal of the covariance's factor, by row. By default an
+        :class:`hierax.nn.MLP` of 16 units.
 
     Returns
     -------
     numpyro.distributions.MultivariateNormal
-        Batch shape (subject, 1), event shape (dim,). A :func:`hierax.flow` with a context is the step beyond it.
+        Batch shape (subject, 1), event shape (dim,). If a normal distribution does not suffice, use a
+        :func:`hierax.flow` with a context.
 
     Examples
     --------
@@ -57,8 +59,8 @@ def conditional_normal(
     x = jnp.asarray(context, float)
     if x.ndim < 2:
         raise ValueError(
-            f"conditional_normal('{name}', context=...) has shape {x.shape}, because what a subject is known by is an "
-            f"axis of its own. Give (subject, 1, k): jnp.stack([covariate, ...], axis=-1)."
+            f"conditional_normal('{name}', context=...) has shape {x.shape}, but the numbers known of a subject need "
+            f"an axis of their own. Give (subject, 1, k): jnp.stack([covariate, ...], axis=-1)."
         )
     below = dim * (dim - 1) // 2 if covariance == "full" else 0
     wanted = 2 * dim + below

@@ -30,22 +30,22 @@ def flow(
 ) -> dist.Distribution:
     """Return a distribution over R^dim that is learned with the model, and register its weights.
 
-    To be called above the subject plate where there is no context, and anywhere the context is known. Before any
-    training it is normal with mean 0 and SDs ``scale``.
+    Without a context, call it above the subject plate; with one, wherever the context is known. Before any training
+    the distribution is normal with mean 0 and SDs ``scale``.
 
     Parameters
     ----------
     name : str
-        Of the weights' site, ``name$params``.
+        Name of the flow; the site of its weights is ``name$params``.
     dim : int
         Number of random effects.
     context : array, (subject, 1, k), optional
         What the distribution is conditional on: covariates, an embedding; roughly standardised.
     scale : float or array, (dim,)
-        SDs before any training. Values near what is expected make the start sane.
+        SDs before any training. Values near the expected SDs are a good start.
     kind, layers, width, depth, bins, bound, mixing
-        As for :class:`hierax.nn.Stack`. Two "sinh" layers are cheap; four bend a distribution into two modes; splines
-        cost some five times as much, and need a penalty more than others do.
+        As for :class:`hierax.nn.Stack`. Two "sinh" layers are cheap, and four can make a distribution with two modes.
+        Splines take about five times as long, and need a penalty more than the other kinds do.
     module : flax module, optional
         A map of your own, called as :class:`hierax.nn.Stack` is.
 
@@ -57,8 +57,8 @@ def flow(
     Notes
     -----
     Estimators work in the flow's base space: there the prior is standard normal, whatever the flow is. FOCE and
-    Laplace take each subject's posterior there for normal, which is poor where it has two modes: compare with
-    ``hx.log_likelihood(fit, hx.ImportanceSampling())``.
+    Laplace approximate each subject's posterior there by a normal distribution, which is poor where the posterior has
+    two modes: compare with ``hx.log_likelihood(fit, hx.ImportanceSampling())``.
 
     Examples
     --------
@@ -78,8 +78,8 @@ def flow(
         context = jnp.asarray(context, float)
         if context.ndim < 1:
             raise ValueError(
-                f"flow('{name}', context=...) got a number, because what a subject is known by is an axis of its own. "
-                f"Give (subject, 1, k): jnp.stack([covariate, ...], axis=-1)."
+                f"flow('{name}', context=...) got a number, but the numbers known of a subject need an axis of their "
+                f"own. Give (subject, 1, k): jnp.stack([covariate, ...], axis=-1)."
             )
         batch = context.shape[:-1]
     network = module or Stack(dim, kind, layers, width, depth, bins, bound, mixing)

@@ -1,4 +1,4 @@
-"""Heads: networks whose outputs obey what is known of a function, whatever their weights."""
+"""Heads: networks whose outputs have known properties (positive, bounded, monotone), whatever their weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Outputs = Float[Array, "... output"]
 
 
 class Positive(linen.Module):
-    """``typical``·exp(network): positive, and about ``typical`` before any training.
+    """Positive outputs, ``typical``·exp(network), which are about ``typical`` before any training.
 
     Examples
     --------
@@ -36,7 +36,7 @@ class Positive(linen.Module):
 
 
 class Bounded(linen.Module):
-    """Between ``lower`` and ``upper``, and about half way before any training.
+    """Outputs between ``lower`` and ``upper``, which are about half way before any training.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class Bounded(linen.Module):
 
 
 class ZeroAtZero(linen.Module):
-    """The network less itself where ``inputs`` are zero: zero there, whatever the other inputs are.
+    """A network minus its value at ``inputs`` = 0, so that it is zero there, whatever the other inputs are.
 
     Examples
     --------
@@ -77,7 +77,7 @@ class ZeroAtZero(linen.Module):
 
 
 class _Saturation(linen.Module):
-    """What heads share whose effect is in proportion to s = c/(half + c), c their first input."""
+    """Base of heads whose effect is proportional to s = c/(half + c), where c is their first input."""
 
     network: Any
     half: float = 1.0
@@ -85,29 +85,30 @@ class _Saturation(linen.Module):
     skip: float = 0.3
 
     def saturation(self, c: Array) -> Array:
-        """Return s, with a ``half`` that is learned."""
+        """Return s, whose ``half`` is learned."""
         half = self.half * jnp.exp(self.param("log_half", linen.initializers.zeros, (1,)))
         return c / (half + c)
 
 
 class Saturating(_Saturation):
-    """An effect of the first input: zero at zero, positive, levelling off; the others say how large it is.
+    """An effect of the first input that is zero at zero, positive and levels off; the others say how large it is.
 
-    With s = c/(half + c): s·exp(network(s, z) + b·z), c the first input (a concentration, 0 or more), z the others
-    (random effects, say). The network sees s, not c, so that the effect has a limit where c is large, and b·z carries
-    on beyond the z that were seen in training. ``half`` is learned.
+    The effect is typical·s·exp(network(s, z) + b·z) with s = c/(half + c), where c is the first input (a concentration,
+    0 or more) and z are the others (random effects, say). The network sees s, not c, so that the effect has a limit
+    where c is large. The linear term b·z extrapolates to values of z that were not seen in training. ``half`` and b are
+    learned.
 
     Parameters
     ----------
     network : flax module
-        Of (s, z), one output.
+        Network of (s, z) with one output.
     half : float
-        The concentration of half the effect before any training; its order of magnitude is enough.
+        The concentration at which s is 1/2 before any training; its order of magnitude is enough.
     typical : float
         The limit of the effect before any training.
     skip : float
-        Size of b's entries before any training, of either sign. Not 0: a network that ignores a random effect at the
-        start may go on to do so.
+        Absolute value of the entries of b before any training; their signs are random. It should not be 0, because a
+        network that ignores a random effect at the start may go on ignoring it.
 
     Examples
     --------
@@ -133,16 +134,17 @@ class Saturating(_Saturation):
 class LogLinear(_Saturation):
     """An effect of the first input, as :class:`Saturating`, whose logarithm is linear in all others.
 
-    With s = c/(half + c): s·exp(a(s) + Σₖ bₖ(s)·zₖ). The network sees the concentration alone and says how large the
-    effect is and what each z (a random effect, say) does to it there: principal components of the log effect, as
-    functions of c. An extreme z stays within reason, where a network that has z among its inputs may do anything.
+    The effect is typical·s·exp(a(s) + Σₖ bₖ(s)·zₖ) with s = c/(half + c). The network sees the concentration only. Its
+    outputs say how large the effect is there, and how much each z (a random effect, say) changes it: like principal
+    components of the log effect, as functions of c. For an extreme z the effect stays plausible, whereas a network that
+    has z among its inputs may return anything.
 
     Parameters
     ----------
     network : flax module
-        Of s, with 1 + k outputs for k other inputs.
+        Network of s, with 1 + k outputs for k other inputs.
     half, typical, skip
-        As for :class:`Saturating`; ``skip`` is the size of the loadings before any training.
+        As for :class:`Saturating`; ``skip`` is the absolute value of the loadings bₖ before any training.
 
     Examples
     --------
@@ -180,9 +182,9 @@ def _either_sign(size: float) -> Any:
 class Monotone(linen.Module):
     """A network that never falls in ``increasing`` inputs, never rises in ``decreasing`` ones, and is free in others.
 
-    Weights along the way of monotone inputs are squares of the parameters. Half of the units of a layer bend the other
-    way than the rest (Runje & Shankaranarayana 2023); with "softplus" it still takes two layers for a curve that is
-    convex in one place and concave in another.
+    Weights on the paths from monotone inputs to outputs are squares of parameters. Half of the units of a layer use the
+    activation function turned by 180° around 0 (Runje & Shankaranarayana 2023). With "softplus", a curve that is convex
+    in one place and concave in another still needs two layers.
 
     Parameters
     ----------
@@ -230,7 +232,7 @@ class Monotone(linen.Module):
 
 
 def _positive(kernel: Array) -> Array:
-    """Return squares of the size that the entries have: their mean over a layer's inputs stays of order one."""
+    """Return the squares of the entries, scaled so that at the start they are of the same size as the entries."""
     return kernel**2 * np.sqrt(kernel.shape[0])
 
 

@@ -1,4 +1,4 @@
-"""Networks whose weights are individual parameters: one vector of random effects a subject moves them."""
+"""Networks whose weights are individual parameters, moved by one vector of random effects per subject."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Individual:
     eta : array, (subject, 1, number)
         The random effects, to be passed in the ``args`` of :func:`hierax.solve_ode`.
     at : callable
-        Of the inputs of one subject and its ``eta`` (number,), as it is in a vector field.
+        Function of one subject's inputs and its ``eta``, (number,), for use in a vector field.
 
     Examples
     --------
@@ -48,25 +48,25 @@ class Individual:
 def individualise(
     name: str, module: Any, *, input_shape: tuple[int, ...], which: str | int = "last", scale: float = _SCALE
 ) -> Individual:
-    """Return a network whose weights differ between subjects; to be called inside the subject plate.
+    """Return a network whose weights differ between subjects; call it inside the subject plate.
 
-    Registers the typical weights ``name$params``, and samples ``name_eta``, one vector of independent normal random
-    effects a subject, that is added to the weights.
+    It registers the typical weights ``name$params``, and samples ``name_eta``: for each subject a vector of independent
+    normal random effects, by which the subject's weights differ from the typical ones.
 
     Parameters
     ----------
     name : str
-        Of the network.
+        Name of the network.
     module : flax.linen.Module
         The network.
     input_shape : tuple of int
         Shape of one input.
     which : str or int
-        "all" weights; those of a layer by its name ("last", "hidden_0"); or a number of directions in the space of all
-        weights, which are learned with the typical weights.
+        Which weights differ: "all"; those of a layer, given by its name ("last", "hidden_0"); or all weights along a
+        number of directions, which are learned with the typical weights.
     scale : float
-        SD of the random effects before any training; ``name_omega`` is what it becomes, one for each tensor of weights
-        (for directions it is 1, and the directions' lengths are learned).
+        SD of the random effects before any training. The SDs are learned as ``name_omega``, one for each tensor of
+        weights. For directions the SD is always 1, and the lengths of the directions are learned instead.
 
     Returns
     -------
@@ -76,10 +76,10 @@ def individualise(
     Notes
     -----
     Try random effects as further inputs of the network first. On a simulated indirect response (60 subjects, FOCE, same
-    penalty) two of them reached a log likelihood of 1748, and of 2812 on 100 other subjects, in 9 minutes; a last layer
-    of each subject's own (7 random effects) 1715 and 2755 in 55 minutes; two directions 1729 and 2719 in 24 minutes,
-    with importance weights that cannot be trusted. By VI alone (3000 steps) the last layer did better than the inputs,
-    2747 and 2717: its random effects act linearly.
+    penalty), two random effects as inputs reached a log likelihood of 1748, and of 2812 on 100 other subjects, in 9
+    minutes. A last layer for each subject (7 random effects) reached 1715 and 2755 in 55 minutes; two directions
+    reached 1729 and 2719 in 24 minutes, with importance weights that cannot be trusted. By VI alone (3000 steps) the
+    last layer did better than the inputs, 2747 and 2717, because its random effects act linearly.
 
     Examples
     --------
@@ -94,9 +94,9 @@ def individualise(
     chosen = leaves_of(weights, which, f"individualise('{name}', which='{which}')")
     shapes = [leaves[k].shape for k in chosen]
     sizes = [math.prod(shape) for shape in shapes]
-    omega = numpyro.param(f"{name}_omega", jnp.full(len(chosen), scale), constraint=dist.constraints.positive)
+    omega: Any = numpyro.param(f"{name}_omega", jnp.full(len(chosen), scale), constraint=dist.constraints.positive)
     spread = jnp.concatenate([jnp.full(size, omega[k]) for k, size in enumerate(sizes)])
-    eta = numpyro.sample(f"{name}_eta", dist.Normal(jnp.zeros(sum(sizes)), spread).to_event(1))
+    eta: Any = numpyro.sample(f"{name}_eta", dist.Normal(jnp.zeros(sum(sizes)), spread).to_event(1))
 
     def at(x: Array, own: Array) -> Array:
         moved, start = list(leaves), 0
@@ -109,7 +109,7 @@ def individualise(
 
 
 def _directions(name: str, module: Any, weights: Any, number: int) -> Individual:
-    """Individualise along a few learned directions."""
+    """Return a network whose weights differ between subjects along a few learned directions."""
     if number < 1:
         raise ValueError(f"individualise('{name}', which={number}) has no directions. Give 1 or more.")
     leaves, structure = jax.tree.flatten(weights)
@@ -118,9 +118,11 @@ def _directions(name: str, module: Any, weights: Any, number: int) -> Individual
     def first(key: Any) -> dict[str, Array]:
         return {"directions": _DIRECTION * jax.random.normal(key, (number, size))}
 
-    # A dict, as the weights of a network are: without standard errors, and penalised where weights are.
-    matrix = numpyro.param(f"{name}_directions$params", lambda key: first(key))["directions"]
-    eta = numpyro.sample(f"{name}_eta", dist.Normal(0.0, 1.0).expand([number]).to_event(1))
+    # The directions are registered as a dict, like the weights of a network, so that they get no standard errors and
+    # are penalised with the weights.
+    weights_of_directions: Any = numpyro.param(f"{name}_directions$params", lambda key: first(key))
+    matrix = weights_of_directions["directions"]
+    eta: Any = numpyro.sample(f"{name}_eta", dist.Normal(0.0, 1.0).expand([number]).to_event(1))
 
     def at(x: Array, own: Array) -> Array:
         moved, start, change = [], 0, own @ matrix

@@ -13,26 +13,27 @@ from jaxtyping import Array, Float
 from hierax.nn import spline
 from hierax.nn.masked import Autoregressive, Conditioner
 
-# Limits of a coordinate's log scale, and of its skew and log tail. A stack multiplies scales, and what it does to a
-# point far from all data should stay within reason; nor should a layer make tails much heavier or lighter.
-_STRETCH, _BENT = 3.0, 0.5
-# Slopes that are multiplied before a logarithm is taken.
-_AT_ONCE = 8
+# Limits of the absolute values of a coordinate's log scale, and of its skew and log tail. The scales of a stack's
+# layers multiply, and even a point far from all data should not be moved to an extreme value; nor should one layer make
+# tails much heavier or lighter.
+_LOG_SCALE_LIMIT, _BEND_LIMIT = 3.0, 0.5
+# How many slopes are multiplied before the logarithm of their product is taken: so few that it is far from overflow.
+_SLOPES_PER_LOGARITHM = 8
 
 Mapped = tuple[Float[Array, "... size"], Float[Array, "..."]]
 
 
 def _limited(raw: Array, limit: float) -> Array:
-    """Return a number between -limit and limit: the same, near 0."""
+    """Return a number between -limit and limit; near 0 it is almost the same as ``raw``."""
     return limit * jnp.tanh(raw / limit)
 
 
 def sinh_arcsinh(skew: Array, log_tail: Array, z: Array) -> tuple[Array, Array, Array]:
-    """Return sinh(skew + e^log_tail·arcsinh z), and its slope as a log and a factor: the identity at 0, 0.
+    """Return sinh(skew + e^log_tail·arcsinh z), and its slope in two parts: a logarithm and a factor.
 
-    Jones & Pewsey (2009).
+    The map is the identity where ``skew`` and ``log_tail`` are 0. See Jones & Pewsey (2009).
     """
-    # One exponential and one logarithm in all: library functions of the same would take three times as many.
+    # The map and its slope share one exponential and one logarithm: library functions would take three times as many.
     root, sign = jnp.sqrt(1.0 + z**2), jnp.where(z < 0, -1.0, 1.0)
     inner = skew + jnp.exp(log_tail) * sign * jnp.log(sign * z + root)
     up = jnp.exp(inner)
@@ -41,7 +42,7 @@ def sinh_arcsinh(skew: Array, log_tail: Array, z: Array) -> tuple[Array, Array, 
 
 
 class _Moved(NamedTuple):
-    """Coordinates moved, and the slopes there: logs, and factors whose logs are taken once for all coordinates."""
+    """Mapped coordinates, and slopes in two parts: their logarithms, and factors whose logarithms are still to take."""
 
     value: Array
     log_slope: Array
@@ -49,7 +50,7 @@ class _Moved(NamedTuple):
 
 
 class _Elementwise:
-    """One coordinate at a time, given its numbers: affine, a sinh-arcsinh map, or a spline."""
+    """A map of one coordinate, given its parameters: an affine map, after a sinh-arcsinh map or a spline if wanted."""
 
     def __init__(self, kind: str, bins: int, bound: float):
         self.kind, self.bins, self.bound = kind, bins, bound
@@ -69,9 +70,9 @@ class _Elementwise:
         return _Moved(z, log_slope - log_scale, factor)
 
     def _settings(self, raw: Array) -> tuple[Array, Array, list[Array]]:
-        """Return shift, log scale, and the numbers of the bend."""
-        bend = [_limited(raw[..., 2 + k], _BENT) for k in range(2)] if self.kind == "sinh" else [raw[..., 2:]]
-        return raw[..., 0], _limited(raw[..., 1], _STRETCH), bend
+        """Return shift, log scale, and the parameters of the sinh-arcsinh map or spline (the bend)."""
+        bend = [_limited(raw[..., 2 + k], _BEND_LIMIT) for k in range(2)] if self.kind == "sinh" else [raw[..., 2:]]
+        return raw[..., 0], _limited(raw[..., 1], _LOG_SCALE_LIMIT), bend
 
     def _bend(self, bend: list[Array], z: Array) -> _Moved:
         if self.kind == "spline":
@@ -94,8 +95,8 @@ def _log_det(moved: Sequence[_Moved]) -> Array:
     """Return the log determinant of coordinates that are moved one by one."""
     total = functools.reduce(jnp.add, [one.log_slope for one in moved])
     factors = [one.factor for one in moved if one.factor is not None]
-    # The product of so few stays far from overflow, and one logarithm is taken instead of one a coordinate.
-    for few in (factors[k : k + _AT_ONCE] for k in range(0, len(factors), _AT_ONCE)):
+    # One logarithm of a product takes less time than one logarithm per coordinate.
+    for few in (factors[k : k + _SLOPES_PER_LOGARITHM] for k in range(0, len(factors), _SLOPES_PER_LOGARITHM)):
         total = total + jnp.log(functools.reduce(jnp.multiply, few))
     return total
 
@@ -110,7 +111,7 @@ def _split(moved: _Moved) -> list[_Moved]:
 
 
 class _Layer(linen.Module):
-    """Its size, what it does to a coordinate, and the shape of its network."""
+    """Base of layers: the number of coordinates, the map of a coordinate, and the size of the network."""
 
     size: int
     kind: str
@@ -125,9 +126,9 @@ class _Layer(linen.Module):
 
 
 class AutoregressiveLayer(_Layer):
-    """Coordinate k is mapped as the base coordinates before it say.
+    """A layer that maps coordinate k with parameters that a network makes of the base coordinates before it.
 
-    One pass of the network forwards; backwards one as well, but a coordinate after the other.
+    Forwards this takes one pass of the network. The inverse takes one pass too, but one coordinate after the other.
     """
 
     @linen.compact
@@ -149,13 +150,13 @@ class AutoregressiveLayer(_Layer):
 
 
 class CouplingLayer(_Layer):
-    """The second half of the coordinates is mapped as the first half says: one pass either way."""
+    """A layer that maps the second half of the coordinates as the first half says, in one pass either way."""
 
     @linen.compact
     def __call__(self, x: Array, context: Array | None = None, *, inverse: bool = False) -> Mapped:
         """Return the mapped points and log determinants."""
         element, kept = self.element, self.size // 2
-        # With one coordinate nothing is kept, and a constant stands for it.
+        # With one coordinate the first half is empty, and the network gets a constant as its input.
         known = x[..., :kept] if kept else jnp.ones_like(x[..., :1])
         raw = Conditioner(self.size - kept, element.numbers, self.width, self.depth)(known, context)
         moved = (element.inverse if inverse else element.forward)(raw, x[..., kept:])
@@ -163,7 +164,7 @@ class CouplingLayer(_Layer):
 
 
 class LinearLayer(linen.Module):
-    """A matrix L·U with a positive diagonal: mixes the coordinates, the identity before any training."""
+    """A layer that mixes coordinates by a matrix L·U with positive diagonal; the identity before any training."""
 
     size: int
 
@@ -172,7 +173,7 @@ class LinearLayer(linen.Module):
         """Return the mapped points and log determinants."""
         zeros, shape = linen.initializers.zeros, (self.size, self.size)
         lower = jnp.tril(self.param("lower", zeros, shape), -1) + jnp.eye(self.size)
-        log_diagonal = _limited(self.param("log_diagonal", zeros, (self.size,)), _STRETCH)
+        log_diagonal = _limited(self.param("log_diagonal", zeros, (self.size,)), _LOG_SCALE_LIMIT)
         upper = jnp.triu(self.param("upper", zeros, shape), 1) + jnp.diag(jnp.exp(log_diagonal))
         matrix = jnp.linalg.inv(lower @ upper) if inverse else lower @ upper
         log_det = jnp.full(x.shape[:-1], log_diagonal.sum())

@@ -1,4 +1,4 @@
-"""Networks whose k-th outputs depend on the inputs before the k-th alone, and on a context."""
+"""The networks of flow layers: autoregressive ones, whose k-th outputs see the inputs before the k-th, and others."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Layers between are called so: a penalty of theirs, beside that of the last one, would only starve them.
+# The names of hidden layers begin with this, and penalties leave these layers out: beside the penalty on the last
+# layer, one on the hidden layers would only make their outputs small.
 INNER = "inner"
-# Hidden units bend at different places from the start: with biases of 0 all would bend at 0 alone.
-_SPREAD = linen.initializers.normal(1.0)
+# Random biases at the start, so that hidden units bend at different places; with biases of 0 all would bend at 0.
+_RANDOM_BIAS = linen.initializers.normal(1.0)
 
 
 class _MaskedDense(linen.Module):
@@ -42,7 +43,8 @@ def _mask(before: np.ndarray, after: np.ndarray, *, strict: bool) -> tuple[tuple
 class Autoregressive(linen.Module):
     """Inputs (..., size) → outputs (..., size, outputs), all zero before any training.
 
-    Germain, Gregor, Murray & Larochelle (2015).
+    The k-th outputs depend only on the inputs before the k-th and on the context (Germain, Gregor, Murray & Larochelle
+    2015).
 
     Examples
     --------
@@ -57,10 +59,10 @@ class Autoregressive(linen.Module):
 
     def setup(self) -> None:
         """Make the layers; called by flax."""
-        # Units of degree k see the first k inputs; those of degree 0 see the context alone.
+        # Units of degree k depend on the first k inputs; those of degree 0 depend on the context only.
         inputs, self.degrees = np.arange(1, self.size + 1), np.arange(self.width) % self.size
         before = [inputs] + [self.degrees] * (self.depth - 1)
-        self.inner = [_MaskedDense(_mask(b, self.degrees, strict=False), bias_init=_SPREAD) for b in before]
+        self.inner = [_MaskedDense(_mask(b, self.degrees, strict=False), bias_init=_RANDOM_BIAS) for b in before]
         self.context = linen.Dense(self.width, use_bias=False)
         mask = _mask(self.degrees, np.repeat(inputs, self.outputs), strict=True)
         self.last = _MaskedDense(mask, kernel_init=linen.initializers.zeros)
@@ -79,10 +81,10 @@ class Autoregressive(linen.Module):
     def unrolled(
         self, coordinate: Callable[[int, Array], Array], context: Array | None = None
     ) -> Float[Array, "... size"]:
-        """Return the inputs whose k-th is ``coordinate(k, outputs of k)``: those before it decide.
+        """Return inputs whose k-th is ``coordinate(k, k-th outputs)``, which depend on the inputs before the k-th.
 
-        Every unit is computed once, as soon as the inputs that it sees are known, and passed on at once to all that see
-        it. What no input decides has no batch axes, and costs next to nothing.
+        Every unit is computed once, as soon as the inputs that it depends on are known, and is added at once to the
+        sums of all units that depend on it. Units that depend on no input have no batch axes, and cost next to nothing.
         """
         order = np.argsort(self.degrees, kind="stable")
         ends = np.cumsum(np.bincount(self.degrees, minlength=self.size))[:-1]
@@ -103,7 +105,7 @@ class Autoregressive(linen.Module):
 
 
 class _Sums:
-    """What a layer's units add up, by degree; parts that all subjects share have no batch axes."""
+    """The sums that a layer's units take as input, by degree; those that all subjects share have no batch axes."""
 
     def __init__(self, bias: Array, ends: np.ndarray):
         self.edges = [0, *map(int, ends), len(bias)]
@@ -135,7 +137,7 @@ class Conditioner(linen.Module):
         """Return the outputs."""
         h = x
         for index in range(self.depth):
-            h = linen.Dense(self.width, bias_init=_SPREAD, name=f"{INNER}_{index}")(h)
+            h = linen.Dense(self.width, bias_init=_RANDOM_BIAS, name=f"{INNER}_{index}")(h)
             if context is not None and index == 0:
                 h = h + linen.Dense(self.width, use_bias=False, name="context")(context)
             h = jax.nn.squareplus(h)

@@ -1,4 +1,4 @@
-"""Small dense networks, smooth and without effect before any training."""
+"""Small dense networks, which are smooth, and whose outputs are near zero before any training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import flax.linen as linen
 import jax
 from jaxtyping import Array, Float
 
-# What `activation` may be named.
+# The activation functions that a user may name.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "softplus": jax.nn.softplus,
     "tanh": jax.numpy.tanh,
@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def activation(name: str) -> Callable[[Array], Array]:
-    """Return an activation by its name."""
+    """Return an activation function by its name."""
     if name not in ACTIVATIONS:
         raise ValueError(f"activation='{name}' is not known. Use one of {sorted(ACTIVATIONS)}.")
     return ACTIVATIONS[name]
@@ -34,18 +34,18 @@ class MLP(linen.Module):
     width, depth : int
         Units of a hidden layer, and number of hidden layers.
     activation : str
-        "softplus", "tanh", "swish" or "sigmoid". All are smooth, as estimators by Newton's method need. Softplus
-        goes on along a straight line where it was not trained, tanh levels off.
+        "softplus", "tanh", "swish" or "sigmoid". All are smooth, which estimators that use Newton's method need. Beyond
+        the inputs seen in training, softplus continues along a straight line, and tanh levels off.
     initial : float
-        Size of the outputs before training: small, so that a first solve of a model around the network is sane.
+        Size of the outputs before training; small, so that a model with the network in it can be solved at the start.
     reduce : int, optional
-        Numbers that a linear map makes of the inputs before the first layer: for embeddings of words or images, whose
-        many dimensions say the same few things.
+        If given, a linear map reduces the inputs to this many numbers before the first layer. This is for embeddings of
+        words or images, whose many dimensions repeat the same few things.
 
     Notes
     -----
-    Inputs should be of order one. To be used through NumPyro's ``flax_module`` or :func:`hierax.nn.network`, above the
-    subject plate; never inside a vector field, which is traced elsewhere.
+    Inputs should be of order one. Use it through NumPyro's ``flax_module`` or :func:`hierax.nn.network`, above the
+    subject plate; never register it inside a vector field, which runs at every stage of every step.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""``nn.network``: NumPyro's ``flax_module`` that leaves a note of the module, for looking at what was learned."""
+"""``nn.network``: NumPyro's ``flax_module``, which also records the module for looking at what was learned."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from hierax.privately import handlers_in_force
 def network(name: str, module: Any, *args: Any, input_shape: tuple[int, ...] | None = None) -> Callable[..., Any]:
     """Register a Linen module's weights as the population parameter ``name$params``, and return it as a function.
 
-    As NumPyro's ``flax_module``, and to be called where that is: above the subject plate. The module is noted beside
-    the weights, so that :func:`hierax.predict_function` finds it by its name.
+    Like NumPyro's ``flax_module``, it is called above the subject plate. The module is recorded beside the weights, so
+    that :func:`hierax.predict_function` finds it by its name.
 
     Parameters
     ----------
     name : str
-        Of the network.
+        Name of the network.
     module : flax.linen.Module
         The network.
     *args
-        Arguments to find the weights' shapes with.
+        Example arguments, from which the shapes of the weights are found.
     input_shape : tuple of int, optional
         Shape of one input instead of ``args``.
 
     Returns
     -------
     callable
-        Of the inputs.
+        Function of the inputs.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def network(name: str, module: Any, *args: Any, input_shape: tuple[int, ...] | N
 
 
 def note(name: str, apply: Callable[..., Any]) -> None:
-    """Leave ``apply({"params": weights}, *inputs)`` in the program's trace."""
+    """Record ``apply``, the function of ``{"params": weights}`` and inputs, in the program's trace."""
     if not handlers_in_force():
         return
     apply_stack(
@@ -68,12 +68,12 @@ def note(name: str, apply: Callable[..., Any]) -> None:
 
 
 def leaves_of(weights: Any, which: str, call: str) -> list[int]:
-    """Return which tensors of a network are meant: "all", or those of a layer by its name; ``call`` asks for them.
+    """Return which tensors of a network are meant: "all", or those of a layer by its name; errors quote ``call``.
 
     Raises
     ------
     ValueError
-        There is no such layer; names those that there are.
+        If there is no such layer; the message names the layers that there are.
     """
     keys = [[str(getattr(entry, "key", entry)) for entry in path] for path, _ in tree_flatten_with_path(weights)[0]]
     chosen = [k for k, path in enumerate(keys) if which == "all" or which in path]

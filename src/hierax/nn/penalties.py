@@ -1,4 +1,4 @@
-"""Penalties of weights, as the priors that they are: for ``priors={"net$params": hx.nn.l2(0.1)}`` of ``hx.fit``."""
+"""Penalties on weights, written as priors: ``priors={"net$params": hx.nn.l2(0.1)}`` in ``hx.fit``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Prior = Callable[[str, tuple[int, ...]], "dist.Distribution | None"]
 
 
 class GroupLaplace(dist.Distribution):
-    """Density proportional to exp(−rate Σᵢ‖wᵢ‖), wᵢ the rows of a matrix (the weights that leave one input)."""
+    """Density proportional to exp(−rate Σᵢ‖wᵢ‖), where wᵢ is row i of a matrix (the weights that leave one input)."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {"rate": dist.constraints.positive}
-    support = dist.constraints.real_matrix
+    support: Any = dist.constraints.real_matrix
 
     def __init__(self, rate: float, shape: tuple[int, int]):
         self.rate = rate
@@ -34,19 +34,19 @@ class GroupLaplace(dist.Distribution):
 def l2(strength: float, without: str | None = None) -> Prior:
     """Add ``strength``·Σw² to −log L: a normal prior with variance 1/(2·strength). Biases are left alone.
 
-    ``without`` spares layers whose names contain it: "inner" those inside a :func:`hierax.flow`, which a penalty beside
-    that of the last layer only starves. Where it is strong the flow is Gaussian.
+    For a :func:`hierax.flow`, leave out its hidden layers by ``without="inner"``: a penalty on them, beside that on the
+    last layer, would only make their outputs small. With a strong penalty on the last layer the flow is Gaussian.
 
     Parameters
     ----------
     strength : float
     without : str, optional
-        Part of the names of layers that are spared.
+        Layers whose names contain this text are not penalised.
 
     Returns
     -------
     callable
-        A prior for ``priors=``: path and shape of a tensor to its log density.
+        A prior for ``priors=``: the function from path and shape of a tensor to its distribution, or to None.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def l2(strength: float, without: str | None = None) -> Prior:
 def l1(strength: float) -> Prior:
     """Add ``strength``·Σ|w| to −log L: a Laplace prior. Biases are left alone.
 
-    Not smooth where a weight is zero: for VI, whose optimiser does not mind, rather than for FOCE.
+    It is not smooth where a weight is zero, so that it suits VI, whose optimiser copes with this, rather than FOCE.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def l1(strength: float) -> Prior:
     Returns
     -------
     callable
-        A prior for ``priors=``: path and shape of a tensor to its log density.
+        A prior for ``priors=``: the function from path and shape of a tensor to its distribution, or to None.
 
     Examples
     --------
@@ -77,9 +77,9 @@ def l1(strength: float) -> Prior:
 
 
 def group(strength: float) -> Prior:
-    """Add ``strength``·Σ‖wᵢ‖ to −log L, a group being all weights that leave one input or unit; not of biases.
+    """Add ``strength``·Σ‖wᵢ‖ to −log L, where wᵢ are all weights that leave input or unit i. Biases are left alone.
 
-    Groups that are of no use shrink to zero together: inputs and units are chosen.
+    The weights of an input or unit that is of no use shrink to zero together, so that inputs and units are selected.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def group(strength: float) -> Prior:
     Returns
     -------
     callable
-        A prior for ``priors=``: path and shape of a tensor to its log density.
+        A prior for ``priors=``: the function from path and shape of a tensor to its distribution, or to None.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def _prior(
         raise ValueError(f"nn.{name}({strength}) is no penalty. Give a positive strength, or no prior at all.")
 
     def prior(path: str, shape: tuple[int, ...]) -> dist.Distribution | None:
-        # Matrices alone: what is a vector is a bias, or a constant of a head.
+        # Only matrices are penalised: a vector is a bias, or a constant of a head.
         here = without is None or without not in path
         return of(shape) if here and len(shape) == 2 else None
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# No bin narrower than this share of the interval, no slope below this.
+# The smallest width and height of a bin, as a share of the interval, and the smallest slope at a knot: above 0, so that
+# the spline can be inverted.
 _NARROWEST, _FLATTEST = 1e-3, 1e-3
-# softplus of it plus the flattest slope is 1.
-_UNIT = float(np.log(np.expm1(1.0 - _FLATTEST)))
+# The unconstrained number that makes a slope of 1: softplus(_UNIT_SLOPE) + _FLATTEST = 1.
+_UNIT_SLOPE = float(np.log(np.expm1(1.0 - _FLATTEST)))
 
 
 class Knots(NamedTuple):
@@ -24,14 +25,14 @@ class Knots(NamedTuple):
 
 
 def parameters(bins: int) -> int:
-    """Return how many numbers a spline of so many bins takes."""
+    """Return the number of parameters of a spline with this many bins."""
     return 3 * bins - 1
 
 
 def knots(raw: Float[Array, "... number"], bound: float) -> Knots:
-    """Return knots in [-bound, bound]² from unconstrained numbers; all 0 are the identity."""
+    """Return knots in [-bound, bound]² from unconstrained numbers; numbers that are all 0 make the identity."""
     bins = (raw.shape[-1] + 1) // 3
-    inner = jax.nn.softplus(raw[..., 2 * bins :] + _UNIT) + _FLATTEST
+    inner = jax.nn.softplus(raw[..., 2 * bins :] + _UNIT_SLOPE) + _FLATTEST
     ones = jnp.ones((*raw.shape[:-1], 1))
     slope = jnp.concatenate([ones, inner, ones], axis=-1)
     return Knots(_edges(raw[..., :bins], bound), _edges(raw[..., bins : 2 * bins], bound), slope)
@@ -70,9 +71,9 @@ def _bin(at: Knots, edges: Array, point: Array) -> _Bin:
 
 
 def forward(at: Knots, x: Array) -> tuple[Array, Array]:
-    """Return values and log slopes; the identity outside the knots."""
+    """Return values and log slopes of the spline, which is the identity outside the knots."""
     inside = (x > at.x[..., 0]) & (x < at.x[..., -1])
-    # Points outside are moved in, so that their unused derivatives are numbers.
+    # Points outside are moved inside, so that derivatives there, which are not used, are finite.
     safe = jnp.where(inside, x, 0.5 * (at.x[..., 0] + at.x[..., -1]))
     here = _bin(at, at.x, safe)
     part = (safe - here.x) / here.width
@@ -89,7 +90,7 @@ def inverse(at: Knots, y: Array) -> tuple[Array, Array]:
     here = _bin(at, at.y, safe)
     bend = here.left + here.right - 2 * here.mean
     above = safe - here.y
-    # The root of a quadratic a p² + b p + c in [0, 1], in the form that does not cancel.
+    # The root of the quadratic a p² + b p + c in [0, 1], by the formula in which no digits cancel.
     a = here.height * (here.mean - here.left) + above * bend
     b = here.height * here.left - above * bend
     c = -here.mean * above

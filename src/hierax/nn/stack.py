@@ -15,23 +15,26 @@ MIXINGS = ("reverse", "linear", "none")
 
 
 class Stack(linen.Module):
-    """Layers of one kind, every other one on the coordinates in reverse; the identity before any training.
+    """A stack of flow layers of one kind, every other one on the reversed coordinates; at first the identity.
 
     Parameters
     ----------
     size : int
-        Coordinates.
+        Number of coordinates.
     kind : {"spline", "affine", "sinh", "coupling", "affine-coupling", "sinh-coupling"}
-        Rational-quadratic splines ("coupling": of a half), affine maps, or affine maps after a sinh-arcsinh, which
-        makes a coordinate skewed and its tails heavy or light. Their numbers depend on the coordinates before
-        (autoregressive), or on the other half (coupling).
+        The map of each coordinate: a rational-quadratic spline ("spline" and "coupling"), an affine map, or an affine
+        map after a sinh-arcsinh map, which makes a coordinate skewed and its tails heavy or light. Its parameters
+        depend on the coordinates before it (autoregressive), or, in kinds with "coupling", on the other half of the
+        coordinates.
     layers : int
+        Number of layers.
     width, depth : int
-        Of each layer's network.
+        Units of a hidden layer, and number of hidden layers, of each layer's network.
     bins, bound : int, float
-        Of the splines: the identity, but for shift and scale, outside [-bound, bound].
+        Number of bins of a spline, and the interval [-bound, bound], outside which a spline is the identity but for
+        shift and scale.
     mixing : {"reverse", "linear", "none"}
-        What stands between layers: the coordinates in reverse, a learned matrix as well, or nothing.
+        What mixes the coordinates between layers: their reversal, a learned matrix as well, or nothing.
 
     Notes
     -----

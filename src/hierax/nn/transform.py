@@ -11,25 +11,25 @@ from numpyro.distributions.transforms import Transform
 
 
 class NeuralTransform(Transform):
-    """A bijection of R^d whose map, inverse and log determinant are a network's; differentiable as often as it is.
+    """A bijection of R^d whose map, inverse and log determinant come from a network; as differentiable as that is.
 
     Parameters
     ----------
     module : flax module
-        Called as ``module(x, context, inverse=False)``, it returns mapped points (..., d) and log determinants (...) of
-        the map it made, forward or inverse: :class:`hierax.nn.Stack`, or one of your own.
+        A :class:`hierax.nn.Stack`, or a module of your own. Called as ``module(x, context, inverse=False)``, it returns
+        mapped points (..., d) and the log determinants (...) of the map that it applied, forward or inverse.
     weights : pytree
         The module's parameters.
     context : array, (..., k), optional
-        What the map is conditional on; its batch axes are those of the points.
+        What the map is conditional on; it has the same batch axes as the points.
 
     Examples
     --------
     >>> transform = hx.NeuralTransform(hx.nn.Stack(size=2), weights)  # doctest: +SKIP
     """
 
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
+    domain: Any = constraints.real_vector
+    codomain: Any = constraints.real_vector
 
     def __init__(self, module: Any, weights: Any, context: Array | None = None):
         self.module, self.weights, self.context = module, weights, context
@@ -66,7 +66,7 @@ class NeuralTransform(Transform):
         return (self.weights, self.context), (("weights", "context"), {"module": self.module})
 
     def __eq__(self, other: object) -> bool:
-        """Whether module, weights and context are the same objects."""
+        """Return whether module, weights and context are the same objects."""
         return (
             isinstance(other, NeuralTransform)
             and self.module == other.module

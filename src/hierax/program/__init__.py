@@ -1,1 +1,1 @@
-"""What the engine knows of a NumPyro program."""
+"""Reading NumPyro programs: their sites, parameters, densities, and checks of them."""

@@ -25,12 +25,13 @@ from hierax.privately import mask_of
 
 _REAL = (constraints.real, constraints.real_vector)
 _MIXTURES = (dist.MixtureSameFamily, dist.MixtureGeneral)
+# Transforms that change the shape of a distribution no more than a logarithm does; others make an effect a flow.
 _PLAIN = (AffineTransform, ExpTransform, LowerCholeskyAffine)
 
 
 @dataclasses.dataclass(frozen=True)
 class Coordinate:
-    """A random effect seen from the unconstrained space it is worked in.
+    """A random effect in the unconstrained coordinates in which estimators vary it.
 
     Attributes
     ----------
@@ -41,7 +42,8 @@ class Coordinate:
     forward : callable
         Coordinate → value of the site.
     inverse : callable
-        Value of the site → coordinate, and log |d value/d coordinate| of the site's batch shape; behind a flow alone.
+        Value of the site → coordinate, and log |d value/d coordinate| of the site's batch shape; valid for
+        flows only.
     log_prob : callable
         Log density of the coordinate, of the site's batch shape.
     location, scale : callable
@@ -53,6 +55,12 @@ class Coordinate:
         Where False, the program masks the effect out.
     label : str
         The coordinate in words.
+    gaussian : bool
+        Whether the distribution of the coordinate is Gaussian.
+    flow : bool
+        Whether the value is made from the coordinate by a transform that is neither affine nor exponential.
+    warped : bool
+        Whether the value is made by a flow, or the distribution of the coordinate is a mixture.
     """
 
     shape: tuple[int, ...]
@@ -73,8 +81,8 @@ class Coordinate:
 def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
     """Return the working coordinate of a random-effect site.
 
-    Real supports are worked as they are, a transformed distribution (log-normal, flow) in its base space, and
-    any other continuous distribution in the unconstrained space of its support.
+    An effect with real support is its own coordinate; a transformed distribution (log-normal, flow) has its coordinate
+    in its base space, and any other continuous distribution in the unconstrained space of its support.
 
     Raises
     ------
@@ -147,13 +155,13 @@ def median(fn: dist.Distribution) -> Array:
 
 
 def unfold(fn: dist.Distribution) -> tuple[Any, dist.Distribution, list[Any]]:
-    """Return a random effect's mask, the distribution of its base, and the transforms that lead from there."""
+    """Return a random effect's mask, its base distribution, and the transforms from the base to the effect."""
     mask, inner = _strip(fn)
     return mask, *_unfold(inner)
 
 
 def _strip(fn: dist.Distribution) -> tuple[Any, dist.Distribution]:
-    """Take masks off; the plates' expansion too, for it only repeats the same distribution."""
+    """Return the mask of a distribution, and the distribution without masks and without its expansion by plates."""
     mask = None
     while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution):
         if isinstance(fn, dist.MaskedDistribution):
@@ -193,7 +201,7 @@ def _inverted(transform: Any, value: Array) -> tuple[Array, Array]:
 
 
 def _plain(transform: Any) -> bool:
-    """Whether a map bends a distribution no more than a logarithm does."""
+    """Return whether a transform changes the shape of a distribution no more than a logarithm does."""
     while isinstance(transform, IndependentTransform):
         transform = transform.base_transform
     return isinstance(transform, _PLAIN)

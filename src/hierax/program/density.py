@@ -1,4 +1,4 @@
-"""The program as functions of population parameters and random effects, one number a subject."""
+"""The program as functions of population parameters and random effects: log densities of every subject."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ Effects = Float[Array, "subject coordinate"]
 
 @dataclasses.dataclass(frozen=True)
 class Observed:
-    """An observed site ready for information formulas: family, parameters of full shape, mask, place of subjects."""
+    """An observed site, prepared for formulas of the Fisher information.
+
+    ``parameters`` have the full shape of the site, and ``axis`` is the axis of subjects. ``value`` is the observation
+    in the space of ``family``, and ``log_det`` the log derivative of the observation with respect to it.
+    """
 
     family: Family
     parameters: tuple[Array, ...]
@@ -36,14 +40,14 @@ class Observed:
     batch_ndim: int
 
     def spread_scale(self, ndim: int) -> Array:
-        """Return the program's scale of the site, of its batch shape, with trailing axes up to ``ndim``."""
+        """Return the scale of the site (by ``handlers.scale``), with further trailing axes up to ``ndim`` axes."""
         scale = jnp.asarray(1.0 if self.scale is None else self.scale)
         return scale.reshape(scale.shape + (1,) * (ndim - self.batch_ndim)) if scale.ndim else scale
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """A parsed NumPyro program; what ``hx.program(model, pop)`` returns.
+    """A parsed NumPyro program, such as ``hx.program(model, pop).program``.
 
     Attributes
     ----------
@@ -54,9 +58,9 @@ class Program:
     parts : dict
         What the model was made of when it was read; see ``hierax.program.identity``.
     built : dict
-        What was compiled for it, which goes when the program goes.
+        Functions that were compiled for the program, by key; they are freed together with it.
     models : list
-        Functions that are the same program (one that was defined again, say), the last one read being ``model``.
+        Functions that are the same program (after a model was defined again, say); ``model`` is the last one read.
     """
 
     model: Model
@@ -85,7 +89,7 @@ class Program:
         }
 
     def constrain(self, free: Params) -> dict[str, Any]:
-        """Map unconstrained population parameters back."""
+        """Map unconstrained population parameters to constrained ones."""
         return {
             name: free[name] if site.kind == "weights" else site.transform(free[name])
             for name, site in self.sites.population.items()
@@ -101,7 +105,11 @@ class Program:
         stop: bool = False,
         held: Mapping[str, Array] | None = None,
     ) -> Run:
-        """Run the program; ``eta`` of shape (subject, coordinate), or None for the reference point."""
+        """Run the program; ``eta`` of shape (subject, coordinate), or None for the reference point.
+
+        ``stop`` ends the run after the last random effect. ``held`` fixes values of random effects behind flows, whose
+        coordinates then follow from these values.
+        """
         effects = None if eta is None else self.split(eta)
         stop_after = self.sites.last_effect if stop else None
         return run_program(self.model, pop, params, effects, plate=self.plate, stop_after=stop_after, held=held)
@@ -142,27 +150,28 @@ class Program:
 
     @property
     def flows(self) -> tuple[str, ...]:
-        """The random effects that flows lead to."""
+        """Names of the random effects whose values are made by flows."""
         return tuple(name for name, site in self.sites.effects.items() if site.flow)
 
     def behind_flows(self, pop: Population, params: Params, eta: Effects) -> dict[str, Array]:
-        """Return the values of the random effects that flows lead to."""
+        """Return the values of the random effects that flows make."""
         run = self.run(pop, params, eta, stop=True)
         return {name: run.messages[name]["value"] for name in self.flows}
 
     def carried(
         self, pop: Population, params: Params, eta: Effects, held: Mapping[str, Array]
     ) -> tuple[Effects, Float[Array, " subject"]]:
-        """Return the coordinates of random effects whose values are held, all others as they are, and log |d value/dη|.
+        """Return the coordinates that belong to held values of random effects, and log |d value/dη|, (subject,).
 
-        What a flow's weights change is then the coordinates, not the values that the data see.
+        The coordinates of random effects that are not held are those of ``eta``. While the values are held, a change of
+        a flow's weights changes the coordinates, but not the density of the data.
         """
         run = self.run(pop, params, eta, stop=True, held=held)
         parts = [site.flatten(run.z[name]) for name, site in self.sites.effects.items()]
         return jnp.concatenate(parts, axis=-1), self._log_det(run, pop)
 
     def invertible(self, pop: Population) -> bool:
-        """Whether all flows have an inverse, so that their values can be held; block neural ones have none."""
+        """Return whether all flows have an inverse, so that their values can be held; block neural flows have none."""
 
         def there_and_back(eta: Effects) -> Effects:
             params = self.start()
@@ -187,13 +196,16 @@ class Program:
     def log_joint_of_values(
         self, pop: Population, params: Params, eta: Effects, held: Mapping[str, Array], *, prior_alone: bool = False
     ) -> Float[Array, " subject"]:
-        """Return the log density of data and held values (of the values alone), and of all other coordinates."""
+        """Return the log density of data, held values and the coordinates that are not held, (subject,).
+
+        ``prior_alone`` leaves out the data.
+        """
         run = self.run(pop, params, eta, stop=prior_alone, held=held)
         total = self.log_prior(pop, params, eta, run) - self._log_det(run, pop)
         return total if prior_alone else total + self.log_data(pop, run)
 
     def active(self, pop: Population, params: Params) -> Array:
-        """Return which coordinates take part, (subject, coordinate): not masked by the program, not padding."""
+        """Return which coordinates are neither masked out by the program nor padding, (subject, coordinate)."""
 
         def read(coordinate: Any) -> Array:
             mask = jnp.ones((), bool) if coordinate.mask is None else coordinate.mask
@@ -203,7 +215,7 @@ class Program:
 
         return self._flat(self.run(pop, params, None, stop=True), read, pop) & jnp.asarray(pop.subject_mask)[:, None]
 
-    def _flat(self, run: Run, read: Any, pop: Population) -> Effects:
+    def _flat(self, run: Run, read: Any, pop: Population) -> Array:
         parts = [site.flatten(read(run.coordinates[name])) for name, site in self.sites.effects.items()]
         return jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((pop.n_subjects, 0))
 
@@ -212,10 +224,10 @@ class Program:
     def log_prior(
         self, pop: Population, params: Params, eta: Effects, run: Run | None = None, only: str | None = None
     ) -> Array:
-        """Log density of the random effects (of one site, ``only``) in their working coordinates, (subject,).
+        """Return the log density of the random effects in their working coordinates, (subject,).
 
-        Coordinates that the program masks out, and all of a padded subject's, count as standard normal: they
-        integrate to one and say nothing.
+        ``only`` restricts it to one site. Coordinates that the program masks out, and all those of padded subjects,
+        count as standard normal: they integrate to one, and do not change the marginal likelihood.
         """
         run = self.run(pop, params, eta, stop=True) if run is None else run
         total = jnp.zeros(pop.n_subjects)
@@ -244,7 +256,7 @@ class Program:
         frozen: Mapping[str, Array] | None = None,
         located: Mapping[str, Array] | None = None,
     ) -> Array:
-        """Log density of the data given the random effects, (subject,).
+        """Return the log density of the data given the random effects, (subject,).
 
         ``frozen`` scales and ``located`` locations replace those of the program, by site.
         """
@@ -260,23 +272,23 @@ class Program:
                 parameters = ((located or {}).get(name, loc), (frozen or {}).get(name, scale))
                 density = seen.family.log_prob(parameters, seen.value) - seen.log_det
                 density = density if seen.mask is None else jnp.where(seen.mask, density, 0.0)
-                # Event axes of an Independent are still there: a site's density has its batch shape alone.
+                # The family's density still has the event axes of an Independent; a site's density is summed over them.
                 density = density.reshape(*density.shape[: len(msg["fn"].batch_shape)], -1).sum(-1)
             total = total + per_subject(site_log_prob(msg, density), site.dim, pop.n_subjects)
         for name in self.sites.odes:
-            # Whatever the density of a failed solve would be (a NaN, mostly), there is no such subject.
+            # A subject whose ODE solve failed has density 0, since its predictions (NaN, mostly) mean nothing.
             total = jnp.where(run.messages[name]["value"].code == 0, total, -jnp.inf)
         return jnp.where(jnp.asarray(pop.subject_mask), total, 0.0)
 
     def log_joint(
         self, pop: Population, params: Params, eta: Effects, frozen: Mapping[str, Array] | None = None
     ) -> Array:
-        """Log density of data and random effects, (subject,), the latter in their working coordinates."""
+        """Return the log density of data and of random effects in their working coordinates, (subject,)."""
         run = self.run(pop, params, eta)
         return self.log_prior(pop, params, eta, run) + self.log_data(pop, run, frozen)
 
     def log_density(self, pop: Population, params: Params, eta: Effects) -> Array:
-        """Per-subject log density of data and random effects, (subject,).
+        """Return the log density of data and random effects of every subject, (subject,).
 
         Parameters
         ----------
@@ -313,7 +325,7 @@ class Program:
 
 
 def untransform(fn: Any, value: Any) -> tuple[Any, Any, Any]:
-    """See an observation through elementwise transforms: base distribution, value in its space, log|dy/dx|."""
+    """Return an observation without elementwise transforms: base distribution, value in its space, log|dy/dx|."""
     log_det = jnp.zeros(())
     while type(fn) is dist.TransformedDistribution and not fn.event_shape:
         for transform in reversed(fn.transforms):

@@ -1,4 +1,4 @@
-"""One text for what a program computes: its traced operations, with the values that it closes over."""
+"""A hash of what a program computes: of its traced operations, with the values that it closes over."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hierax.program.density import Program
 from hierax.program.parameters import layout
 from hierax.program.priors import OWN, penalty
 
-# Settings of an operation that say how it is compiled or shown, and nothing of what it computes.
-_UNSAID = frozenset("name inline donated_invars keep_unused compiler_options_kvs debug_info sharding".split())
+# Settings of an operation that say how it is compiled or shown, but do not change what it computes.
+_IRRELEVANT = frozenset("name inline donated_invars keep_unused compiler_options_kvs debug_info sharding".split())
 
 
 def program_digest(program: Program, pop: Population) -> str:
-    """Return one text for the densities that a program computes of a population of this shape.
+    """Return a short text, a hash, for the densities that a program computes for populations of this shape.
 
     Start values are no part of it, and neither are names of functions, files or variables.
     """
-    # Frozen ODE steps are the fit's doing, not data.
+    # Frozen ODE steps are left out, because a fit places them; they belong neither to the program nor to the data.
     pop = dataclasses.replace(pop, grids={})
     places = layout(program)
     priors = {name: OWN for name, site in program.sites.population.items() if site.prior is not None}
@@ -49,7 +49,7 @@ def program_digest(program: Program, pop: Population) -> str:
 
 
 def _sites(program: Program) -> Iterator[str]:
-    """Say what each site is: what a density does not show, such as names and constraints."""
+    """Yield one line per site with what traced operations do not show, such as names and constraints."""
     for name, site in program.sites.population.items():
         yield f"{name} {site.kind} {site.shape} {site.constraint}"
     for name, effect in program.sites.effects.items():
@@ -59,7 +59,7 @@ def _sites(program: Program) -> Iterator[str]:
 
 
 def _needed(jaxpr: Any) -> list[Any]:
-    """Return the operations that the results depend on; start values are computed too, and then not used."""
+    """Return the operations that the results depend on, without those that only compute unused start values."""
     wanted, kept = set(filter(_is_variable, jaxpr.outvars)), []
     for equation in reversed(jaxpr.eqns):
         if wanted.intersection(equation.outvars):
@@ -73,7 +73,7 @@ def _is_variable(atom: Any) -> bool:
 
 
 def _operations(jaxpr: Any, constants: Sequence[Any] = ()) -> Iterator[str]:
-    """Say what is computed of what, operation by operation, variables numbered as they come."""
+    """Yield lines that describe each operation, with variables numbered in order of appearance."""
     numbers: dict[Any, int] = {}
     values = {variable: _array(value) for variable, value in zip(jaxpr.constvars, constants, strict=True)}
 
@@ -88,14 +88,14 @@ def _operations(jaxpr: Any, constants: Sequence[Any] = ()) -> Iterator[str]:
     for equation in _needed(jaxpr):
         yield f"{equation.primitive.name} {' '.join(map(name, equation.invars))}"
         for key in sorted(equation.params):
-            if key not in _UNSAID:
+            if key not in _IRRELEVANT:
                 yield from _setting(key, equation.params[key])
         yield "= " + " ".join(map(name, equation.outvars))
     yield "returns " + " ".join(map(name, jaxpr.outvars))
 
 
 def _setting(key: str, value: Any) -> Iterator[str]:
-    """Say one setting of an operation; functions that it holds, by their operations."""
+    """Yield lines that describe a setting of an operation; functions in it are described by their operations."""
     if hasattr(value, "eqns") and not hasattr(value, "consts"):
         yield f"{key}:"
         yield from _operations(value)
@@ -108,7 +108,7 @@ def _setting(key: str, value: Any) -> Iterator[str]:
     elif isinstance(value, np.ndarray | jax.Array):
         yield f"{key} {_array(value)}"
     elif not callable(value) or isinstance(value, type | np.dtype):
-        # What is callable is how to differentiate; what it does is in the operations.
+        # Callable settings are left out: they say how to differentiate, and what is computed is in the operations.
         yield f"{key} {re.sub(r' at 0x[0-9a-f]+', '', repr(value))}"
 
 

@@ -31,7 +31,7 @@ class Family:
     event : tuple of int
         Number of event axes of each parameter (0 for a univariate family).
     free_of_effects : tuple of str
-        Parameters by position name that must not depend on random effects here, '' for those that may.
+        For each parameter, its name if it must not depend on random effects, '' if it may.
     log_prob : callable, optional
         (parameters, value) → log density, for Gaussian families (FO and FOCE without interaction freeze the
         scale, the second parameter).

@@ -1,4 +1,4 @@
-"""What a Python object is made of, part by part: so that a program that was compiled serves that program alone."""
+"""Descriptions of what a Python object is made of, so that compiled functions are reused for the same program only."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.core import Tracer
 
-# Packages whose code is taken to be the same as long as its name is. What their functions close over is looked at.
+# Packages whose functions and classes are identified by name, without their code. What they close over is compared.
 _LIBRARIES = frozenset(
     "jax jaxlib numpy scipy pandas numpyro flax optax diffrax equinox optimistix lineax jaxtyping xarray arviz "
     "matplotlib hierax tqdm typer rich narwhals".split()
 ) | frozenset(sys.stdlib_module_names)  # fmt: skip
-# Names of modules that are the user's own program although the standard library has such a name.
+# Modules that hold the user's own program although their names look like those of the standard library.
 _OURS = frozenset({"__main__", "__mp_main__"})
-# Past so many parts an object is taken as it is, by its place in memory.
-_MOST = 50_000
-# What an object carries that says nothing of what it does.
-_UNSAID = frozenset({"__weakref__", "__dict__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__"})
+# Once this many parts have been found, all further objects are identified by their address in memory.
+_MAX_PARTS = 50_000
+# Attributes that have no influence on what an object does.
+_IGNORED = frozenset({"__weakref__", "__dict__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__"})
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), np.generic)
 
 
 def parts(thing: Any, name: str = "") -> dict[str, str]:
     """Return what an object is made of, as text by place: ``self.flag``, ``global LIMIT``, ``closure scale``.
 
-    A function is its code, its defaults, what it closes over, and the globals that it reads, in the same way; an
-    object is its class and its attributes; arrays count by their values. What cannot be looked into is told apart by
-    its place in memory, so that two such objects are never taken for one.
+    A function is made of its code, its defaults, the values that it closes over and the globals that it reads, which
+    are described in the same way; an object of its class and its attributes; an array of its values. An object that
+    cannot be inspected is identified by its address in memory, so that two such objects are never taken for one.
     """
     walk = _Walk()
     walk.visit(thing, name)
@@ -46,7 +46,7 @@ def parts(thing: Any, name: str = "") -> dict[str, str]:
 
 
 def fingerprint(thing: Any) -> str:
-    """Return one text for all parts of an object, by which two are told apart within this process."""
+    """Return a short text that tells an object from others with different parts, within this process."""
     return digest(parts(thing))
 
 
@@ -56,7 +56,7 @@ def lasting_parts(thing: Any, name: str = "") -> dict[str, str]:
 
 
 def digest(items: Mapping[str, str]) -> str:
-    """Return one short text for named parts."""
+    """Return a short text, a hash, for named parts."""
     return hashlib.sha256("\n".join(f"{name} {items[name]}" for name in sorted(items)).encode()).hexdigest()[:32]
 
 
@@ -65,12 +65,12 @@ def _lasting(text: str) -> str:
 
 
 class _Walk:
-    """Goes through an object once, and notes what it finds."""
+    """Visits an object and all that it is made of, and notes a text for each part."""
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
         self.seen: dict[int, str] = {}
-        # Objects that the walk itself made must live as long as their places in memory are compared.
+        # Objects made during the walk are kept alive, since otherwise later ones could get the addresses in ``seen``.
         self.kept: list[Any] = []
 
     def visit(self, thing: Any, place: str) -> None:
@@ -79,13 +79,13 @@ class _Walk:
         if text is not None:
             self.found[place] = text
             return
-        # Whether two equal tuples are one object is Python's doing.
+        # Tuples are always visited, because Python decides whether two equal tuples are the same object.
         if id(thing) in self.seen and type(thing) is not tuple:
             self.found[place] = f"the same as {self.seen[id(thing)] or 'all'}"
             return
         self.seen[id(thing)] = place
         self.kept.append(thing)
-        if len(self.found) > _MOST:
+        if len(self.found) > _MAX_PARTS:
             self.found[place] = f"{type(thing).__qualname__}@{id(thing)}"
             return
         for kinds, look in _LOOKS:
@@ -95,7 +95,7 @@ class _Walk:
         self.instance(thing, place)
 
     def several(self, things: Mapping[Any, Any], place: str, sign: str = ".") -> None:
-        """Note named parts of something."""
+        """Note several named parts of the object at ``place``."""
         for name, value in things.items():
             self.visit(value, f"{place}{sign if place else ''}{name}")
 
@@ -122,12 +122,12 @@ class _Walk:
             self.visit(value, f"{place}[{index}]")
 
     def mapping(self, thing: Mapping[Any, Any], place: str) -> None:
-        """Note a dict: its keys and what is behind them."""
+        """Note a dict by its keys and values."""
         self.found[place] = f"{type(thing).__qualname__} of {[str(key) for key in thing]}"
         self.several(thing, place)
 
     def code(self, code: types.CodeType, place: str) -> None:
-        """Note what a function does, whatever file and line it is written at."""
+        """Note the code of a function, but not the file and the line at which it is written."""
         constants = [value for value in code.co_consts if not isinstance(value, types.CodeType)]
         text = (code.co_code, code.co_names, code.co_varnames, code.co_freevars, repr(constants))
         self.found[place] = hashlib.sha256(repr(text).encode()).hexdigest()[:16]
@@ -139,7 +139,7 @@ class _Walk:
         own = not _of_library(thing.__module__)
         self.found[place] = f"function {thing.__module__}.{thing.__qualname__}"
         if own:
-            # The name of a user's function says nothing of what it does.
+            # The name of a user's function is left out, because it has no influence on what the function does.
             self.found[place] = "function"
             self.code(thing.__code__, f"{place} code".strip())
         self.several(dict(enumerate(thing.__defaults__ or ())), f"{place} default".strip(), " ")
@@ -152,7 +152,7 @@ class _Walk:
             self.several(named, f"{place} attribute".strip(), " ")
 
     def globals(self, thing: types.FunctionType, place: str) -> None:
-        """Note the globals that a function reads; of the user's modules, what it reads of them."""
+        """Note the globals that a function reads, and of the user's modules the attributes that it may read."""
         names, attributes = _names(thing.__code__)
         for name in names:
             if name not in thing.__globals__:
@@ -176,16 +176,16 @@ class _Walk:
         self.found[place] = f"module {thing.__name__}"
 
     def type(self, thing: type, place: str) -> None:
-        """Note a class: by its name where a library has it, else with all its functions and its bases."""
+        """Note a class by its name, and if it is the user's own, also by its attributes and its bases."""
         self.found[place] = f"class {thing.__module__}.{thing.__qualname__}"
         if _of_library(thing.__module__):
             return
-        inside = {name: value for name, value in vars(thing).items() if name not in _UNSAID}
+        inside = {name: value for name, value in vars(thing).items() if name not in _IGNORED}
         self.several(inside, place)
         self.several(dict(enumerate(thing.__bases__)), f"{place} base".strip(), " ")
 
     def distribution(self, thing: dist.Distribution, place: str) -> None:
-        """Note a distribution by its parameters; what it has computed of them since is no part of it."""
+        """Note a distribution by its parameters, leaving out values that it has computed from them since."""
         kind = type(thing)
         if not _of_library(kind.__module__):
             self.instance(thing, place)
@@ -202,7 +202,7 @@ class _Walk:
         self.several({name: getattr(thing, name) for name in names if hasattr(thing, name)}, place)
 
     def instance(self, thing: Any, place: str) -> None:
-        """Note an object: its class, and its attributes; else how it is pickled; else its place in memory."""
+        """Note an object by its class and attributes, else by its pickle, else by its address in memory."""
         kind = type(thing)
         self.found[place] = f"{kind.__module__}.{kind.__qualname__}"
         if not _of_library(kind.__module__):
@@ -217,6 +217,7 @@ class _Walk:
 
 
 _WRAPPERS = (functools.partial, property, staticmethod, classmethod, functools.partialmethod)
+# The method that notes objects of a type; the first type that fits counts.
 _LOOKS: tuple[tuple[Any, Any], ...] = (
     ((np.ndarray, jax.Array), _Walk.array),
     (types.FunctionType, _Walk.function),
@@ -231,7 +232,7 @@ _LOOKS: tuple[tuple[Any, Any], ...] = (
 
 
 def _plain(thing: Any) -> str | None:
-    """Return the text of what is no more than a value."""
+    """Return a text for a scalar, an enum member or a built-in function, and None for any other object."""
     if isinstance(thing, enum.Enum):
         return f"{type(thing).__qualname__}.{thing.name}"
     if type(thing) in _SCALARS or isinstance(thing, np.generic):
@@ -244,7 +245,7 @@ def _plain(thing: Any) -> str | None:
 def _attributes(thing: Any) -> dict[str, Any] | None:
     """Return the attributes of an object, or None where they cannot be read."""
     slots = [name for kind in type(thing).__mro__ for name in _slots(kind)]
-    values = {name: getattr(thing, name) for name in slots if hasattr(thing, name) and name not in _UNSAID}
+    values = {name: getattr(thing, name) for name in slots if hasattr(thing, name) and name not in _IGNORED}
     if dataclasses.is_dataclass(thing):
         fields = (field.name for field in dataclasses.fields(thing))
         values |= {name: getattr(thing, name) for name in fields if hasattr(thing, name)}
@@ -259,11 +260,11 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 def _pickled(thing: Any) -> str:
     if type(thing) is object:
-        # Made to be itself and nothing else.
+        # A bare object has no content, so that only its identity counts.
         return f"@{id(thing)}"
     try:
         return f" {hashlib.sha256(pickle.dumps(thing)).hexdigest()[:16]}"
-    except Exception:  # Whatever an object raises when it is pickled: it is then known by its place alone.
+    except Exception:  # Pickling may raise anything; the object is then identified by its address.
         return f"@{id(thing)}"
 
 
@@ -280,7 +281,7 @@ def _of_library(module: str | None) -> bool:
 
 @functools.lru_cache(4096)
 def _names(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the globals that code reads, that of functions inside it included, and all attributes it may read."""
+    """Return the globals that code and the functions inside it read, and all attributes that they may read."""
     read: dict[str, None] = {}
     attributes: dict[str, None] = dict.fromkeys(code.co_names)
     for step in dis.get_instructions(code):

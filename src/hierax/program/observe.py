@@ -36,8 +36,8 @@ def observe(name: str, distribution: dist.Distribution, pop: Population) -> Arra
 
     Notes
     -----
-    At entries that are no data of the endpoint, the *parameters* of the distribution are replaced by constants
-    before any log density, so predictions that are 0, infinite or NaN there change neither values nor derivatives.
+    At entries that are not data of the endpoint, the *parameters* of the distribution are replaced by constants before
+    its log density is computed, so that predictions of 0, infinity or NaN there change neither values nor derivatives.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def _records(name: str, pop: Population) -> numpyro.plate:
 
 
 def _mask_parameters(fn: Any, mask: Array) -> Any:
-    """Replace the parameters at masked entries, whatever the distribution is made of."""
+    """Return the distribution with valid constants as its parameters at masked entries."""
     names = _constructor_parameters(fn)
     if names is None:
         return _mask_leaves(fn, mask).expand(mask.shape)
@@ -101,7 +101,7 @@ def _mask_parameters(fn: Any, mask: Array) -> Any:
 
 
 def _constructor_parameters(fn: Any) -> dict[str, Any] | None:
-    """Return the parameters that rebuild a distribution, or None where that is not known."""
+    """Return the parameters from which a distribution can be built again, or None if these are not known."""
     if isinstance(fn, dist.MultivariateNormal | dist.ExpandedDistribution | dist.MaskedDistribution):
         return None
     wanted = {name: constraint for name, constraint in type(fn).arg_constraints.items() if hasattr(fn, name)}
@@ -124,7 +124,7 @@ def _has_feasible(constraint: Any) -> bool:
 
 
 def _mask_leaves(fn: Any, mask: Array) -> Any:
-    """Mask a composed distribution leaf by leaf with 0.5, which every scalar parameter may be."""
+    """Put 0.5, which every scalar parameter may be, at masked entries of all arrays of a composed distribution."""
 
     def replace(leaf: Any) -> Any:
         leaf = jnp.asarray(leaf)
@@ -149,7 +149,7 @@ def _safe_value(fn: Any, value: Array, mask: Array) -> Array:
 
 
 def _censor(fn: Any, value: Array, kind: str, cens: Any, limit: Any, mask: Array) -> tuple[Any, Array]:
-    """Wrap a distribution for its censored records."""
+    """Return a distribution that accounts for censored records, and the value that it takes."""
     cens = jnp.where(mask, jnp.asarray(cens), 0)
     try:
         fn.cdf(value)
@@ -163,7 +163,7 @@ def _censor(fn: Any, value: Array, kind: str, cens: Any, limit: Any, mask: Array
         return dist.LeftCensoredDistribution(fn, cens == 1), value
     if kind == "right":
         return dist.RightCensoredDistribution(fn, cens == -1), value
-    # A lower limit at or below the support's end (0 for a log-normal) leaves nothing out: plain left censoring.
+    # An interval that reaches down to the end of the support (0 for a log-normal) or beyond is plain left censoring.
     limit = jnp.asarray(limit)
     limit = jnp.where((cens == 1) & ~fn.support(limit), -jnp.inf, limit)
     lower = jnp.where(cens == 1, limit, value)

@@ -17,7 +17,7 @@ from hierax.program.density import Program
 from hierax.program.sites import PopulationSite
 
 Fixed = Sequence[str] | Mapping[str, Any] | None
-# Correlations are searched for up to tanh(10), which is 1 − 4e-9.
+# The largest unconstrained entry of a correlation matrix in a search: tanh(10) is 1 − 4e-9. See ``Layout.limits``.
 _FARTHEST_CORRELATION = 10.0
 
 
@@ -64,9 +64,10 @@ class Layout:
         return out
 
     def bounded(self) -> np.ndarray:
-        """Return which entries have the ends of their range at infinity, (parameter,): logarithms, logits and the like.
+        """Return which entries reach a bound of their parameter only at infinity, (parameter,): logarithms, logits, ...
 
-        Of matrices: the logarithms on the diagonal of a covariance's Cholesky factor, and all that makes a correlation.
+        Of covariance matrices, these are the logarithms on the diagonal of the Cholesky factor; of correlation
+        matrices, all entries.
         """
         out = np.zeros(self.size, bool)
         for name, site in self.program.sites.population.items():
@@ -75,7 +76,7 @@ class Layout:
         return out | self.matrices()
 
     def matrices(self) -> np.ndarray:
-        """Return which of these entries belong to matrices, (parameter,)."""
+        """Return which of the entries that :meth:`bounded` describes belong to matrices, (parameter,)."""
         out = np.zeros(self.size, bool)
         for name, site in self.program.sites.population.items():
             place = self.slices[name]
@@ -158,8 +159,8 @@ class Layout:
     def names(self) -> list[str]:
         """Return names of the unconstrained entries: those of the elements where a site is elementwise.
 
-        Of matrices: the entries of a covariance's Cholesky factor (logarithms on its diagonal), and the partial
-        correlations that make a correlation matrix.
+        Covariance matrices are named by the entries of their Cholesky factor (logarithms on its diagonal), correlation
+        matrices by the partial correlations that determine them.
         """
         out = []
         for name in self.slices:
@@ -172,7 +173,7 @@ class Layout:
         return out
 
     def natural(self, flats: Any) -> np.ndarray:
-        """Return (draw, parameter) on the constrained scale where a site is elementwise, as it is elsewhere."""
+        """Return flat vectors (draw, parameter) with elementwise sites constrained and all others unconstrained."""
 
         def values(flat: Array) -> Array:
             free = self.unravel(flat)
@@ -182,11 +183,11 @@ class Layout:
             }
             return jax.flatten_util.ravel_pytree(shown)[0]
 
-        # A few elementwise operations: compiling them anew for every fit takes longer.
+        # These few elementwise operations are not compiled, because compiling them for every fit would take longer.
         return np.asarray(jax.vmap(values)(jnp.asarray(flats)))
 
     def from_natural(self, values: Any) -> np.ndarray:
-        """Return flat unconstrained vectors (draw, parameter) of what :meth:`natural` returns."""
+        """Return flat unconstrained vectors (draw, parameter) of values that :meth:`natural` has returned."""
         out = np.array(values, float)
         for name, place in self.slices.items():
             site = self.program.sites.population[name]
@@ -217,7 +218,7 @@ def layout(program: Program) -> Layout:
 
 
 def elementwise(site: PopulationSite) -> bool:
-    """Whether each constrained element depends on one unconstrained entry alone."""
+    """Return whether each constrained element depends on one unconstrained entry alone."""
     transform = site.transform
     while hasattr(transform, "base_transform"):
         transform = transform.base_transform
@@ -225,7 +226,7 @@ def elementwise(site: PopulationSite) -> bool:
 
 
 def is_weight(program: Program, site: PopulationSite) -> bool:
-    """Whether a site holds network weights: ``name$params``, or a tensor that random_flax_module sampled."""
+    """Return whether a site holds network weights: ``name$params``, or a tensor that random_flax_module sampled."""
     module = site.name.split("/")[0]
     return site.kind == "weights" or ("/" in site.name and f"{module}$params" in program.sites.messages)
 
@@ -238,7 +239,7 @@ def element_names(name: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def coordinate_names(name: str, site: PopulationSite, width: int) -> list[str]:
-    """Return what to call the unconstrained entries of a site that has not one for each of its elements."""
+    """Return names of the unconstrained entries of a site that is not elementwise."""
     square = len(site.shape) == 2 and site.shape[0] == site.shape[1]
     below = np.argwhere(np.tril(np.ones(site.shape), -1)) if square else []
     if square and site.constraint in ("PositiveDefinite", "LowerCholesky"):

@@ -17,12 +17,12 @@ from hierax.program.parameters import Layout, is_weight
 from hierax.program.sites import PopulationSite, constraint_name, is_tree
 
 UsePriors = Literal["auto"] | bool
-# Stands for the prior that the program itself states at a site; it may depend on other sites, so it is read from a run.
+# Marks a site whose prior is the program's own. It may depend on other sites, so that it is read from a run.
 OWN = "the program's own"
 
 
 def collect_priors(program: Program, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return site → prior: the program's own, added to or replaced by those given.
+    """Return site → prior: those given, and the program's own for all other sites.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def collect_priors(program: Program, given: Mapping[str, Any] | None) -> dict[st
 
 
 def counting(program: Program, priors: Mapping[str, Any], use_priors: UsePriors) -> dict[str, Any]:
-    """Return the priors that count in a maximum-likelihood fit: those of weights always, the others if asked."""
+    """Return the priors that count in a maximum-likelihood fit; for ``"auto"``, those of network weights only."""
     if use_priors not in ("auto", True, False):
         raise ValueError(f"use_priors={use_priors!r} is not known. Use 'auto', True or False.")
     if use_priors is True:
@@ -83,7 +83,8 @@ def _expanded(site: PopulationSite, prior: Any) -> Any:
     if tuple(prior.event_shape) != site.shape:
         prior = prior.expand(site.shape).to_event(len(site.shape))
     whole_line = constraint_name(prior.support) == "Real" and site.constraint != "Real"
-    if whole_line or not bool(np.all(prior.support(jnp.asarray(site.start)))):
+    support: Any = prior.support
+    if whole_line or not bool(np.all(support(jnp.asarray(site.start)))):
         raise ValueError(
             f"priors['{site.name}'] has support {constraint_name(prior.support)}, but the site is constrained to "
             f"{site.constraint}. Use a prior on that support (LogNormal or HalfNormal for positive parameters)."

@@ -1,4 +1,4 @@
-"""Reading a program once a shape of population, and keeping what is built for it as long as it is used."""
+"""Reading a program once for each shape of population, and keeping what was compiled for the last programs used."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from hierax.program.identity import parts
 from hierax.program.sites import read_sites
 from hierax.program.trace import RUNNING, Model
 
-# Programs of so many shapes are kept, the last ones used. What is compiled for one takes some 20 MiB and 400 maps of
-# memory, of which a process may have 65 530.
+# How many programs are kept, the last ones used; each is a model for one shape of population. What is compiled for one
+# takes some 20 MiB and 400 memory maps, of which a process may have 65 530.
 KEPT = 32
-# After so many dropped programs JAX's caches are cleared, because they would keep some 3 MiB of each shape for ever.
+# JAX's caches are cleared each time this many programs have been dropped, as they would keep some 3 MiB of each.
 FORGET = 128
-# So many compiled functions are kept for one of them: each other prior, option or choice of parameters makes its own.
+# How many compiled functions are kept for one program: other priors, options or free parameters need further ones.
 BUILT = 128
-# How many functions that are the same program are remembered for it.
-_TWINS = 4
+# How many model functions that are the same program are remembered for it.
+_MAX_EQUIVALENT = 4
 
+# Plate, structure of the population and precision → the programs read; in both, the last used is last.
 _programs: collections.OrderedDict[Hashable, list[Program]] = collections.OrderedDict()
 # Model's code → the parts of the model that reading it changes (counters of its calls, say).
 _written: dict[str, set[str]] = {}
-# The shapes whose programs were dropped, of each model, which is known by the hash of what it is made of.
+# Hash of the parts of a model → hashes of the shapes for which its programs were dropped.
 _dropped: collections.defaultdict[int, set[int]] = collections.defaultdict(set)
 _drops = itertools.count(1)
 
 
 def structure(pop: Population) -> Hashable:
-    """Return what of a population a compiled function depends on: names, shapes and types, no values."""
+    """Return what a compiled function depends on in a population: names, shapes and types, but no values."""
     leaves, tree = jax.tree.flatten(pop)
     return tree, tuple((np.shape(leaf), jnp.result_type(leaf).name) for leaf in leaves)
 
@@ -69,8 +70,8 @@ def read_program(model: Model, pop: Population, plate: str = "subject", *, check
     """Parse and check a program for a shape of population, or return the one that was read before.
 
     Programs are told apart by what they are made of: code, closed-over values, globals that they read, attributes of
-    the object that a method belongs to. ``checked=False`` is for other designs of a population that the program was
-    checked with.
+    the object that a method belongs to. ``checked=False`` leaves out the checks, for another design of a population
+    that the program was already checked with.
     """
     if not pop.n_subjects:
         raise ModelError("The population has no subjects, so that there is nothing to compute. Pick one or more.")
@@ -96,7 +97,7 @@ def read_program(model: Model, pop: Population, plate: str = "subject", *, check
 
 
 def changes(program: Program) -> list[str]:
-    """Return what has changed of a model since the program was read."""
+    """Return which parts of a model have changed since the program was read from it."""
     now, then = _kept_parts(parts(program.model)), program.parts
     return sorted(place for place in now.keys() | then.keys() if now.get(place) != then.get(place))
 
@@ -108,21 +109,21 @@ def forget_programs() -> None:
         _dropped.clear()
 
 
-# A program is read and looked up by one thread at a time. The same lock as that of running programs: two would be taken
-# in either order.
+# Programs are read and looked up by one thread at a time. The lock is that of running programs, because two threads
+# that took two locks in different orders could block each other.
 _lock: threading.RLock = RUNNING  # type: ignore[valid-type]
 
 
 def _run_by(program: Program, model: Model) -> None:
-    """Let a program be run by a function that is known to be it."""
+    """Set the function by which a program is run to one that is known to be the same program."""
     object.__setattr__(program, "model", model)
-    program.models[:] = [*(other for other in program.models if other is not model), model][-_TWINS:]
+    program.models[:] = [*(other for other in program.models if other is not model), model][-_MAX_EQUIVALENT:]
 
 
 def _still_the_same(program: Program) -> None:
-    """Refuse to go on where what the program was read from is another model by now.
+    """Raise a ModelError if the model has changed since the program was read from it.
 
-    Of several functions that were the same program one may have changed; any that has not will do.
+    If several functions were the same program, one that has not changed is enough, and the program is run by it.
     """
     found = changes(program)
     for model in program.models if found else ():
@@ -152,7 +153,7 @@ def _code(made: dict[str, str]) -> str:
 def _without_what_it_writes(model: Model, before: dict[str, str]) -> dict[str, str]:
     """Return the parts of a model that reading it has left as they were.
 
-    A model that counts its calls, or keeps what it has computed, is not another one after each call.
+    Without the other parts, a model that counts its calls or stores computed values stays the same after each call.
     """
     after = parts(model)
     written = {place for place in before.keys() | after.keys() if before.get(place) != after.get(place)}
@@ -162,7 +163,7 @@ def _without_what_it_writes(model: Model, before: dict[str, str]) -> dict[str, s
 
 
 def _within(place: str, ignored: set[str]) -> bool:
-    """Whether a place is one of those ignored, or lies inside one."""
+    """Return whether a place is one of those ignored, or lies inside one."""
     return place in ignored or any(place.startswith((f"{other}.", f"{other}[", f"{other} ")) for other in ignored)
 
 
@@ -171,7 +172,7 @@ def _drop() -> None:
     while sum(map(len, _programs.values())) > KEPT:
         oldest = next(iter(_programs))
         if _programs[oldest]:
-            # Results that are kept hold on to their programs: what is compiled goes, and is built again when asked for.
+            # Fits may still refer to the program, so that what is compiled is freed here; it is built again if needed.
             old = _programs[oldest].pop(0)
             old.built.clear()
             _count_dropped(old, hash(oldest))

@@ -1,4 +1,4 @@
-"""What the engine makes of each site of a program."""
+"""Sorting the sites of a program into population parameters, random effects, data and individual parameters."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class EffectSite:
 
     @property
     def size(self) -> int:
-        """Coordinates a subject."""
+        """Number of coordinates per subject."""
         return len(self.names)
 
     def unflatten(self, flat: Array) -> Array:
-        """``(subject, size)`` → the shape of the coordinate."""
+        """Return coordinates ``(subject, size)`` in the shape of the site's coordinate."""
         rest = [length for axis, length in enumerate(self.shape) if axis != self.axis]
         return jnp.moveaxis(flat.reshape(flat.shape[0], *rest), 0, self.axis)
 
     def flatten(self, z: Array) -> Array:
-        """Shape of the coordinate → ``(subject, size)``."""
+        """Return coordinates in the shape of the site's coordinate as ``(subject, size)``."""
         moved = jnp.moveaxis(z, self.axis, 0)
         return moved.reshape(moved.shape[0], -1)
 
@@ -77,7 +77,10 @@ class DataSite:
 
 @dataclasses.dataclass(frozen=True)
 class Sites:
-    """All sites of a program by their class, for one shape of population."""
+    """All sites of a program by their class, for one shape of population.
+
+    ``look`` is a compiled function of such a population and of population parameters; it returns a ``Survey`` of a run.
+    """
 
     population: dict[str, PopulationSite]
     effects: dict[str, EffectSite]
@@ -130,14 +133,14 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
     effects = {name: _effect_site(name, run, plate) for name in run.coordinates}
     last = list(run.coordinates)[-1] if run.coordinates else None
     odes = tuple(name for name, msg in run.messages.items() if msg["type"] == "ode")
-    # The same compiled function looks at other data of this structure.
+    # The same compiled function is the ``look`` at other data of this structure.
     messages, said = run.messages, list(notes)
     runs.clear()
     return Sites(population, effects, data, individual, messages, last, odes, said, lambda *at: compiled(*at)[2])
 
 
 def _data_names(run: Run, plate: str) -> list[str]:
-    """Return the observed sites in the subject plate that are no factors."""
+    """Return the names of the observed sites in the subject plate that are not factors."""
     return [
         name
         for name, msg in run.messages.items()
@@ -154,7 +157,7 @@ def _is_population(msg: dict[str, Any], plate: str) -> bool:
 
 
 def _empty(value: Any) -> bool:
-    """Whether a network's site holds no weights of its own (random_flax_module leaves such a shell)."""
+    """Return whether a site of a network holds no weights, as random_flax_module leaves it when it samples them."""
     return not any(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in jax.tree.leaves(value))
 
 
@@ -201,7 +204,7 @@ def _population_site(name: str, msg: dict[str, Any], start: Any, constraint: Any
 
 
 def constraint_name(constraint: Any) -> str:
-    """Return a constraint in a word: Real, Positive, PositiveDefinite, ..."""
+    """Return the name of a constraint: Real, Positive, PositiveDefinite, ..."""
     while hasattr(constraint, "base_constraint"):
         constraint = constraint.base_constraint
     return type(constraint).__name__.lstrip("_").removesuffix("Constraint") or "Real"
@@ -247,5 +250,5 @@ def _describe(fn: Any) -> str:
 
 
 def is_tree(value: Any) -> bool:
-    """Whether a parameter holds several arrays: flax keeps weights in a dict, NumPyro's own networks in lists."""
+    """Return whether a parameter holds several arrays, as the dicts of flax and the lists of NumPyro's networks do."""
     return isinstance(value, dict | list | tuple)

@@ -27,9 +27,10 @@ class SmoothBinomialLogits(dist.BinomialLogits):
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         """Return the log density."""
-        n = jnp.asarray(self.total_count, float)
+        n, logits = jnp.asarray(self.total_count, float), jnp.asarray(self.logits)
         ways = -jnp.log1p(n) - jax.scipy.special.betaln(n - value + 1, value + 1.0)
-        return ways + value * self.logits - n * jax.nn.softplus(self.logits)
+        return ways + value * logits - n * jax.nn.softplus(logits)
 
 
+# NumPyro's distribution → its version with a smooth log density.
 SMOOTH: dict[type, type] = {dist.BernoulliLogits: SmoothBernoulliLogits, dist.BinomialLogits: SmoothBinomialLogits}

@@ -1,4 +1,4 @@
-"""The same program with another distribution of a random effect."""
+"""Replacing the distribution of a random effect in a program."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def swappable(program: Program, site: str | None) -> EffectSite:
     Raises
     ------
     ValueError
-        No such site, or several of which one is to be named.
+        There is no such site, or ``site`` must name one of several.
     ModelError
         The site has other plates beside the subjects', or is not a vector.
     """
@@ -74,7 +74,7 @@ def outer_transforms(program: Program, site: str) -> list[Any]:
     Raises
     ------
     ModelError
-        They depend on parameters, or the coordinates are those of a bounded support.
+        The transforms depend on parameters, or the random effect has a bounded support.
     """
     transforms = unfold(program.sites.messages[site]["fn"])[-1]
     fixed = all(not transform.tree_flatten()[0] for transform in transforms)

@@ -20,16 +20,17 @@ from hierax.program.coordinates import Coordinate, median, working_coordinate
 
 Model = Callable[[Population], Any]
 
-# The kinds of messages that a run keeps; the last two are ours.
+# The types of messages that a run keeps. NumPyro makes all but "ode" and "network", which are made by Hierax.
 _KINDS = ("sample", "param", "deterministic", "plate", "mutable", "ode", "network")
 
 
-# NumPyro's stack of handlers is one for all threads: whoever runs a program, or puts a handler around one, holds this.
+# NumPyro's stack of handlers is shared by all threads. A thread holds this lock while it runs a program or has a
+# handler around one.
 RUNNING = threading.RLock()
 
 
 class Alone(Messenger):
-    """A handler that no other thread's program meets."""
+    """A handler that programs of other threads cannot meet, because it holds ``RUNNING`` while it is active."""
 
     def __enter__(self) -> Any:
         RUNNING.acquire()
@@ -48,7 +49,7 @@ class _Stop(Exception):
 
 @dataclasses.dataclass
 class Run:
-    """What one run of the program showed.
+    """The results of one run of the program.
 
     Attributes
     ----------
@@ -104,7 +105,7 @@ class _Bind(Alone):
                 msg["value"] = median(msg["fn"])
 
     def _refuse_module(self, name: str) -> None:
-        """Refuse a sampled network inside the subject plate, before the module meets weights of a wrong shape."""
+        """Refuse a sampled network inside the subject plate, before it fails by weights of a wrong shape."""
         if "/" in name and f"{name.split('/')[0]}$params" in self.run.messages:
             raise ModelError(
                 f"Site '{name}' comes from a random_flax_module or random_nnx_module inside plate '{self.plate}', "
@@ -154,7 +155,7 @@ def run_program(
         Site → constrained value, for ``param`` sites and population-level ``sample`` sites. Sites left out take
         their own start (a ``param``'s value, a prior's median).
     effects : mapping, optional
-        Random effect → value of its working coordinate; those left out sit at their reference point.
+        Random effect → value of its working coordinate; those left out take their reference point.
     stop_after : str, optional
         Name of the site after which nothing of the program needs to run.
     held : mapping, optional
@@ -182,7 +183,7 @@ def subject_axis(msg: Mapping[str, Any], plate: str) -> int | None:
 
 
 def per_subject(values: Array, dim: int, n_subjects: int) -> Array:
-    """Sum a batch-shaped array over every axis but the subject's: ``(subject,)``."""
+    """Return the sum of an array of batch shape over every axis but that of subjects, ``(subject,)``."""
     values = jnp.asarray(values)
     if values.ndim < -dim:
         values = values.reshape((1,) * (-dim - values.ndim) + values.shape)

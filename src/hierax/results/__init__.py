@@ -1,1 +1,1 @@
-"""What comes out of a fit."""
+"""Results of a fit: estimates, uncertainty, tables and files."""

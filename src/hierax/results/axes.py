@@ -1,4 +1,4 @@
-"""The axes of a site's values by name."""
+"""Names for the axes of a site's values."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def labelled(fit: Fit, name: str, values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the names of a site's axes and its values (chain, draw, ...) of the real subjects along them.
+    """Return the names of a site's axes, and its values (chain, draw, ...) for the real subjects along these axes.
 
-    ``subject``, then the plates by their names, ``record`` for the record axis, and ``<site>_dim`` for what a value
-    consists of (``<site>_dim_0``, ... where there are several). Axes of length one are left out. An occasion that a
-    subject does not have is NaN.
+    The names are ``subject``, then those of the plates, ``record`` for the record axis, and ``<site>_dim`` for the
+    event axis (``<site>_dim_0``, ... where there are several). Axes of length one are left out. Values at an occasion
+    that a subject does not have are NaN.
     """
     program = fit.program
     effect = program.sites.effects.get(name)
@@ -42,11 +42,11 @@ def labelled(fit: Fit, name: str, values: np.ndarray) -> tuple[tuple[str, ...], 
 
 
 def _names(fit: Fit, name: str, shape: tuple[int, ...], axis: int) -> tuple[dict[int, str], list[int]]:
-    """Return the names of axes, and which axes stay."""
+    """Return the names of the axes that are kept, by position, and these positions."""
     msg: dict[str, Any] = fit.program.sites.messages[name]
     frames = {frame.name: frame.dim for frame in msg["cond_indep_stack"]}
     dim = frames.get(fit.program.plate, -2)
-    # Of the subject's axis and its dim follows which axis a plate is.
+    # Plates are placed by their dim: its distance from the subject plate's dim is the distance between their axes.
     names = {axis + other - dim: plate for plate, other in frames.items()}
     batch_end = axis - dim
     events = [k for k in range(batch_end, len(shape))]
@@ -62,13 +62,13 @@ def _numbered(name: str, count: int) -> tuple[str, ...]:
 
 
 def _without_absent(fit: Fit, name: str, values: np.ndarray) -> np.ndarray:
-    """Return values of a random effect, NaN where the program masks its coordinates."""
+    """Return the values of a random effect, with NaN where the program masks its coordinates."""
     program = fit.program
     active, start = active_coordinates(fit), 0
     for other, site in program.sites.effects.items():
         if other == name:
             there = np.asarray(site.unflatten(jnp.asarray(active[:, start : start + site.size])))
-            # A padded subject is no absent one; its row is taken off later.
+            # Rows of padded subjects become NaN too, which does not matter: they are removed later.
             same = there.shape == values.shape[2:]
             return np.where(there, values, np.nan) if same else values
         start += site.size

@@ -58,9 +58,9 @@ class Evaluation:
     n_observations : int
         Number of scalar observations that the program uses, censored ones included.
     n_gaussian : int
-        N of the OFV.
+        Number of Gaussian observations, N in the OFV.
     penalty : float
-        −log density of the priors that count; the objective is without it.
+        −log density of the priors that count; it is not part of the objective.
     ignored_priors : list of str
         Sites whose priors did not count.
 
@@ -85,7 +85,7 @@ class Evaluation:
 
     @property
     def ids(self) -> list[Any]:
-        """Ids of the real subjects; row numbers where the population has lost its own."""
+        """Ids of the real subjects; row numbers where the population has no ids."""
         return self.pop.subject_ids
 
     @property
@@ -99,8 +99,13 @@ class Evaluation:
         return self.session.pop
 
     @property
-    def estimator(self) -> Estimator:
-        """The estimator."""
+    def approximation(self) -> Estimator:
+        """The approximation of the marginal likelihood, by which objective and EBEs are computed."""
+        return self.session.estimator
+
+    @property
+    def estimator(self) -> Estimator | Procedure:
+        """The estimator that was passed."""
         return self.session.estimator
 
     @property
@@ -120,23 +125,23 @@ class Evaluation:
 
     @property
     def ofv(self) -> float:
-        """−2 log L − N·log 2π, N the number of Gaussian observations: NONMEM's constant."""
+        """−2 log L − N·log 2π, where N is the number of Gaussian observations, as in NONMEM."""
         return -2 * self.log_likelihood - self.n_gaussian * float(np.log(2 * np.pi))
 
     @property
     def objective_label(self) -> str:
-        """What the objective is: the approximation, the constant, and the coordinate where it matters."""
+        """Description of the objective: approximation, constant, and coordinates of random effects if not their own."""
         kinds = {site.label for site in self.program.sites.effects.values()} - {"identity"}
         where = f", random effects in {', '.join(sorted(kinds))} coordinates" if kinds else ""
         method = getattr(self, "method", None)
         if method is not None and np.isnan(self.value[self.rows]).any():
             return f"{method.label}{where}; no marginal likelihood (see hx.log_likelihood)"
         by = f"{method.label}; objective by " if method is not None else ""
-        return f"{by}{self.estimator.label}{where}; OFV = -2 log L - {self.n_gaussian}·log(2π)"
+        return f"{by}{self.approximation.label}{where}; OFV = -2 log L - {self.n_gaussian}·log(2π)"
 
     @functools.cached_property
     def subject_results(self) -> pd.Series:
-        """How each real subject's mode ended, by id."""
+        """How the search for each real subject's mode ended, by id."""
         results = subject_results(with_solver_codes(self)[self.rows])
         return pd.Series([result.name for result in results], index=pd.Index(self.ids, name="subject"))
 
@@ -155,8 +160,8 @@ class Evaluation:
         Parameters
         ----------
         judge : Adaptive, optional
-            By default Kvaerno5 at rtol 1e-10: implicit and adaptive, so that it shares neither steps nor method with
-            a grid.
+            The other solver; by default Kvaerno5 at rtol 1e-10, which is implicit and adaptive, so that it shares
+            neither steps nor method with a grid.
 
         Returns
         -------
@@ -172,7 +177,7 @@ class Evaluation:
         return pd.Series(2 * self.value[self.rows], index=pd.Index(self.ids, name="subject"), name="-2 log L")
 
     def table(self) -> pd.DataFrame:
-        """Return one row a record: ID, TIME, endpoint, DV, PRED, IPRED, IRES, IWRES, etas, individual parameters.
+        """Return one row per record: ID, TIME, endpoint, DV, PRED, IPRED, IRES, IWRES, etas, individual parameters.
 
         PRED and IPRED are the mean of the observation's distribution at the reference point and at the mode
         (log-normal: exp(loc), with residuals on the log scale); IWRES divides by its SD.
@@ -189,30 +194,31 @@ class Fit(Evaluation):
     free : array of bool, (parameter,)
         Which entries of the flat vector were estimated.
     gradient : array, (parameter,)
-        Gradient of −log L (and penalty) at the end, unconstrained.
+        Gradient of −log L plus penalty at the estimate, with respect to the unconstrained parameters.
     result : Result
-        How the search ended; ``why`` in words.
+        How the search ended; ``why`` says so in words.
     history : pandas.DataFrame
-        One row an evaluation: start, iteration, ofv, standardised gradient, step length, seconds.
+        One row per evaluation: start, iteration, ofv, standardised gradient, step length, seconds.
     timing : dict
         Seconds of compilation and search, and the number of evaluations.
     held : list of str
-        Parameters that the objective does not contain, held at their start.
+        Parameters on which the objective does not depend; they are held at their start values.
     solver_error : dict or None
         By ODE: the largest relative error of its solution over subjects, states and records, at the modes and two
         posterior SDs around them.
     use_priors, given_priors
-        What the fit was told of priors: the option, and the sites that ``priors=`` named.
+        The option ``use_priors=`` of the fit, and the sites for which ``priors=`` gave a prior.
     method : Procedure or None
-        The algorithm, where it was none that maximises ``estimator``'s approximation (SAEM, ...).
+        The algorithm, such as SAEM; None where the fit maximised the marginal likelihood by ``approximation``.
     moments : pair of arrays, (subject, coordinate[, coordinate]), or None
-        Mean and covariance of each subject's random effects given its data, as the algorithm's chains saw them.
+        Mean and covariance of each subject's random effects given its data, as estimated by the algorithm's chains.
     samples : Samples or None
-        Draws of the posterior, where the algorithm draws from one; ``params`` are then its mean (unconstrained).
+        Draws of the posterior, where the algorithm draws from one; ``params`` is then its mean in unconstrained space,
+        mapped back.
     variational : Variational or None
         The guide and its bound, after VI.
     held_out : array, (look,), or None
-        Log likelihood of the held-out subjects at every look, where the fit was to stop early by them.
+        Log likelihood of the held-out subjects at every look, where the fit was to stop early by this likelihood.
 
     Examples
     --------
@@ -241,21 +247,11 @@ class Fit(Evaluation):
 
     @classmethod
     def from_outcome(cls, outcome: Outcome, job: Job, method: Estimator | Procedure) -> Fit:
-        """Return the fit that an estimator's outcome makes: the only way in which a fit comes to be.
+        """Return the fit that an estimator's outcome describes.
 
-        Parameters
-        ----------
-        outcome : Outcome
-            What the estimator returned.
-        job : Job
-            What it was asked.
-        method : Estimator or Procedure
-            The estimator that the user passed.
-
-        Returns
-        -------
-        Fit
-            Chains are judged here, where their elements have names: those that have not mixed say so.
+        ``outcome`` is what the estimator returned, ``job`` what it was asked, and ``method`` the estimator itself.
+        Markov chains are judged here, because the elements of parameters have names here: where the chains have not
+        mixed, the fit's ``result`` and ``why`` say so.
         """
         found = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
         free, gradient, extras = found.pop("free"), found.pop("gradient"), found.pop("extras")
@@ -276,13 +272,18 @@ class Fit(Evaluation):
         self._covariances: dict[str, Covariance] = {}
         self._conditional: dict[int, xr.Dataset] = {}
 
+    @property
+    def estimator(self) -> Estimator | Procedure:
+        """The estimator that was passed to :func:`hierax.fit`."""
+        return self.session.estimator if self.method is None else self.method
+
     def conditional(self, draws: int = 400) -> xr.Dataset:
         """Return draws of every subject's random effects given its data, at the estimate, by Markov chains.
 
         Parameters
         ----------
         draws : int
-            Draws a subject (every fifth state), of 4 to 16 chains together.
+            Number of draws per subject, from 4 to 16 chains together, of which every fifth state is kept.
 
         Returns
         -------
@@ -295,10 +296,11 @@ class Fit(Evaluation):
         return self._conditional[draws]
 
     def embeddings(self, pop: Population | None = None) -> xr.DataArray:
-        """Return where each subject lies in the space of the random effects: what the model is an encoder of.
+        """Return each subject's place in the space of the random effects, for which the model serves as an encoder.
 
-        Conditional means after SAEM and VI, EBEs otherwise. Of another population: what an amortised guide makes of
-        it, or its EBEs at the estimate. :func:`hierax.predict` with ``random_effects=`` is the decoder.
+        These are conditional means after SAEM and VI, and EBEs otherwise. For another population they are the means of
+        an amortised guide where the fit has one, else EBEs at the estimate. :func:`hierax.predict` with
+        ``random_effects=`` is the decoder.
 
         Parameters
         ----------
@@ -316,8 +318,8 @@ class Fit(Evaluation):
     def starts(self) -> pd.DataFrame:
         """Where each start ended: evaluations, lowest OFV, standardised gradient there, and which optimum it is.
 
-        Starts within 0.01 of each other's OFV count as one optimum; 1 is the lowest. Which of several is the right one
-        is not always the lowest: see what is known of the parameters.
+        Starts within 0.01 of each other's OFV count as one optimum; 1 is the lowest. The lowest of several optima is
+        not always the right one: compare the estimates with what is known about the parameters.
         """
         rows = self.history.dropna(subset=["ofv"])
         best = rows.loc[rows.groupby("start")["ofv"].idxmin()].set_index("start")
@@ -349,7 +351,7 @@ class Fit(Evaluation):
 
     @property
     def usual_covariance(self) -> Kind:
-        """The kind of covariance that is shown where none is asked for."""
+        """The kind of covariance that is used by default."""
         return "hessian" if self.method is None else self.method.covariance
 
     def covariance(self, kind: Kind | None = None) -> Covariance:
@@ -358,14 +360,15 @@ class Fit(Evaluation):
         Parameters
         ----------
         kind : {"hessian", "sandwich", "score", "louis"}, optional
-            R⁻¹ (inverse Hessian of −log L by the objective's approximation), R⁻¹SR⁻¹, or S⁻¹ (S the subjects' score
-            outer products); "louis": the inverse of the exact likelihood's information, by Louis' formula over draws
-            of the random effects. By default "hessian", and "louis" after SAEM.
+            "hessian" is R⁻¹, the inverse Hessian of −log L by the objective's approximation; "score" is S⁻¹, where S is
+            the sum of the outer products of the subjects' scores; "sandwich" is R⁻¹SR⁻¹; and "louis" is the inverse
+            information of the exact likelihood, by Louis' formula over draws of the random effects. The default is
+            "hessian", and "louis" after SAEM.
 
         Returns
         -------
         Covariance
-            Of the free population parameters except network weights, given the weights.
+            Covariance of the free population parameters except network weights, on which it is conditional.
         """
         kind = self.usual_covariance if kind is None else kind
         if kind not in self._covariances:
@@ -381,7 +384,7 @@ class Fit(Evaluation):
         return summarise(self, self.usual_covariance if kind is None else kind)
 
     def to_arviz(self, draws: int = 500, seed: int = 0) -> Any:
-        """Return ArviZ data: draws of the estimates' asymptotic distribution, EBEs, pointwise log likelihoods."""
+        """Return ArviZ data: draws of the posterior or of the estimates' asymptotic distribution, log likelihoods."""
         return to_arviz(self, draws, seed)
 
     def save(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Evaluations at fixed parameters, where a fit is asked for."""
+"""Evaluations at fixed parameters where a fit is expected: converted to a fit, or refused."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def as_fit(result: Evaluation) -> Fit:
 
 
 def need_fit(result: Evaluation, purpose: str) -> None:
-    """Refuse what is no fit, where ``purpose`` needs estimates with an uncertainty.
+    """Refuse anything but a fit, because ``purpose`` needs estimates with their uncertainty.
 
     Raises
     ------
     ValueError
-        It is an evaluation, or nothing that hierax returns.
+        The result is an evaluation, or was not returned by hierax.
     """
     if isinstance(result, Fit):
         return

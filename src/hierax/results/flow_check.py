@@ -1,8 +1,8 @@
-"""What a fit through a flow is worth: its approximated likelihood beside that of importance sampling.
+"""Check of a fit through a flow: its approximate likelihood is compared with that by importance sampling.
 
-A flow can bend the distribution of random effects until an approximation of the integral is wrong in the fit's favour:
-the density at the mode, and its curvature there, need not say much of the rest. The approximated likelihood then rises
-while the likelihood falls.
+A flow can deform the distribution of random effects until the approximation overestimates a subject's integral, because
+the density at the mode and its curvature there need not represent the rest of the distribution. The approximate
+likelihood then rises during the fit while the true likelihood falls.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from hierax.results.fit import Fit
 from hierax.results.likelihood import weight_table
 from hierax.results.uncertainty.own_number import own_number
 
-# A wide t reaches to where posteriors through a flow may have their tails, or a second mode.
-_METHOD = ImportanceSampling(2000, proposal="t", scale=1.6)
-# A fall by fewer standard errors, or by less than so many nats, is noise.
-_ERRORS, _NATS = 3.0, 0.1
-_ENDED = (Result.converged, Result.max_iterations, Result.no_progress)
+# The wide t proposals cover the tails, and a second mode, that posteriors through a flow may have.
+_SAMPLING = ImportanceSampling(2000, proposal="t", scale=1.6)
+# A fall of the log likelihood counts only above this many Monte-Carlo standard errors, and above this many nats.
+_SE_MULTIPLE, _NATS = 3.0, 0.1
+# Only fits that ended in one of these ways are checked.
+_CHECKED_RESULTS = (Result.converged, Result.max_iterations, Result.no_progress)
 
 
 def with_flow_check(fit: Fit, start: np.ndarray) -> Fit:
@@ -32,12 +33,13 @@ def with_flow_check(fit: Fit, start: np.ndarray) -> Fit:
     Parameters
     ----------
     fit : Fit
-        By an approximation of the marginal likelihood. One without a flow, or that has not moved, is returned as it is.
+        A fit by an approximation of the marginal likelihood. Without a flow, or where no parameter has moved, it is
+        returned as it is.
     start : array, (parameter,)
         Where the search began.
     """
     moved = np.any((fit.flat != start) & fit.free)
-    if not fit.program.flows or not fit.estimator.has_modes or not moved or fit.result not in _ENDED:
+    if not fit.program.flows or not fit.approximation.has_modes or not moved or fit.result not in _CHECKED_RESULTS:
         return fit
     before = fit.session.value(start)
     seed = fit.seed ^ own_number(fit)
@@ -46,10 +48,10 @@ def with_flow_check(fit: Fit, start: np.ndarray) -> Fit:
     claimed = fit.log_likelihood + float(np.asarray(before.value)[fit.rows].sum())
     found, error = new[0] - old[0], float(np.hypot(new[1], old[1]))
     text = (
-        f"log L by importance sampling {new[0]:.2f} ± {new[1]:.2f}, by {fit.estimator.label} {fit.log_likelihood:.2f}; "
-        f"since the start they have changed by {found:+.2f} ± {error:.2f} and {claimed:+.2f}"
+        f"log L by importance sampling {new[0]:.2f} ± {new[1]:.2f}, by {fit.approximation.label} "
+        f"{fit.log_likelihood:.2f}; since the start they have changed by {found:+.2f} ± {error:.2f} and {claimed:+.2f}"
     )
-    if not np.isfinite(found) or (claimed > 0 and found < -max(_ERRORS * error, _NATS)):
+    if not np.isfinite(found) or (claimed > 0 and found < -max(_SE_MULTIPLE * error, _NATS)):
         tell(
             f"The fit exploits its approximation: {text}. The flow has been bent to where the approximation is wrong, "
             f"and not to where the data are likelier. Go back to the start, or refit with hx.VI(samples=32) or "
@@ -63,13 +65,13 @@ def _sampled(fit: Fit, flat: np.ndarray, eta: np.ndarray, hessian: np.ndarray, s
     """Return log L by importance sampling and its Monte-Carlo error."""
     params = fit.layout.params(flat)
     logs = importance_sample(
-        # A centre of proposals alone: a subject without a mode has poor weights there, which the error tells.
+        # The modes only centre the proposals. A subject without a mode gets poor weights, which show in the error.
         fit.program,
         fit.pop,
         params,
         np.nan_to_num(eta),
         inverse_blocks(hessian),
-        _METHOD,
+        _SAMPLING,
         seed % 2**31,
     )
     table = weight_table(logs[fit.rows], fit.ids)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def predictions(
     program: Program, pop: Population, params: Mapping[str, Any], eta: Any
 ) -> tuple[dict[str, tuple[Array, Array, bool]], dict[str, Array]]:
-    """Return by endpoint (mean, SD, log scale?) at every record, and the individual parameters; compiled.
+    """Return (mean, SD, whether on the log scale) of each endpoint at every record, and the individual parameters.
 
-    ``eta`` None is the reference point of the random effects. A log-normal's mean is exp(loc), its SD that of the
-    log.
+    ``eta`` None stands for the reference point of the random effects. For a log-normal distribution the mean is
+    exp(loc) and the SD is that of the log.
     """
     logs: dict[str, bool] = {}
 
@@ -55,13 +55,14 @@ def predictions(
 
 
 def _moments(fn: Any) -> tuple[Any, Any, bool]:
-    """Return mean, SD and whether they are those of the log (mean: exp(loc))."""
+    """Return the mean and SD of a distribution, and whether it is log-normal (then exp(loc) and the SD of the log)."""
     if type(fn) is dist.LogNormal:
         return jnp.exp(fn.loc), fn.scale, True
     if type(fn) is dist.StudentT:
         df = jnp.asarray(fn.df)
         heavy = df <= 2
-        return fn.loc, jnp.where(heavy, jnp.nan, fn.scale * jnp.sqrt(df / jnp.where(heavy, 1.0, df - 2))), False
+        scale = jnp.asarray(fn.scale)
+        return fn.loc, jnp.where(heavy, jnp.nan, scale * jnp.sqrt(df / jnp.where(heavy, 1.0, df - 2))), False
     return fn.mean, jnp.sqrt(fn.variance), False
 
 
@@ -75,7 +76,7 @@ def embeddings(fit: Fit, pop: Population | None) -> xr.DataArray:
     elif pop is None:
         values = (fit.eta if fit.moments is None else fit.moments[0])[rows]
     else:
-        session = session_of(fit.program, pop, fit.estimator)
+        session = session_of(fit.program, pop, fit.approximation)
         values = np.asarray(with_modes(session, fit.flat, session.value(fit.flat)).eta)[rows]
     coords = {"subject": where.subject_ids, "eta_name": list(fit.program.effect_names)}
     return xr.DataArray(values, dims=("subject", "eta_name"), coords=coords, name="embedding")
@@ -88,7 +89,7 @@ def ebe_dataset(result: Evaluation) -> xr.Dataset:
     for position, block in enumerate(result.hessian[rows]):
         if (
             len(names)
-            and result.estimator.has_modes
+            and result.approximation.has_modes
             and np.isfinite(block).all()
             and np.linalg.eigvalsh(block).min() > 0
         ):
@@ -108,7 +109,7 @@ def ebe_dataset(result: Evaluation) -> xr.Dataset:
 
 
 def active_coordinates(result: Evaluation) -> np.ndarray:
-    """Return which random effects a subject has, (subject, coordinate): an absent occasion's are masked."""
+    """Return which random effects each subject has, (subject, coordinate); those of absent occasions are masked."""
     program = result.program
     if not program.effect_names:
         return np.zeros(result.eta.shape, bool)
@@ -137,17 +138,17 @@ def prior_sd(result: Evaluation) -> np.ndarray:
 def shrinkage(result: Evaluation) -> pd.DataFrame:
     """Return the shrinkage of the EBEs by coordinate: 1 − SD(η̂)/ω and 1 − Var(η̂)/ω² (n − 1 variance).
 
-    Over the subjects that have the random effect; NaN for an estimator without modes. ω is the prior SD in the
-    working coordinate, averaged over subjects where it differs.
+    It is computed over the subjects that have the random effect, and is NaN for an approximation without modes. ω is
+    the prior SD in the working coordinate, averaged over subjects where it differs.
     """
     rows, names = result.rows, list(result.program.effect_names)
     active = active_coordinates(result)[rows]
     sds = prior_sd(result)[rows]
-    # A random effect that no subject has (an absent occasion's) has no SD.
+    # A random effect that no subject has, such as that of an absent occasion, has no SD.
     omega = np.array([sds[here, index].mean() if here.any() else np.nan for index, here in enumerate(active.T)])
     spread = np.full(len(names), np.nan)
     for index, here in enumerate(active.T):
-        if here.sum() > 1 and result.estimator.has_modes:
+        if here.sum() > 1 and result.approximation.has_modes:
             spread[index] = result.eta[rows][here, index].std(ddof=1)
     ratio = np.divide(spread, omega, out=np.full(len(names), np.nan), where=omega > 0)
     return pd.DataFrame(
@@ -182,10 +183,11 @@ def record_table(result: Evaluation) -> pd.DataFrame:
         censored[seen] = codes[seen]
         for key, values, where in (("DV", dv, seen), ("PRED", pred, shown), ("IPRED", ipred, shown)):
             columns[key][where] = values[where]
-        # Residuals are of observations alone: elsewhere stand constants, whose logs and SDs may be anything.
+        # Residuals are computed for quantified observations only: other entries hold constants without a meaning.
         told = seen & exact
         dv, ipred, sd = dv[told], ipred[told], sd[told]
-        # An observation whose own log or SD is no positive number has a residual that is infinite or none.
+        # Without a warning: an observation or prediction with no finite log, or an SD of 0, gives an infinite residual
+        # or NaN.
         with np.errstate(divide="ignore", invalid="ignore"):
             difference = np.log(dv) - np.log(ipred) if log_scale else dv - ipred
             columns["IRES"][told], columns["IWRES"][told] = difference, difference / sd
@@ -210,5 +212,5 @@ def record_table(result: Evaluation) -> pd.DataFrame:
 
 
 def _free(frame: pd.DataFrame, name: str, kind: str) -> str:
-    """Return a name of a column that takes no other column's place: ``CL (covariate)`` beside a parameter CL."""
+    """Return a column name that is not yet in the table, such as ``CL (covariate)`` beside a parameter CL."""
     return name if name not in frame.columns else f"{name} ({kind})"

@@ -1,4 +1,4 @@
-"""The error of a fit's ODE solutions by another solver: an adaptive one judges the frozen grid."""
+"""The error of a fit's ODE solutions, such as those on a frozen grid, as judged by an adaptive solver."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Comparing(Alone):
-    """Solves every ODE by its own solver and by the judge, and notes by how much they differ."""
+    """Solves every ODE by its own solver and by the judge, and records by how much the solutions differ."""
 
     def __init__(self, judge: Any):
         super().__init__(None)

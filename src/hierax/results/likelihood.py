@@ -23,7 +23,7 @@ from hierax.results.fit import Evaluation, Fit
 from hierax.results.fixed import as_fit
 from hierax.results.uncertainty.conditional import conditional_moments, padded_draws
 
-# Draws to find conditional means and covariances from.
+# Number of draws per subject from which conditional means and covariances are computed.
 _DRAWS = 1000
 
 
@@ -34,15 +34,17 @@ class Likelihood:
     Attributes
     ----------
     label : str
-        The method.
+        Name of the method.
     log_likelihood : float
-        With all constants.
+        The marginal log likelihood, with all constants.
     se : float
         Monte-Carlo standard error of ``log_likelihood``; 0 for a deterministic method.
     n_gaussian, n_parameters, n_subjects, n_observations : int
-        N of the OFV's constant, and what information criteria count.
+        Number of Gaussian observations in the constant of the OFV, and the counts that information criteria use.
+    data : str
+        Digest of the observations, by which likelihoods of different data are told apart.
     subjects : pandas.DataFrame
-        By subject: log_likelihood, and for importance sampling se, pareto_k and effective sample size.
+        One row per subject: log_likelihood, and for importance sampling se, pareto_k and effective sample size.
 
     Examples
     --------
@@ -98,9 +100,9 @@ def log_likelihood(
     Parameters
     ----------
     fit : Fit or Evaluation
-        By any estimator, or at fixed parameters.
+        A fit by any estimator, or an evaluation at fixed parameters.
     method : AGQ, FOCE, Laplace, FO or ImportanceSampling
-        By default ``AGQ(9)`` up to 3 random effects a subject, else ``ImportanceSampling(10_000)``.
+        By default ``AGQ(9)`` for up to 3 random effects per subject, else ``ImportanceSampling(10_000)``.
     pop : Population, optional
         Other subjects, for whom the same program holds; by default those of the fit.
     seed : int
@@ -112,8 +114,9 @@ def log_likelihood(
 
     Notes
     -----
-    The log of a Monte-Carlo mean is biased low, by half its variance. A Pareto k above 0.7 says that a subject's
-    weights have no mean that so many samples find: try ``proposal="t"`` or ``centre="mean"``.
+    The log of a Monte-Carlo mean is biased low, by half its variance. A Pareto k above 0.7 means that the tail of a
+    subject's weights is too heavy for this number of samples to give a reliable mean: try ``proposal="t"`` or
+    ``centre="mean"``.
 
     Examples
     --------
@@ -146,15 +149,18 @@ def log_likelihood(
 
 
 def _elsewhere(fit: Fit, pop: Population) -> Fit:
-    """Return the fit as it would be of another population: same parameters, that population's modes."""
-    estimator = Laplace(newton=fit.estimator.newton) if fit.program.sites.effects else fit.estimator
+    """Return the fit with another population in place of its own: the same parameters, with that population's modes."""
+    estimator = Laplace(newton=fit.approximation.newton) if fit.program.sites.effects else fit.approximation
     session = session_of(fit.program, pop, estimator)
     fields = evaluated_fields(session, fit.flat, session.value(fit.flat, _encoded(fit, pop)))
     return dataclasses.replace(fit, **fields, moments=None, samples=None, variational=None)
 
 
 def _encoded(fit: Fit, pop: Population) -> np.ndarray | None:
-    """Return where an encoder sees other subjects: modes are sought from there, for there may be many."""
+    """Return the means that an amortised guide gives other subjects, or None where the fit has no such guide.
+
+    The search for modes starts at them, because there may be several modes.
+    """
     guide = fit.variational
     if guide is None or guide.setting.vi.guide.local:
         return None
@@ -171,13 +177,13 @@ def _proposal(fit: Fit, method: ImportanceSampling) -> tuple[np.ndarray, np.ndar
 
 
 def weight_table(logs: np.ndarray, ids: Any) -> pd.DataFrame:
-    """Return by subject the log mean weight, its error by the delta method, Pareto k and effective sample size."""
+    """Return, by subject, the log mean weight, its SE by the delta method, Pareto k and effective sample size."""
     n = logs.shape[1]
-    # A subject none of whose samples has a density: its log mean below is minus infinity, not NaN.
+    # For a subject none of whose samples has a positive density, this makes the log mean minus infinity, not NaN.
     top = np.where(np.isfinite(logs.max(1)), logs.max(1), 0.0)
     weights = np.exp(logs - top[:, None])
     mean = weights.mean(1)
-    # For the same subjects: log of 0, and errors relative to 0. They are in the table as they come out.
+    # The same subjects have the log of 0, and an error relative to 0. Both stay in the table, without a warning.
     with np.errstate(divide="ignore", invalid="ignore"):
         table = {
             "log_likelihood": np.log(mean) + top,

@@ -1,4 +1,4 @@
-"""Naming the data entry that something is wrong with."""
+"""Description, for messages, of the data entry that something is wrong with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def describe_place(result: Evaluation, index: np.ndarray, bad: np.ndarray) -> str:
-    """Name the subject of an entry and, where the site has records, the time; and how many entries there are."""
+    """Return the subject of an entry, its time where the site has records, and the number of bad entries."""
     pop, row = result.pop, int(index[0])
     at = np.searchsorted(result.rows, row)
     subject = result.ids[at] if at < len(result.rows) and result.rows[at] == row else row

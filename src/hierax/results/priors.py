@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def priors_of(fit: Fit) -> dict[str, Any]:
     """Return by site the asymptotic distribution of a fit's estimates: normal in unconstrained space, mapped back.
 
-    Sites are independent of one another here; fixed sites, those at the end of
-    their range and network weights get no prior.
+    Sites are independent of one another here. Fixed sites, sites at the end of their range, and network weights get no
+    prior.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def priors_of(fit: Fit) -> dict[str, Any]:
     names = np.array(fit.layout.names(), dtype=object)
     out = {}
     for name, place in fit.layout.slices.items():
-        # What stands at the end of its range has no asymptotic distribution.
+        # An estimate at the end of its range has no asymptotic normal distribution.
         if not active[place].all() or set(names[place]) & set(covariance.boundary):
             continue
         site = fit.program.sites.population[name]

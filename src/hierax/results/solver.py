@@ -1,4 +1,4 @@
-"""Where an ODE could not be solved: subject, time, and the remedy."""
+"""Explanation of where an ODE could not be solved: subject, time and remedy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from hierax.program.read import cached
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation
 
+# The result of a subject for each failure code of an ODE solver.
 _RESULTS = {
     march.MAX_STEPS: Result.solver_max_steps,
     march.NON_FINITE: Result.solver_non_finite,
     march.NO_STEADY_STATE: Result.no_steady_state,
     march.NOT_LINEAR: Result.solver_not_linear,
 }
+# The cause and remedy of each failure code, as the end of a sentence.
 _REMEDIES = {
     march.MAX_STEPS: (
         "the solver has run out of steps, so that the system may be stiff there. Use solver=hx.Adaptive(), which is "
@@ -61,7 +63,7 @@ def solver_failures(result: Evaluation, at_reference: bool = False) -> dict[str,
 
 
 def with_solver_codes(result: Evaluation) -> np.ndarray:
-    """Return the subjects' codes, with those of ODE solvers in place of mere "not finite"."""
+    """Return the subjects' codes, with the more specific ones of ODE solvers in place of ``non_finite``."""
     codes = np.array(result.codes)
     if not result.program.sites.odes or not np.any(codes == Result.non_finite):
         return codes
@@ -72,7 +74,7 @@ def with_solver_codes(result: Evaluation) -> np.ndarray:
 
 
 def explain_solver(result: Evaluation) -> str:
-    """Return a sentence that names the first subject whose ODE could not be solved, or nothing."""
+    """Return a sentence that names the first subject whose ODE could not be solved, or an empty string."""
     for at_reference in (False, True):
         for name, (code, when) in solver_failures(result, at_reference).items():
             bad = np.flatnonzero((code != march.OK) & np.asarray(result.pop.subject_mask))

@@ -1,4 +1,4 @@
-"""Saying where a program is not finite: subject, time, endpoint, and the usual remedy."""
+"""Explanation of where the density of a program is not finite: subject, time, endpoint and the usual remedy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from hierax.results.uncertainty.derivative import explain_derivative
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation
 
+# The usual causes of a log density that is not finite, and what to do about them.
 _REMEDY = (
     "usually a prediction of 0 under a proportional or log-normal error, a negative scale, a bioavailability, lag, "
     "rate or duration of a dose below 0, or starts far from the data. Add an additive error term, bound the prediction "
@@ -27,7 +28,11 @@ _REMEDY = (
 
 
 def explain_non_finite(result: Evaluation) -> str:
-    """Return a sentence that names the first data entry without a finite log density, at η = reference and mode."""
+    """Return a sentence that names the first data entry without a finite log density, and the usual remedy.
+
+    The modes of the random effects are tried first, and then their reference point. Failures of ODE solvers, data
+    outside the support of their distribution, and derivatives that are not finite are explained as such.
+    """
     program = result.program
 
     def densities(pop: object, params: object, eta: object) -> dict[str, object]:
@@ -40,7 +45,7 @@ def explain_non_finite(result: Evaluation) -> str:
     outside = _outside_support(result)
     if outside:
         return outside
-    # Modes that are no numbers themselves say nothing of where the trouble is.
+    # Modes that are NaN themselves do not show where the trouble is.
     for eta in (result.eta, None) if np.isfinite(result.eta).all() else (None,):
         function = cached(program, ("trouble", eta is None), lambda: jax.jit(densities))
         for name, density in function(result.pop, result.params, eta).items():
@@ -51,7 +56,7 @@ def explain_non_finite(result: Evaluation) -> str:
 
 
 def _outside_support(result: Evaluation) -> str:
-    """Name the first datum that its distribution cannot produce, such as 0 under a log-normal."""
+    """Return a sentence that names the first datum outside its distribution's support, such as 0 under a log-normal."""
     program = result.program
 
     def inside(pop: object, params: object) -> dict[str, object]:

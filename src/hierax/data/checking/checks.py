@@ -1,4 +1,4 @@
-"""Errors of single records, and of a record and the one before it."""
+"""Errors in single records, and in a record compared with the one before it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from hierax.data.reading.columns import DATES
 from hierax.data.reading.restarts import period_column
 from hierax.data.reading.rxode import FIRST
 
+# Items that are 0 on every record that is not a dose.
 DOSE_ITEMS = ("AMT", "RATE", "II", "ADDL", "SS")
-# More additional doses than anybody takes: a typing error, and one that would fill the memory.
+# The largest ADDL that is accepted: a larger one is a typing error, and its doses could fill the memory.
 MOST_DOSES = 10_000
+# The largest size of the table of all doses, subjects times doses of a subject, for the same reasons.
 _MOST_EXPANDED = 50_000_000
 
+# Adds a problem: its code, the rows that have it, the column, what is wrong, and what to do.
 Check = Callable[[str, pd.Series, str, str, str], None]
 
 
 def check_records(frame: pd.DataFrame, problems: Problems) -> None:
-    """Check a table whose columns are all there and are all numbers."""
+    """Check a table that has all columns of records, as numbers."""
 
     def check(code: str, bad: pd.Series, column: str, problem: str, fix: str) -> None:
         problems.add_rows(code, frame, bad, column, problem, fix)

@@ -1,4 +1,4 @@
-"""What is odd in a data set but no error: told once, as one warning with a table."""
+"""Oddities of a data set that are not errors, reported together in one warning with a table."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from hierax.data.reading.columns import DATES, code_key
 from hierax.data.reading.ids import note_ids
 from hierax.errors import DataWarning, tell
 
-# Ratios between time units (h/d, min/h, min/d, s/h), and how near to one of them a subject in another unit is.
+# Ratios between time units (h/d, min/h, min/d, s/h). The times of a subject seem to be in another unit if they differ
+# from those of the others by one of these ratios, give or take a factor of _NEAR.
 _UNIT_RATIOS = (24.0, 60.0, 1440.0, 3600.0)
 _NEAR = 1.5
 
 
-# Adds a note: its code, the rows that it is of, the column, what is odd, and what to do.
+# Adds a note: its code, the rows that it is about, the column, what is odd, and what to do.
 Note = Callable[[str, pd.Series, str, str, str], None]
 
 
@@ -47,7 +48,7 @@ def note_oddities(
 
 
 def _note_records(frame: pd.DataFrame, note: Note) -> None:
-    """Note rows that stand twice, and items that do nothing on their record."""
+    """Note rows that occur twice, and items that have no effect on their record."""
     own = [name for name in frame.columns if not str(name).startswith("_")]
     note(
         "duplicate_row",
@@ -81,7 +82,7 @@ def _note_records(frame: pd.DataFrame, note: Note) -> None:
 
 
 def _note_reading(frame: pd.DataFrame, note: Note) -> None:
-    """Note times, dates and durations that could have been meant in another way than they are read."""
+    """Note times, dates and durations that may have another meaning than the one they are read with."""
     if "_elapsed" in frame.columns:
         note(
             "date_and_elapsed_time",
@@ -147,13 +148,14 @@ def _note_subjects(frame: pd.DataFrame, note: Note) -> None:
     gaps = gaps.where(gaps > 0).groupby(by, sort=False).min()
     if len(spans) < 3 or not spans.median() > 0 or not gaps.median() > 0:
         return
-    # Both the whole span and the shortest gap are those of the others in one of the ratios, up or down.
-    # Subjects with one record have no span and no gap: their logs are none, and compare as false.
+    # A subject is noted if its whole span and its shortest gap both differ from the medians by about the same ratio, in
+    # the same direction. Subjects with one record have no span and no gap: the logarithms of these are not finite, so
+    # that no comparison with them holds.
     with np.errstate(divide="ignore", invalid="ignore"):
         span, gap = np.log(spans / spans.median()), np.log(gaps / gaps.median())
     same_way = np.sign(span) == np.sign(gap)
     ratios = np.log(_UNIT_RATIOS)
-    near = [np.maximum((span.abs() - r).abs(), (gap.abs() - r).abs()) < np.log(_NEAR) for r in ratios]
+    near = [np.maximum(np.abs(np.abs(span) - r), np.abs(np.abs(gap) - r)) < np.log(_NEAR) for r in ratios]
     odd = same_way & np.logical_or.reduce(near)
     note(
         "time_unit",
@@ -165,7 +167,7 @@ def _note_subjects(frame: pd.DataFrame, note: Note) -> None:
 
 
 def _alike(labels: Iterable[object]) -> list[object]:
-    """Return the labels that look like another one: by capital letters, blanks, or as a number and its text."""
+    """Return labels that differ from another one only in capital letters or blanks, or as a number and its text."""
     groups: dict[object, list[object]] = {}
     for label in labels:
         key = code_key(" ".join(label.split()).casefold() if isinstance(label, str) else label)

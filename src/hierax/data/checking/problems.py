@@ -1,4 +1,4 @@
-"""Collecting everything that is wrong with a data set before saying any of it."""
+"""Collecting all problems of a data set, so that they are reported together."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Problems:
     ) -> None:
         """Add the same problem for every row of ``frame`` where ``bad`` holds; ``_row`` is the row of the file.
 
-        A cell is told of once: what is wrong with it first is often the reason of what is wrong with it next. ``shown``
-        are the values to show, where the column holds codes in their place.
+        A cell is reported once, for the first problem found, because further problems of it are often consequences.
+        ``shown`` holds the values that messages show, if the column holds codes instead of these.
         """
         hits = frame.loc[np.asarray(bad, dtype=bool)]
         told = self._told.setdefault(column, set())

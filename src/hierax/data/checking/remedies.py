@@ -1,20 +1,21 @@
-"""What to do about a cell that cannot be used, by what stands in it."""
+"""Advice about a cell that cannot be used, derived from its content."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-# Numbers that tables write where a value is missing.
+# Numbers that many tables have in place of a missing value.
 _NINES = (99.0, 999.0, 9999.0, 99999.0, 999999.0)
 MISSING_CODES = (-9.0, *(-code for code in _NINES), -77.0, -777.0, -88.0, -888.0, -98.0, -998.0, *_NINES, 777.0, 888.0)
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d*,\d+(?:[eE][+-]?\d+)?$")
+# Texts for a value beyond a limit of quantification or detection, and for an unknown value.
 _BELOW = re.compile(r"^(?:[<>].*|[AB]?B?[LQ]?LO?Q|BLOQ|BQL|BLQ|ALQ|LOQ|LLOQ|ULOQ|BLD|BDL|LOD|ND)$", re.IGNORECASE)
 _NOTHING = re.compile(r"^(?:#?N/?A!?|NULL|NONE|NIL|NAN|MISSING|MISS|UNKNOWN|UNK|NR|NS|NQ|[-–—?*]+)$", re.IGNORECASE)
 
 
 def remedy(column: str, value: Any) -> tuple[str, ...]:
-    """Return further advice for a cell, none or one sentence."""
+    """Return further advice for a cell: one sentence, or nothing."""
     if isinstance(value, str):
         text = value.strip()
         if _DECIMAL_COMMA.match(text):

@@ -1,4 +1,4 @@
-"""Columns that are not read although their names mean something to this field."""
+"""Notes about columns that are not read although their names have a meaning in pharmacometrics."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import pandas as pd
 from hierax.data.checking.problems import Problems
 from hierax.data.reading.columns import code_key, is_missing, to_numbers
 
+# Contents of cells that mean no: a column in which all cells say so needs no note.
 _NO = {0.0, "", "0", "n", "no", "f", "false"}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Meaning:
-    """What a column of some name is elsewhere.
+    """What columns of certain names mean in other tools and data sets.
 
     Attributes
     ----------
     names : tuple of str
         Upper-case names of such columns.
     role : str
-        The item of records that stands for it here; where the table has it, the column is not missed. Empty: none.
+        The item of records with this meaning in Hierax, or empty. No note is needed if the table has that item.
     problem, fix : str
-        What is lost, and what to do; ``{name}`` is the column's own name.
+        What is lost if the column is not read, and what to do; ``{name}`` in ``fix`` is the column's own name.
     varies : bool
-        Whether the column says something only where it has more than one value.
+        Whether the column matters only if it has more than one value.
     """
 
     names: tuple[str, ...]
@@ -126,11 +127,12 @@ _MEANINGS = (
         varies=True,
     ),
 )
+# Names of columns of routes, days, flags of censoring, and limits of quantification, in capital letters and digits.
 _ROUTES = ("ADM", "ADMIN", "ADMID", "ROUTE", "ADMINISTRATION")
 _DAYS = ("DAY", "STUDYDAY", "DAYS")
 _FLAGS = ("CENSORED", "CENSORING", "CENSOR", "CENSFL", "CENSFLAG", "ALQ")
 _LOWER, _UPPER = ("LLQ", "LOD", "LLOD"), ("ULQ",)
-# What longer names of flags and limits begin with: BLQFL, LLOQ_CP.
+# The beginnings of longer names of flags and limits, such as BLQFL and LLOQ_CP.
 _FLAGS_FROM, _LOWER_FROM, _UPPER_FROM = ("BLQ", "BQL", "BLOQ"), ("LLOQ", "LOQ"), ("ULOQ",)
 
 
@@ -169,7 +171,7 @@ def _note_meaning(frame: pd.DataFrame, name: str, items: set[str], notes: Proble
 
 
 def _note_day(frame: pd.DataFrame, name: str, items: set[str], notes: Problems) -> None:
-    """Note a column of days where times may be those of a clock, as hours of one day are."""
+    """Note a column of days if all times are between 0 and 24, so that they may be clock times in hours."""
     several = frame.groupby("_id")[name].nunique().max() > 1
     if several and "DATE" not in items and frame["TIME"].between(0, 24).all():
         notes.add(
@@ -182,7 +184,7 @@ def _note_day(frame: pd.DataFrame, name: str, items: set[str], notes: Problems) 
 
 
 def _note_route(frame: pd.DataFrame, name: str, items: set[str], notes: Problems) -> None:
-    """Note kinds of administration, unless CMT says the same."""
+    """Note a column of routes of administration, unless CMT has the same values on doses."""
     numbers, _ = to_numbers(frame[name])
     dose = frame["EVID"].isin([1, 4])
     same = "CMT" in items and (numbers == frame["CMT"])[dose].all()
@@ -198,7 +200,7 @@ def _note_route(frame: pd.DataFrame, name: str, items: set[str], notes: Problems
 
 
 def _note_flag(frame: pd.DataFrame, name: str, items: set[str], notes: Problems) -> None:
-    """Note flags of censored observations where CENS does not say the same."""
+    """Note flags of censored observations that CENS does not mark as censored."""
     off = frame["_observed"] & _marked(frame[name]) & (frame["CENS"] == 0)
     notes.add_rows(
         "column_unused",
@@ -214,7 +216,7 @@ def _note_flag(frame: pd.DataFrame, name: str, items: set[str], notes: Problems)
 
 
 def _note_limit(frame: pd.DataFrame, name: str, items: set[str], upper: bool, notes: Problems) -> None:
-    """Note limits of quantification, where an observation at or beyond them counts as quantified."""
+    """Note limits of quantification if an observation at or beyond its limit counts as quantified."""
     numbers, _ = to_numbers(frame[name])
     beyond = frame["DV"] >= numbers if upper else frame["DV"] <= numbers
     code, side = (-1, "above") if upper else (1, "below")
@@ -239,12 +241,12 @@ def _note_limit(frame: pd.DataFrame, name: str, items: set[str], upper: bool, no
 
 
 def _plain(name: object) -> str:
-    """Return a name in capital letters and digits: STEADY_STATE, Steady State and steady.state are one."""
+    """Return a name in capital letters and digits: STEADY_STATE, Steady State and steady.state become the same."""
     return "".join(sign for sign in str(name).upper() if sign.isalnum())
 
 
 def _marked(column: pd.Series) -> pd.Series:
-    """Return which cells say anything but no."""
+    """Return which cells are neither missing nor a way of writing no (0, n, false, ...)."""
     no = column.astype(object).map(lambda cell: code_key(cell) in _NO or str(cell).strip().lower() in _NO)
     return ~is_missing(column) & ~no.astype(bool)
 

@@ -42,11 +42,11 @@ def clean_table(
     rxode : bool
         Whether to translate EVID codes of classic RxODE.
     period : str, optional
-        A column at whose changes the clock starts anew.
+        A column at whose changes within a subject the clock restarts and the system is reset.
     """
     frame = clean_ids(frame, problems)
     clean_numbers(frame, [name for name in NUMERIC if name in frame.columns], problems)
-    # A DUR that was named as a covariate is no duration of infusions.
+    # A column DUR that was named as a covariate is not read as the duration of infusions.
     spans = [name for name in SPANS if name not in spec.columns]
     clean_times(frame, units or {}, problems, spans)
     numbers = _compartment_numbers(frame, compartments, problems)
@@ -60,7 +60,7 @@ def clean_table(
     labels = clean_covariates(frame, spec, problems)
     check_records(frame, problems)
     if endpoints is None:
-        # What the table lacks is asked for once its cells can be trusted.
+        # Wrong cells are reported before missing arguments, because only clean cells tell whether endpoints= is needed.
         problems.raise_if_any()
         _refuse_unnamed_endpoints(frame)
         frame["_endpoint"] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,19 +12,22 @@ import pandas as pd
 from hierax.data.checking.problems import Problems
 from hierax.data.reading.columns import DATES, clean_numbers, is_missing, to_numbers
 
-# Columns of spans of time.
+# Columns that hold spans of time.
 SPANS = ("II", "DUR")
-# Hours in each unit.
+# Length of each unit of time, in hours.
 UNITS = {"s": 1 / 3600, "min": 1 / 60, "h": 1.0, "d": 24.0, "wk": 168.0}
 # The order of day, month and year in each of NONMEM's date columns, where a date does not start with the year.
 _ORDER = {"DATE": ("month", "day", "year"), "DAT1": ("day", "month", "year"), "DAT2": ("year", "month", "day")}
 _ORDER["DAT3"] = ("year", "day", "month")
+# A clock time such as 8:30, 08:30:15 or 8:30 pm, and a time stamp such as 2020-01-31 08:30.
 _CLOCK = re.compile(r"^(-?)(\d+):(\d{1,2})(?::(\d{1,2}(?:\.\d*)?))?\s*([AaPp])?[Mm]?$")
 _STAMP = re.compile(r"^(\d{4}-\d{1,2}-\d{1,2})[T ](.+)$")
-# Hours; a longer time is none that a clock shows.
-_LONGEST = 1e8
+# In hours, about 11 000 years: a time or date of a larger absolute value counts as unreadable.
+_LONGEST_HOURS = 1e8
+# Separators of day, month and year.
 _SPLIT = re.compile(r"[/.\-: ]+")
-# A number whose fraction says nothing, as pandas reads a column of whole numbers with a gap; and a time of midnight.
+# What is cut off from dates: the fraction .0, which pandas adds to whole numbers in a column with empty cells, and a
+# time of midnight.
 _FRACTION, _MIDNIGHT = re.compile(r"^(\d+)\.0*$"), re.compile(r"[T ]0{1,2}:00(:00(\.0*)?)?$")
 
 
@@ -49,7 +53,7 @@ def clean_times(
     As in NM-TRAN, dates and clock times become times since the subject's first record, in hours or TIME's unit.
     """
     hours = 1 / UNITS[units.get("TIME", "h")]
-    # A cell that cannot be read is another mistake than one that is empty.
+    # Empty cells are marked before the conversion, because they are reported otherwise than cells that cannot be read.
     frame["_time_missing"] = is_missing(frame["TIME"])
     dates = [name for name in DATES if name in frame.columns]
     if len(dates) > 1:
@@ -62,7 +66,7 @@ def clean_times(
             frame["_elapsed"] = absolute > 24
             absolute = absolute + _dates(frame, dates[0], problems)
         first = absolute.groupby(frame["ID"], sort=False, dropna=False).transform("first")
-        # Exact to the second: differences of large absolute times would otherwise leave 1e-11 behind.
+        # Rounded to microseconds: the difference of two large absolute times has rounding errors of about 1e-11.
         frame["TIME"] = np.round((absolute - first) * 3600, 6) / 3600 * hours
     else:
         clean_numbers(frame, ["TIME"], problems)
@@ -81,7 +85,8 @@ def clean_times(
 
 def _span(column: pd.Series) -> pd.Series:
     """Return spans of time, as pandas has them, in hours."""
-    return column / pd.Timedelta(hours=1)
+    spans: Any = column
+    return spans / pd.Timedelta(hours=1)
 
 
 def _has_clock(column: pd.Series) -> bool:
@@ -100,7 +105,7 @@ def _hours(frame: pd.DataFrame, name: str, problems: Problems, *, stamps: bool) 
     unread = numbers.isna() & ~missing
     parsed = {value: _clock(value, stamps) for value in text[unread].unique()}
     hours = numbers.where(~unread, text.map(parsed).astype(float))
-    hours = hours.where(hours.abs() < _LONGEST)
+    hours = hours.where(hours.abs() < _LONGEST_HOURS)
     what = "a clock time (hh:mm or hh:mm:ss)" + (", a time stamp (YYYY-MM-DD hh:mm)" if stamps else "")
     problems.add_rows(
         "clock",
@@ -141,7 +146,7 @@ def _dates(frame: pd.DataFrame, name: str, problems: Problems) -> pd.Series:
     text = text.str.replace(_FRACTION, r"\1", regex=True).str.replace(_MIDNIGHT, "", regex=True)
     parsed = {value: _ordinal(value, name) for value in text[~missing].unique()}
     days = text.map(parsed).astype(float)
-    days = days.where(24 * days.abs() < _LONGEST)
+    days = days.where(24 * days.abs() < _LONGEST_HOURS)
     frame["_six_digits"] = _six_digits(text[~missing]) & ~missing
     order = "-".join(_ORDER[name])
     problems.add_rows(
@@ -176,7 +181,7 @@ def _since_epoch(column: pd.Series) -> pd.Series:
 
 
 def _ordinal(text: str, name: str) -> float:
-    """Return a date as a number of days, NaN where it is none; a lone number is a day number."""
+    """Return a date as a number of days, or NaN if it cannot be read; a single number is taken as a day number."""
     parts = _SPLIT.split(text)
     try:
         if len(parts) == 1 and len(text) == 8 and text.isdigit() and text[:2] in ("19", "20"):
@@ -184,7 +189,7 @@ def _ordinal(text: str, name: str) -> float:
         if len(parts) == 1:
             return float(text)
         order = ("year", "month", "day") if len(parts[0]) == 4 and name in ("DATE", "DAT1") else _ORDER[name]
-        # A date without its year, as NM-TRAN has it: all in one year that is no leap year.
+        # As in NM-TRAN, dates may lack their year: they are all taken to lie in one year, which is not a leap year.
         fields = dict(zip([part for part in order if len(parts) == 3 or part != "year"], parts, strict=True))
         year = int(fields.get("year", 2001))
         # Two-digit years: NM-TRAN's window, 1951 to 2050.

@@ -14,7 +14,7 @@ from hierax.data.reading.columns import code_key, find_column, to_numbers
 
 
 def blank_codes(frame: pd.DataFrame, na: Any) -> pd.DataFrame:
-    """Return the table with the cells empty that hold one of the codes ``na``.
+    """Return the table with empty cells in place of those that hold one of the codes ``na``.
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ def _blanked(frame: pd.DataFrame, codes: Mapping[Any, Any]) -> pd.DataFrame:
 def note_codes(
     frame: pd.DataFrame, covariates: Iterable[str], labels: Mapping[str, tuple[Any, ...]], notes: Problems
 ) -> None:
-    """Note values that look like codes of missing ones: -99, 999 and the like, far from all others of the column."""
+    """Note values that look like codes of missing values: -99, 999 and the like, far from all others of the column."""
     observed = frame["_observed"].astype(bool)
     places = {"DV": observed, "LIMIT": observed & (frame["CENS"] != 0), "AMT": frame["EVID"].isin([1, 4])}
     everywhere = pd.Series(True, index=frame.index)
     places |= {name: everywhere for name in ("TIME", "CMT", "OCC", *covariates)}
-    # Most doses have none of these, so that a code is odd even where it is the only value.
+    # Most doses have none of these items, so that a code is suspicious even if it is the only value of the column.
     timing = ("RATE", "II", "ADDL")
     places |= {name: frame["EVID"].isin([1, 4]) & (frame[name] != 0) for name in timing if name in frame.columns}
     for name, here in places.items():
@@ -68,7 +68,7 @@ def note_codes(
         numbers = numbers.where(here)
         there = values[here].notna() & (values[here].astype(object).map(str) != "")
         odd = name in timing or bool((there & numbers[here].isna()).any())
-        # Times may be negative, and times and amounts lie far apart.
+        # These columns are judged strictly: times may be negative, and times and amounts may lie far apart.
         for code in suspects(numbers.dropna().to_numpy(), odd, strict=name in ("TIME", "AMT", *timing)):
             notes.add_rows(
                 "missing_code",
@@ -77,17 +77,17 @@ def note_codes(
                 name,
                 f"{code:g} is far from all other values of {name}, and is read as a value like any other; in many "
                 f"tables it means that nothing is known.",
-                # What else there is to say is said by the value itself.
+                # ``add_rows`` appends the advice for this value: how to name it in na=.
                 "leave it if it is a value.",
                 shown=values,
             )
 
 
 def suspects(values: np.ndarray, odd: bool = False, strict: bool = False) -> list[float]:
-    """Return the codes among ``values`` that are far from all other values: by more than the range of these.
+    """Return the codes among ``values`` that are far from all other values, by more than the range of these.
 
-    ``odd`` says whether a code is odd even where the column has no other number, as beside text; ``strict``, whether
-    values below zero among others that are not may be in order.
+    With ``odd``, a code is suspicious even if the column has no other number, for example beside text. With ``strict``,
+    a negative code among values that are not negative is not suspicious for its sign alone.
     """
     rest = values[~np.isin(values, MISSING_CODES)]
     out = []
@@ -95,7 +95,7 @@ def suspects(values: np.ndarray, odd: bool = False, strict: bool = False) -> lis
         if code not in values:
             continue
         if not rest.size:
-            # Nothing else is known of the column: only numbers below zero are odd by themselves.
+            # There are no other values to compare with: only negative codes are suspicious by themselves.
             far = odd or (code < 0 and not strict)
         elif code < 0:
             far = (rest.min() >= 0 and not strict) or rest.min() - code > max(np.ptp(rest), 10.0 * strict)

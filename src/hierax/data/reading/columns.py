@@ -11,6 +11,7 @@ import pandas as pd
 
 from hierax.data.checking.problems import Problems
 
+# Names of the columns that are read as items of records.
 RESERVED = (
     "ID",
     "TIME",
@@ -34,24 +35,26 @@ RESERVED = (
     "DAT3",
 )
 DATES = ("DATE", "DAT1", "DAT2", "DAT3")
-# Other tools' names of the same items.
+# Names that other tools give to some of these items.
 _ALSO = {"DURATION": "DUR", "TINF": "DUR"}
-# Items of records that may be covariates under their own name: an occasion is read as both, and a DUR that is named
-# as a covariate is one, and no duration of infusions.
+# Items of records that may be covariates under their own name: OCC is then read as both, and DUR as a covariate only,
+# not as the duration of infusions.
 _MAY_BE_COVARIATES = {"OCC", "DUR"}
-# Columns that may hold text: names, categories, dates and clock times.
+# Items that must be numbers. The others may be text: names, codes of endpoints, dates, and times as clock times.
 NUMERIC = tuple(name for name in RESERVED if name not in ("ID", "DVID", "CMT", "TIME", "II", "DUR", *DATES))
+# Cells with these texts are missing values.
 MISSING = (".", "", "NA", "NaN", "nan", "<NA>", "None")
 
 
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep: Iterable[str]) -> pd.DataFrame:
-    """Give columns the names that they are read by: first by ``columns``, then by any-case match.
+    """Return the table with its columns under the names that they are read by.
 
-    Columns that are not read keep their own names, unless these begin with an underscore, as those that reading adds.
+    ``columns`` takes precedence, then names match in any case. Columns that are not read keep their own names; those
+    whose names begin with an underscore are left out, because reading adds columns with such names.
     """
     given, kept = dict(columns or {}), list(keep)
     _check_names(frame, given, kept)
-    # A column that has a name by itself gives way to the one that was named for it.
+    # A column that ``columns`` names for an item takes precedence over a column that has the name of the item.
     rest = [name for name in frame.columns if name not in given and not str(name).startswith("_")]
     rest = [name for name in rest if name in kept or name not in given.values()]
     out = {role: frame[name] for role, name in given.items()}
@@ -63,7 +66,7 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep:
         else:
             out[name] = frame[name]
     for role, names in roles.items():
-        # The covariate that has the name of an item takes its place: DUR beside DURATION.
+        # A covariate may already have the name of the item, as DUR beside a column DURATION.
         if len(names) > 1 or role in out:
             raise ValueError(
                 f"More than one column is read as {[role]}, because names match in any case: {[role, *names][-2:]}. "
@@ -78,7 +81,7 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep:
 
 
 def _check_names(frame: pd.DataFrame, given: Mapping[str, str], kept: list[str]) -> None:
-    """Refuse names that mean nothing, or that mean something else."""
+    """Refuse duplicate columns, names that are unknown, and covariates with the names of items of records."""
     twice = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
     if twice:
         raise ValueError(f"The table has more than one column named {twice}. Give every column its own name.")
@@ -105,7 +108,7 @@ def _check_names(frame: pd.DataFrame, given: Mapping[str, str], kept: list[str])
 
 
 def refuse_underscores(names: Iterable[str]) -> None:
-    """Refuse covariates that have the names of columns which reading adds."""
+    """Refuse covariates whose names begin with an underscore, like those of the columns that reading adds."""
     ours = sorted(name for name in names if str(name).startswith("_"))
     if ours:
         raise ValueError(
@@ -116,13 +119,13 @@ def refuse_underscores(names: Iterable[str]) -> None:
 
 
 def _role(name: Any) -> str | None:
-    """Return the item of a record that a column is by its name."""
+    """Return the item of records that a column holds by its name, or None."""
     upper = str(name).strip().upper()
     return upper if upper in RESERVED else _ALSO.get(upper)
 
 
 def column_of(frame: pd.DataFrame, role: str, given: str | None) -> Any:
-    """Return the table's own name of an item, None where it has none or several."""
+    """Return the table's own name of an item, or None if no column or several columns have it."""
     if given is not None:
         return given if given in frame.columns else None
     found = [name for name in frame.columns if _role(name) == role]
@@ -135,7 +138,7 @@ def find_column(frame: pd.DataFrame, argument: str, name: str) -> Any:
     Raises
     ------
     ValueError
-        No such column, with the names that there are.
+        There is no such column; the message lists the columns.
     """
     found = [other for other in frame.columns if other == name]
     found = found or [other for other in frame.columns if str(other).upper() == str(name).upper()]
@@ -165,7 +168,7 @@ def to_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
         missing = column.isna()
         numbers = pd.Series(column.to_numpy(dtype=float, na_value=np.nan), index=column.index)
     elif column.dtype.kind in "mM":
-        # A date or a span of time as a number would be one of nanoseconds.
+        # Dates and spans of time are not numbers here, because pandas would convert them to nanoseconds.
         missing = column.isna()
         numbers = pd.Series(np.nan, index=column.index)
     else:
@@ -173,7 +176,7 @@ def to_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
         cells = column.astype(object)
         numbers = pd.to_numeric(cells.where(~missing & ~cells.map(_is_complex)).map(_real), errors="coerce")
         numbers = numbers.astype(float)
-    # Infinite cells become empty ones and are refused by name where they are no `missing` ones.
+    # Infinite cells become NaN too; since they are not among the missing ones, callers report them.
     return numbers.where(np.isfinite(numbers)), missing
 
 
@@ -182,12 +185,12 @@ def _is_complex(cell: Any) -> bool:
 
 
 def _real(cell: Any) -> Any:
-    """Return a complex number that has no imaginary part as what it is."""
+    """Return the real part of a complex number, and any other cell as it is."""
     return cell.real if isinstance(cell, abstract.Complex) and not isinstance(cell, abstract.Real) else cell
 
 
 def is_number(column: pd.Series) -> pd.Series:
-    """Return which cells are numbers of any kind, or text that says one."""
+    """Return which cells are numbers of any kind, or text that can be read as one."""
     numbers, _ = to_numbers(column)
     return numbers.notna() | column.astype(object).map(lambda cell: isinstance(cell, abstract.Number))
 
@@ -201,7 +204,7 @@ def is_missing(column: pd.Series) -> pd.Series:
 
 
 def require(frame: pd.DataFrame, names: Iterable[str], own: Iterable[Any]) -> None:
-    """Refuse a table that lacks a column; ``own`` are the names that it came with."""
+    """Refuse a table that lacks a column; ``own`` are the original names of its columns."""
     lacking = [name for name in names if name not in frame.columns]
     if lacking:
         name = lacking[0]
@@ -214,7 +217,7 @@ def require(frame: pd.DataFrame, names: Iterable[str], own: Iterable[Any]) -> No
 
 
 def code_key(value: Any) -> Any:
-    """Match 1, 1.0 and '1' as the same code."""
+    """Return a key that is the same for 1, 1.0 and '1'."""
     try:
         return float(value)
     except (TypeError, ValueError):

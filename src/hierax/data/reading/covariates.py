@@ -14,6 +14,7 @@ from hierax.data.checking.remedies import MISSING_CODES
 from hierax.data.named import ENDPOINT_CODES, OCCASION_LEVELS
 from hierax.data.reading.columns import is_number, refuse_underscores, to_numbers
 
+# The rules of interpolation and the policies for missing values that a user can name.
 INTERPOLATIONS = ("locf", "nocb", "linear", "midpoint")
 POLICIES = ("error", "carry", "median")
 
@@ -31,7 +32,7 @@ class CovariateSpec:
     vectors : dict
         Name → the columns that make up a vector.
     interpolation : str or None
-        What holds between records where a covariate varies.
+        Rule for the values between records where a covariate varies.
     missing : dict
         Name → policy for missing values: ``"error"``, ``"carry"``, ``"median"``, or the value to put.
     levels : dict
@@ -58,7 +59,7 @@ def covariate_spec(
     interpolation: str | None,
     missing: Any,
 ) -> CovariateSpec:
-    """Check and gather what was asked for.
+    """Check the arguments about covariates, and gather them in one specification.
 
     Raises
     ------
@@ -66,12 +67,12 @@ def covariate_spec(
         An unknown interpolation or policy, or a name that is no covariate.
     """
     if isinstance(categorical, Mapping):
-        # The labels of a population hold more than those of covariates.
+        # A user may pass the labels of a population, which also hold the codes of endpoints and the levels of OCC.
         ours = (ENDPOINT_CODES, OCCASION_LEVELS)
         categorical = {name: labels for name, labels in categorical.items() if name not in ours}
     names = (covariates,) if isinstance(covariates, str) else tuple(covariates)
     codes = (categorical,) if isinstance(categorical, str) else tuple(categorical)
-    # A category is a covariate: naming it once is enough.
+    # Categories are covariates, so that they need not be named in both arguments.
     names = tuple(dict.fromkeys(names + codes))
     groups = {name: tuple(columns) for name, columns in (vectors or {}).items()}
     refuse_underscores((*names, *groups))
@@ -102,7 +103,7 @@ def covariate_spec(
 
 
 def _check_groups(names: tuple[str, ...], groups: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuse vectors that would take the place of other covariates, here or in the table that is written back."""
+    """Refuse vectors whose name, or whose columns in a table written by ``to_frame``, are those of other covariates."""
     written = {f"{name}_{index + 1}" for name, columns in groups.items() for index in range(len(columns))}
     both = sorted(set(names) & (set(groups) | written))
     if both:
@@ -117,9 +118,9 @@ def clean_covariates(frame: pd.DataFrame, spec: CovariateSpec, problems: Problem
     labels: dict[str, tuple[Any, ...]] = {}
     for name in spec.columns:
         numbers, missing = to_numbers(frame[name])
-        # Complex numbers are numbers too, and are refused as such below.
+        # Complex numbers count as numbers here, so that they are refused below and not read as categories.
         said = is_number(frame[name])[~missing]
-        # Text among which the only numbers are codes of missing values is text.
+        # A column of text whose only numbers are codes of missing values is still a category.
         coded = not said.all() and numbers[~missing][said].isin(MISSING_CODES).all()
         numeric = frame[name].dtype.kind in "fiucm" or (said.any() and not coded) or missing.all()
         category = name in spec.categorical or not numeric
@@ -178,7 +179,7 @@ def _order(value: Any) -> tuple[int, float, str]:
 
 
 def _fill(values: pd.Series, ids: pd.Series, policy: Any, category: bool) -> pd.Series:
-    """Fill missing values by the policy that was named."""
+    """Return the values with missing ones filled in by a policy."""
     if isinstance(policy, str) and policy == "error":
         return values
     if isinstance(policy, str) and policy == "carry":
@@ -186,8 +187,8 @@ def _fill(values: pd.Series, ids: pd.Series, policy: Any, category: bool) -> pd.
         forward = by.ffill()
         return forward.groupby(ids, sort=False).bfill()
     if isinstance(policy, str) and policy == "median":
-        # One value a subject, so that subjects with many records do not count for more; a subject that has a value
-        # anywhere keeps to its own.
+        # The median is over one value per subject, so that subjects with many records do not count more. A subject
+        # that has a value on some record is filled from that.
         own = values.groupby(ids, sort=False).first().dropna()
         if not len(own):
             return values
@@ -198,7 +199,7 @@ def _fill(values: pd.Series, ids: pd.Series, policy: Any, category: bool) -> pd.
 def _check_variation(
     frame: pd.DataFrame, spec: CovariateSpec, problems: Problems, labels: Mapping[str, tuple[Any, ...]]
 ) -> None:
-    """Refuse covariates that vary in a subject where nothing says what holds between records."""
+    """Refuse covariates that vary within a subject without an interpolation, and vectors that vary at all."""
     vector_columns = {column for columns in spec.vectors.values() for column in columns}
     same = frame["_code"].eq(frame["_code"].shift())
     for name in spec.columns:
@@ -233,6 +234,6 @@ def _check_variation(
 
 
 def _spelt_alike(now: Any, before: Any) -> str:
-    """Return a hint where two categories that follow each other look like one."""
+    """Return a hint if two consecutive categories differ in capital letters only."""
     alike = isinstance(now, str) and isinstance(before, str) and now.casefold() == before.casefold()
     return f" (before, it is {before!r}: if {before!r} and {now!r} are one category, write them alike)" if alike else ""

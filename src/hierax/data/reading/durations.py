@@ -7,14 +7,14 @@ import pandas as pd
 
 from hierax.data.checking.problems import Problems
 
-# RATE and DUR of one infusion may differ by what rounding to three digits leaves.
+# RATE·DUR of an infusion may differ from AMT by this fraction of AMT, as after rounding to three digits.
 _ROUNDING = 5e-3
 
 
 def rates_from_durations(frame: pd.DataFrame, problems: Problems) -> None:
     """Set RATE to AMT/DUR in place, on doses that have a duration; other records keep theirs.
 
-    Every column of the table is there, and is one of floats.
+    The table must have all columns of records, as floats.
     """
     duration = frame["DUR"].fillna(0.0)
     amount = frame["AMT"]
@@ -56,7 +56,7 @@ def rates_from_durations(frame: pd.DataFrame, problems: Problems) -> None:
         "give one of RATE and DUR, or correct them: DUR = AMT/RATE.",
     )
     here = dose & long & (rate == 0) & (amount > 0)
-    # Doubles end at 1.8e308, and an amount over next to no time is beyond; it is told of here.
+    # An amount over a very short time can overflow to infinity, which is reported below as a problem.
     with np.errstate(over="ignore"):
         found = rate.where(~here, amount / duration.where(here, 1.0))
     problems.add_rows(

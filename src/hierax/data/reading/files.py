@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: text in any encoding, packed or not, or something that is no table of text."""
+"""Reading the text of a file, whose first bytes tell its compression, its encoding, or that it is not text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+# First bytes of a compressed file → the function that decompresses it.
 _UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x1f\x8b": gzip.decompress,
     b"BZh": bz2.decompress,
     b"\xfd7zXZ\x00": lzma.decompress,
 }
-# Longest first: the mark of UTF-32 begins with that of UTF-16.
+# Byte order marks and their encodings. UTF-32 comes first, because its mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -24,7 +25,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# First bytes of files that are no text → what they are, and what to do.
+# First bytes of files that are not text, what such files are, and what the user can do.
 _OTHERS = (
     (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", "Give hx.read_nonmem(pd.read_excel(path)), or save it as CSV."),
     (b"ARROW1", "a Feather file", "Give hx.read_nonmem(pd.read_feather(path))."),
@@ -50,12 +51,12 @@ def is_parquet(path: Path) -> bool:
 def read_text(path: Path) -> str:
     """Return the text of a file, its lines ended by line feeds alone.
 
-    It may be UTF-8, UTF-16 or UTF-32, and is Latin-1 where it is none of them; gzip, bzip2 and xz are unpacked.
+    The text may be UTF-8, UTF-16 or UTF-32, and is else read as Latin-1; gzip, bzip2 and xz are unpacked.
 
     Raises
     ------
     ValueError
-        A file that is no text, with what it is and what to do.
+        The file is not text; the message says what it is and what to do.
     """
     raw = _unpacked(path, path.read_bytes())
     _refuse_others(path, raw)
@@ -96,7 +97,7 @@ def _refuse_others(path: Path, raw: bytes) -> None:
 
 
 def _unmarked(raw: bytes) -> str:
-    """Return the encoding of text that does not begin with the mark of one."""
+    """Return the encoding of text that does not begin with a byte order mark."""
     pairs = len(raw) // 2
     # In UTF-16, every second byte of plain letters and digits is 0.
     for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
@@ -105,6 +106,6 @@ def _unmarked(raw: bytes) -> str:
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:
-        # Latin-1 can be read from any bytes.
+        # Any bytes can be decoded as Latin-1.
         return "latin-1"
     return "utf-8"

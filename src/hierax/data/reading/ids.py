@@ -1,4 +1,4 @@
-"""Subjects by their ID: which cells name the same one."""
+"""Finding out which cells of the ID column name the same subject."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hierax.data.checking.problems import Problems
 from hierax.data.reading.columns import is_missing
 
 _NUMBER = re.compile(r"^[+-]?\d+(\.\d*)?$")
-# The whole numbers that are still told apart by floating point.
+# Up to this limit, floating-point numbers tell all whole numbers apart.
 _EXACT = 2**53
 
 
 def clean_ids(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
-    """Return the table with one value of ID a subject, and with ``_code``, a number for each.
+    """Return the table with one value of ID per subject, and with ``_code``, a number for each subject.
 
-    Blanks around an ID are no part of it. ``_spelt`` marks rows whose ID is written otherwise than in the subject's
-    first row, and ``_blanks`` those where blanks alone are the difference.
+    Blanks around an ID do not belong to it. ``_spelt`` marks rows whose ID is written otherwise than in the subject's
+    first row, and ``_blanks`` those where only blanks around it differ.
     """
     column = frame["ID"]
     frame = frame.assign(_spelt=False, _blanks=False, _id=column)
@@ -39,7 +39,7 @@ def clean_ids(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
     problems.add_rows(
         "missing_id", frame, frame["ID"].isna(), "ID", "a record without a subject.", "give every row its ID."
     )
-    # By codes: long ids would lose their last digits as floats.
+    # Rows are compared by their codes, because long ids could lose their last digits in a conversion to floats.
     frame = frame.assign(_code=pd.factorize(frame["ID"])[0], _id=frame["ID"])
     starts = frame["_code"].ne(frame["_code"].shift())
     again = starts & frame["_code"].where(starts).duplicated() & frame["ID"].notna()
@@ -55,7 +55,7 @@ def clean_ids(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
 
 
 def _from_text(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
-    """Give cells that name the same subject the same value: as it is first written, but for blanks around it."""
+    """Return the table with the first spelling of a subject's ID, without blanks around it, in all its rows."""
     raw = frame["ID"].astype(object)
     missing = is_missing(raw)
     text = raw.map(str)
@@ -84,7 +84,7 @@ def _from_text(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
     frame = frame.assign(
         _spelt=named & (bare != own_bare) & ~padded, _blanks=named & (bare == own_bare) & (text != own_text)
     )
-    # Where one number has several spellings, the ids are numbers.
+    # If all ids are numbers and one of them has several spellings, the ids become numbers.
     if all(isinstance(value, Decimal) for value in keys.values()) and frame["_spelt"].any():
         whole = all(value == value.to_integral_value() for value in keys.values())
         values = {value: int(one) if whole else float(one) for value, one in keys.items()}
@@ -97,7 +97,7 @@ def _from_text(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
 
 
 def _key(text: str) -> Any:
-    """Return a number for text that is one, exact to its last digit."""
+    """Return text that is a number as an exact decimal number, and any other text as it is."""
     try:
         return Decimal(text) if _NUMBER.match(text) else text
     except InvalidOperation:  # pragma: no cover - the pattern lets numbers through only
@@ -105,7 +105,7 @@ def _key(text: str) -> Any:
 
 
 def _unpadded(text: pd.Series) -> pd.Series:
-    """Return the digits before the point where text is a number, so that 01 and 1 differ, and 1.0 and 1 do not."""
+    """Return the digits before the decimal point of numbers, by which 01 and 1 differ, but 1.0 and 1 do not."""
     parts = text.astype(object).where(text.notna(), "").astype(str)
     numbers = parts.str.match(_NUMBER)
     return parts.str.lstrip("+").str.split(".").str[0].where(numbers, "")
@@ -121,7 +121,7 @@ def _stripped(value: Any) -> Any:
 
 
 def note_ids(frame: pd.DataFrame, notes: Problems) -> None:
-    """Note subjects whose ID is written in several ways, and pairs of IDs that look like one."""
+    """Note subjects whose ID is written in several ways, and IDs that look like another one."""
     notes.add_rows(
         "id_blanks",
         frame,

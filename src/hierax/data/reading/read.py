@@ -47,7 +47,7 @@ def read_nonmem(
     Parameters
     ----------
     source : path, pandas.DataFrame, or a frame that narwhals knows (polars, pyarrow, ...)
-        One row a record, with ID, TIME and DV and, as far as there are any, AMT, EVID, CMT, RATE, DUR (or DURATION,
+        One row per record, with ID, TIME and DV and, as far as needed, AMT, EVID, CMT, RATE, DUR (or DURATION,
         TINF), II, ADDL, SS, MDV, DVID, OCC, CENS, LIMIT and DATE (or DAT1, DAT2, DAT3). Names match in any case.
         Missing cells are ``.``, empty or NA. A path to Parquet or to delimited text: UTF-8, UTF-16 or Latin-1, as it is
         or packed by gzip, bzip2 or xz.
@@ -57,20 +57,21 @@ def read_nonmem(
         Name of an endpoint → its DVID (its CMT when there is no DVID). Without it, one endpoint ``dv``.
     covariates : iterable of str
         Columns to keep as covariates: ``(subject, 1)`` where constant in every subject, else ``(subject, time)``.
-        Columns of text are categories: codes in sorted order, the labels in ``pop.labels``. They match in any case, and
-        have the name given here.
+        Columns of text are categories: codes in sorted order, the labels in ``pop.labels``. Names match in any case,
+        and the covariate has the name given here.
     categorical : iterable of str, or mapping of str to labels
-        Covariates that are categories although they are numbers. With labels, these are the codes 0, 1, ... in their
-        order, also where a table lacks some: new subjects then have the codes of those that a model was fitted to.
+        Covariates that are categories although they are numbers. If labels are given, they get the codes 0, 1, ... in
+        their order, even if a table lacks some: new subjects then have the codes of those that a model was fitted to.
     vectors : mapping, optional
-        Name → columns that make one vector a subject, ``(subject, 1, k)``.
+        Name → columns that make one vector per subject, ``(subject, 1, k)``.
     interpolation : {"locf", "nocb", "midpoint", "linear"}, optional
-        What holds between two records of a subject, for covariates and for structural parameters that vary: the
+        Rule for the values between two records of a subject, of covariates and of structural parameters that vary: the
         value of the earlier record, of the later one (NONMEM), of the nearer one, or a straight line. There is no
-        default: a covariate that varies needs it named.
+        default: it must be given if a covariate varies.
     missing : {"error", "carry", "median"}, a value, or a mapping of covariate to one of these
-        Policy for missing covariates: refuse; carry the subject's last value forward and the first one back; the same,
-        and the median over subjects (categories: the most frequent) where a subject has none; or put this value in.
+        Policy for missing covariates: ``"error"`` refuses them, ``"carry"`` carries the subject's last value forward
+        and its first one back, ``"median"`` does the same and takes the median over subjects (for categories the most
+        frequent value) where a subject has none; any other value is put in.
     compartments : mapping, optional
         Name → number, for a CMT column that holds names.
     units : mapping, optional
@@ -102,9 +103,9 @@ def read_nonmem(
     Warns
     -----
     DataWarning
-        What is odd but can be read, in one warning; ``.problems`` is a table of it. A column whose name means something
-        in such tables (ADM, BLQ, LLOQ, YTYPE, ...) and that is not read is odd, and so is a value that looks like a
-        code of missing ones (-99, 999, ...).
+        Everything that is odd but can be read, in one warning; ``.problems`` is a table of it. Examples are a column
+        that is not read although its name has a meaning in such tables (ADM, BLQ, LLOQ, YTYPE, ...), and a value that
+        looks like a code of missing values (-99, 999, ...).
 
     Notes
     -----
@@ -150,6 +151,6 @@ def read_nonmem(
 
 
 def _renamed(name: str, columns: Mapping[str, str] | None) -> str:
-    """Return what a column is called after ``columns`` has renamed it; the table's own name stands for it too."""
+    """Return the name of a column after the renaming by ``columns``, given its old or its new name."""
     own = {str(given).upper(): item for item, given in (columns or {}).items()}
     return own.get(str(name).upper(), name)

@@ -1,4 +1,4 @@
-"""From a clean table of records to padded arrays on the record axis."""
+"""Converting a clean table of records into padded arrays on the record axis."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from hierax.data.reading.covariates import CovariateSpec
 if TYPE_CHECKING:
     from hierax.data.population import Population
 
+# The items of records that a population keeps in its ``records``.
 KEPT = ("EVID", "CMT", "AMT", "RATE", "II", "ADDL", "SS", "DV", "MDV", "CENS", "LIMIT")
 
 
 class RecordAxis:
-    """Scatters one value a row into a ``(subject, time)`` array."""
+    """Scatters one value per row into a ``(subject, time)`` array."""
 
     def __init__(self, frame: pd.DataFrame):
         codes, ids = pd.factorize(frame["ID"])
@@ -29,13 +30,13 @@ class RecordAxis:
         self.shape = (len(ids), int(self.position.max()) + 1)
 
     def scatter(self, values: Any, fill: float = 0.0, dtype: Any = float) -> np.ndarray:
-        """Put ``values`` (one a row) on the record axis; padding gets ``fill``."""
+        """Put ``values`` (one per row) on the record axis; padding gets ``fill``."""
         out = np.full(self.shape, fill, dtype)
         out[self.subject, self.position] = np.asarray(values)
         return out
 
     def scatter_hold(self, values: Any) -> np.ndarray:
-        """As :meth:`scatter`, the padding repeating the subject's last value: finite, and in order for times."""
+        """Put ``values`` on the record axis; padding repeats the subject's last value, so that times stay sorted."""
         out = self.scatter(values)
         last = np.zeros(self.shape[0], int)
         np.maximum.at(last, self.subject, self.position)
@@ -54,7 +55,7 @@ def build_population(
     axis = RecordAxis(frame)
     times = axis.scatter_hold(frame["TIME"])
     records = {name.lower(): axis.scatter(frame[name], np.nan) for name in KEPT if name in frame.columns}
-    # A DV that is ignored is not kept; one that is left out of estimation (MDV 100) is.
+    # The DV of a record that is not an observation is dropped; one left out of estimation (MDV 100) is kept.
     records["dv"] = np.where((records["evid"] == 0) & np.isin(records["mdv"], (0, 100)), records["dv"], np.nan)
     with_times = {**records, "time": times}
     observed = axis.scatter(frame["_observed"], False, bool)
@@ -95,7 +96,7 @@ def _covariate(frame: pd.DataFrame, name: str, axis: RecordAxis) -> np.ndarray:
 
 
 def _occasions(frame: pd.DataFrame, axis: RecordAxis) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Code OCC over the whole table; also which subject has which occasion."""
+    """Return the index of the occasion of every record, and which subject has which occasion."""
     if "OCC" not in frame.columns:
         return None, None
     codes, levels = pd.factorize(frame["OCC"], sort=True)
@@ -109,7 +110,7 @@ def _occasion_levels(frame: pd.DataFrame) -> dict[str, tuple[Any, ...]]:
 
 
 def _censoring(records: dict[str, np.ndarray], mask: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the censoring arrays of every endpoint that has censored rows, and of what kind they are."""
+    """Return the censoring arrays of every endpoint that has censored rows, and the kind of its censoring."""
     cens, lower, kinds = {}, {}, []
     limit = records.get("limit", np.full_like(records["dv"], np.nan))
     for name, observed in mask.items():

@@ -1,4 +1,4 @@
-"""Subjects whose clock starts anew, as where the periods of a study are written one after the other."""
+"""Subjects whose clock restarts, as where each period of a study has times of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 from hierax.data.reading.columns import code_key
 
-# The items of a reset that is put in front of a record that is no dose.
+# The items of a reset record that is inserted before an observation.
 _RESET = {
     "EVID": 3.0,
     "MDV": 1.0,
@@ -44,12 +44,16 @@ def reset_at_restarts(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def period_column(frame: pd.DataFrame, earlier: pd.Series) -> str | None:
-    """Return a column that changes wherever the clock goes back, and nowhere where it does not; None without one."""
+    """Return a column that seems to count the periods of a study, or None.
+
+    It changes on all rows that ``earlier`` marks, those whose TIME is less than on the row before; unless it is OCC, it
+    changes on no others.
+    """
     same = frame["_code"].eq(frame["_code"].shift())
     names = [
         name for name in frame.columns if not str(name).startswith("_") and name not in ("ID", "TIME", "DV", "_row")
     ]
-    # OCC is what such columns are called first of all.
+    # OCC is tried first, because it is the usual name of such a column.
     for name in sorted(names, key=lambda name: name != "OCC"):
         text = frame[name].astype(object).astype(str)
         changes = same & (text != text.shift())

@@ -11,9 +11,11 @@ import pandas as pd
 
 from hierax.data.checking.problems import Problems
 
+# The smallest code of classic RxODE; smaller values of EVID are those of NONMEM.
 FIRST = 100
-# Flags: a dose, a steady state (SS 1 and 2), a constant infusion at steady state.
+# Flag of a code → its SS: 1 is a dose, 10 and 20 are steady states, 40 is a constant infusion at steady state.
 _STEADY = {1: 0.0, 10: 1.0, 20: 2.0, 40: 1.0}
+# Kinds of events that are not read, in words.
 _KINDS = {
     2: "an infusion of fixed duration",
     4: "replacing an amount",
@@ -42,7 +44,7 @@ def translate_rxode(frame: pd.DataFrame, problems: Problems) -> None:
         _refuse(frame, problems, classic & (kind == number), f"in classic RxODE this is {what}, which is not read.")
     _refuse(frame, problems, classic & ~known, "this is no code of a dose or an infusion in classic RxODE.")
     dose = classic & known
-    # All of it is said by the code; a record of classic RxODE has no RATE of its own.
+    # The code alone tells compartment and steady state, whatever the columns CMT and SS say.
     frame["CMT"] = frame["CMT"].where(~dose, compartment.astype(float))
     frame["SS"] = frame["SS"].where(~dose, flag.map(_STEADY))
     frame["EVID"] = code.where(~classic, 1.0)
@@ -55,11 +57,11 @@ def _refuse(frame: pd.DataFrame, problems: Problems, bad: pd.Series, problem: st
 
 
 def _infusions(frame: pd.DataFrame, infusion: pd.Series, constant: pd.Series, problems: Problems) -> None:
-    """Give every infusion its amount: its rate times the time until the record that ends it."""
+    """Give every infusion its amount in place: its rate times the time until the record that ends it."""
     rate = frame["AMT"].fillna(0.0)
     steady = infusion & constant
     frame["RATE"] = frame["RATE"].where(~infusion, rate.clip(lower=0.0))
-    # A constant infusion at steady state ends at its record, and has no amount.
+    # A constant infusion at steady state ends at its own record, so that it has no amount.
     frame["AMT"] = frame["AMT"].where(~steady, 0.0)
     running = infusion & ~constant
     waiting: dict[tuple[int, float, float], list[int]] = {}

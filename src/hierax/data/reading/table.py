@@ -20,18 +20,18 @@ _DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*$")
 
 
 def load_table(source: Any, ids: str | None = None, decimal: str = ".") -> tuple[pd.DataFrame, pd.Series]:
-    """Read a file, or copy a frame; also return the row of the file of each row (header = row 1).
+    """Return the table in a file or frame, and the number of each of its rows in the file (the header is row 1).
 
     Delimited text may be separated by commas, semicolons, tabs, bars or blanks; lines that start with ``#``
-    are comments, and so is a ``#`` in front of the header itself; in a table whose first column is named C, rows with a
-    C there are comments.
+    are comments, and a ``#`` in front of the header itself is ignored. If the first column is named C, rows with a C in
+    it are comments.
 
     Parameters
     ----------
     ids : str, optional
-        The column of subjects, where it is not named ID: it is read as it is written, so that 001 is not yet 1.
+        The column of subjects, if it is not named ID. It is read as text, so that 001 and 1 can be told apart.
     decimal : {".", ","}
-        The mark between whole numbers and their fractions in cells of text.
+        The decimal mark in cells of text.
     """
     if decimal not in (".", ","):
         raise ValueError(f"decimal={decimal!r} is no decimal mark. Give '.' or ','.")
@@ -40,16 +40,16 @@ def load_table(source: Any, ids: str | None = None, decimal: str = ".") -> tuple
         parquet = path.suffix.lower() in _PARQUET or is_parquet(path)
         if not parquet:
             frame, rows = _read_delimited(path, ids)
-            return _marked(frame, decimal, ids), rows
+            return _with_decimal_points(frame, decimal, ids), rows
         frame = _read_parquet(path)
     elif isinstance(source, pd.DataFrame):
         frame = source.reset_index(drop=True)
     else:
         frame = _from_any_frame(source)
-    return _marked(frame, decimal, ids), pd.Series(np.arange(len(frame)) + 2, index=frame.index)
+    return _with_decimal_points(frame, decimal, ids), pd.Series(np.arange(len(frame)) + 2, index=frame.index)
 
 
-def _marked(frame: pd.DataFrame, decimal: str, ids: str | None) -> pd.DataFrame:
+def _with_decimal_points(frame: pd.DataFrame, decimal: str, ids: str | None) -> pd.DataFrame:
     return _without_decimal_commas(frame, column_of(frame, "ID", ids)) if decimal == "," else frame
 
 
@@ -67,7 +67,7 @@ def _read_delimited(path: Path, ids: str | None) -> tuple[pd.DataFrame, pd.Serie
     skipped, header = _header(lines)
     if header is None:
         raise ValueError(f"The file {path} has no header line. Write the names of the columns on its first line.")
-    # The mark that is there most often: a name such as "DV (mg,L)" in a line of semicolons has a comma too.
+    # The separator is the most frequent mark, because a name such as "DV (mg,L)" may contain another one.
     separator = max(_SEPARATORS, key=header.count) if any(mark in header for mark in _SEPARATORS) else r"\s+"
     cells = next(csv.reader([header], delimiter=separator)) if len(separator) == 1 else header.split()
     names = [name.strip() for name in cells]
@@ -76,7 +76,7 @@ def _read_delimited(path: Path, ids: str | None) -> tuple[pd.DataFrame, pd.Serie
         raise ValueError(f"The file {path} has more than one column named {twice}. Give every column its own name.")
     comments = {number for number, line in enumerate(lines) if number > skipped and line.startswith("#")}
     comments = sorted(comments.union(_titles_again(path, lines, skipped)))
-    # One column more than there are names: what stands in it was cut off otherwise, without a word.
+    # An additional column catches cells beyond the last name, which pandas would otherwise drop without an error.
     beyond = "more cells than names"
     subject = column_of(pd.DataFrame(columns=names), "ID", ids)
     options: dict[str, Any] = dict(
@@ -102,7 +102,7 @@ def _read_delimited(path: Path, ids: str | None) -> tuple[pd.DataFrame, pd.Serie
             f"Row {row} of {path} has more cells than the header's {len(names)} names. Give every cell a name; numbers "
             f"with decimal commas need another separator, such as a semicolon, and decimal=','."
         )
-    # Empty lines are no records, but they count as lines of the file. NONMEM's comment rows have C in a column C.
+    # Empty lines are dropped only here, because row numbers count them. NONMEM's comment rows have C in a column C.
     frame = frame.drop(columns=beyond).dropna(how="all", subset=names)
     if names[0].upper() == "C":
         frame = frame[frame[names[0]].astype(str).str.strip().str.upper() != "C"]
@@ -112,7 +112,7 @@ def _read_delimited(path: Path, ids: str | None) -> tuple[pd.DataFrame, pd.Serie
 
 
 def _as_numbers(ids: pd.Series) -> pd.Series:
-    """Return ids as numbers where all are, unless some are one number in several spellings (1 and 001)."""
+    """Return ids as numbers if all of them are, unless one number has several spellings (1 and 001)."""
     text = ids.astype(object).where(ids.notna()).str.strip()
     try:
         numbers = pd.to_numeric(text)
@@ -121,13 +121,13 @@ def _as_numbers(ids: pd.Series) -> pd.Series:
     return numbers if numbers.nunique() == text.nunique() else ids
 
 
-# The first line of the tables that NONMEM writes; the names of the columns follow.
-_OF_NONMEM = "TABLE NO."
+# Beginning of the title line of a table that NONMEM writes; the names of the columns are on the next line.
+_NONMEM_TITLE = "TABLE NO."
 
 
 def _titles_again(path: Path, lines: list[str], skipped: int) -> list[int]:
-    """Return the lines at which NONMEM repeats title and names of one long table; refuse a second table."""
-    titles = [number for number, line in enumerate(lines) if line.strip().upper().startswith(_OF_NONMEM)]
+    """Return the lines on which NONMEM repeats the title and the names of a long table; refuse a second table."""
+    titles = [number for number, line in enumerate(lines) if line.strip().upper().startswith(_NONMEM_TITLE)]
     if len({lines[number].split(":")[0].split()[-1] for number in titles}) > 1:
         raise ValueError(f"The file {path} holds several tables of NONMEM. Give each of them a file of its own.")
     return [number for title in titles if title > skipped for number in (title, title + 1)]
@@ -137,7 +137,7 @@ def _header(lines: list[str]) -> tuple[int, str | None]:
     """Return how many lines stand before the header, and the header without a comment sign."""
     for count, line in enumerate(lines):
         text = line.strip()
-        if text.upper().startswith(_OF_NONMEM):
+        if text.upper().startswith(_NONMEM_TITLE):
             continue
         bare = text.lstrip("#").strip()
         heads = bare.upper().replace('"', "").split(",")[0].split()

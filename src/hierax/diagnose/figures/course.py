@@ -1,4 +1,4 @@
-"""Plots of how a fit came about: a search, the phases of SAEM, the bound of VI, chains."""
+"""Plots of the course of a fit: a search, the phases of SAEM, the bound of VI, Markov chains."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from hierax.results.uncertainty.posterior import elements
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# More parameters than this are not drawn.
-_MOST = 24
-# Colours of chains.
+# The largest number of parameters that are drawn, each in a panel of its own.
+_MOST_PARAMETERS = 24
+# Colours of the chains, in turn.
 _CHAINS = (BLUE, RED, "#2f855a", "#6b46c1")
-# Steps of VI that the moving mean of the bound is over.
+# Number of steps of VI in the moving mean of the bound.
 _WINDOW = 100
-# The first part of VI's bound, which falls from far away, is not drawn to scale.
-_FAR = 0.05
+# This share of VI's bounds, the lowest, may lie outside the axis: the first steps start far from the final bound, and
+# would otherwise flatten the rest of the curve.
+_HIDDEN_SHARE = 0.05
 
 
 def convergence(fit: Fit) -> Figure:
-    """Draw how the fit's algorithm went.
+    """Draw the course of a fit's algorithm.
 
-    Of a search: OFV and standardised gradient over the evaluations of every start. Of SAEM: the parameters and the
-    complete log likelihood over the iterations, exploratory phase shaded. Of VI: the bound over the steps. Of NUTS:
-    the traces, as :func:`hierax.plot.traces`.
+    For a search, these are the OFV and the standardised gradient over the evaluations of every start; for SAEM, the
+    parameters and the complete log likelihood over the iterations, with the exploratory phase shaded; for VI, the bound
+    over the steps; for NUTS, the traces, as by :func:`hierax.plot.traces`.
 
     Parameters
     ----------
     fit : Fit
-        By any estimator.
+        A fit by any estimator.
 
     Returns
     -------
@@ -53,15 +54,15 @@ def convergence(fit: Fit) -> Figure:
     return _search(fit.history)
 
 
-def traces(fit: Fit, *, most: int = _MOST) -> Figure:
-    """Draw the chains of a fit by NUTS, a panel a parameter; draws that diverged are marked below.
+def traces(fit: Fit, *, most: int = _MOST_PARAMETERS) -> Figure:
+    """Draw the chains of a fit by NUTS, one panel per parameter, with divergent draws marked below.
 
     Parameters
     ----------
     fit : Fit
-        With draws of a posterior.
+        A fit with Markov chains.
     most : int
-        So many parameters at most.
+        Largest number of parameters to draw.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def _bound(history: pd.DataFrame) -> Figure:
     axis.plot(history["iteration"], smooth, color=BLUE, lw=1.6, label="moving mean")
     there = bound[np.isfinite(bound)]
     if len(there):
-        low, high = np.quantile(there, [_FAR, 1.0])
+        low, high = np.quantile(there, [_HIDDEN_SHARE, 1.0])
         axis.set_ylim(low - 0.1 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
     axis.set(xlabel="step", ylabel="bound of the log likelihood")
     axis.legend(fontsize=8, frameon=False)
@@ -130,7 +131,7 @@ def _bound(history: pd.DataFrame) -> Figure:
 
 def _phases(fit: Fit) -> Figure:
     history = fit.history
-    names = [name for name in fit.layout.names() if name in history][:_MOST]
+    names = [name for name in fit.layout.names() if name in history][:_MOST_PARAMETERS]
     shown: list[Any] = ["complete", *names]
     rows, columns = _grid(len(shown))
     figure, axes = new_figure(rows, columns, 3.4, 2.3)

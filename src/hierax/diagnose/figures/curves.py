@@ -13,6 +13,7 @@ from hierax.program.read import read_program
 from hierax.results.fit import Evaluation
 from hierax.results.individual import predictions
 
+# Number of points of each subject's time grid.
 POINTS = 100
 
 
@@ -30,9 +31,9 @@ class Curve(NamedTuple):
 def on_grid(pop: Population, points: int) -> Population:
     """Return the population with its records replaced by an even time grid over each subject's records.
 
-    Doses stay as they are; the grid's points at the time of a dose see it. What varies by record follows the
-    population's interpolation (the last value before a point, where none is named). The grid runs over the time
-    that passes, so where a reset turns the clock back, it follows the clock.
+    Doses stay as they are; a prediction at the time of a dose includes it. Values that vary by record follow the
+    population's interpolation (the last value before a point, where none is named). The grid is even in the time that
+    has passed since the first record; where a reset turns the clock back, the times of the grid go back with it.
     """
     times, held = np.asarray(pop.times), np.asarray(pop.record_mask)
     segment = np.asarray(pop.segment)
@@ -88,7 +89,8 @@ def on_grid(pop: Population, points: int) -> Population:
 def fine_predictions(fit: Evaluation, endpoint: str, most: int) -> list[Curve]:
     """Return the curves of the first ``most`` real subjects.
 
-    A program that reads earlier observations predicts at the records alone: between them there is nothing to read.
+    A program that reads earlier observations is evaluated at the records only, because there are no observations
+    between them that it could read.
     """
     rows = fit.rows[:most]
     fine = fit.pop if reads_data(fit.program, fit.pop) else on_grid(fit.pop, POINTS)
@@ -98,7 +100,7 @@ def fine_predictions(fit: Evaluation, endpoint: str, most: int) -> list[Curve]:
     out = []
     for row in rows:
         seen = np.asarray(fit.pop.mask[endpoint])[row]
-        # A line is not drawn back in time.
+        # NaN interrupts the curve at padding, and where the clock is turned back.
         back = np.diff(np.asarray(fine.times)[row], prepend=-np.inf) < 0
         back |= ~np.asarray(fine.record_mask)[row]
         subject = fit.ids[len(out)]

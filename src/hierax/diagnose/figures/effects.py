@@ -1,4 +1,4 @@
-"""Plots of random effects' distributions and of covariates; every function returns a matplotlib figure."""
+"""Plots of the distribution of random effects and of covariates; every function returns a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from hierax.results.individual import predictions
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Shares of the population inside the contours.
-_INSIDE = (0.25, 0.5, 0.75, 0.95)
+# Shares of the population that the contours enclose.
+_CONTOUR_SHARES = (0.25, 0.5, 0.75, 0.95)
 
 
 def random_effects(fit: Evaluation, *, site: str | None = None, n: int = 20_000, seed: int = 0) -> Figure:
-    """Draw the distribution of random effects, pairs with contours, and the subjects' modes.
+    """Draw the distribution of random effects, with contours for pairs of them, and the subjects' modes.
 
     Parameters
     ----------
     fit : Fit
-        Whatever the distribution is: normal, a flow, a mixture.
+        A fit with any distribution of random effects: normal, a flow or a mixture.
     site : str, optional
         The random effect; the first by default.
     n, seed : int
-        Draws that contours and histograms are made of.
+        Number of draws for the densities and contours, and their seed.
 
     Returns
     -------
     matplotlib.figure.Figure
-        On the diagonal the densities of draws (line) and of modes (bars); below it contours around 25, 50, 75 and
-        95 % of the population.
+        The diagonal shows the densities of the draws (line) and of the modes (bars), and the panels below it show
+        contours around 25, 50, 75 and 95 % of the population.
 
     Examples
     --------
@@ -70,34 +70,35 @@ def random_effects(fit: Evaluation, *, site: str | None = None, n: int = 20_000,
 
 
 def _contours(axis: Any, x: np.ndarray, y: np.ndarray, limits: np.ndarray) -> None:
-    """Draw lines of equal density around shares of the draws, by a smoothed histogram."""
+    """Draw lines of equal density, from a smoothed histogram, that enclose given shares of the draws."""
     from scipy.ndimage import gaussian_filter
 
     counts, by_x, by_y = np.histogram2d(x, y, bins=70, range=limits.T)
     smooth = gaussian_filter(counts, 1.2)
     sorted_counts = np.sort(smooth.ravel())[::-1]
     total = np.cumsum(sorted_counts) / sorted_counts.sum()
-    levels = sorted({float(sorted_counts[np.searchsorted(total, share)]) for share in _INSIDE})
+    levels = sorted({float(sorted_counts[np.searchsorted(total, share)]) for share in _CONTOUR_SHARES})
     middle = [0.5 * (edges[1:] + edges[:-1]) for edges in (by_x, by_y)]
     axis.contour(*middle, smooth.T, levels=levels, colors=BLUE, linewidths=1.1)
 
 
 def covariates(fit: Evaluation, names: Sequence[str] | str, **options: Any) -> Figure:
-    """Draw individual parameters against covariates: those at the modes, and what the program says.
+    """Draw individual parameters against covariates: the subjects' at the modes, and their distribution by the program.
 
     Parameters
     ----------
     fit : Fit
+        Fit of a program whose individual parameters are ``deterministic`` sites.
     names : sequence of str
-        Covariates that are one number a subject.
+        Covariates that are one number per subject.
     **options
-        As for :func:`hierax.covariate_effects`: the line is the median, the band 5 to 95 %, of all subjects if they
-        had this value of the covariate.
+        Options of :func:`hierax.covariate_effects`. The line is the median, and the band reaches from the 5 % to the
+        95 % quantile, of what the parameter would be if all subjects had this value of the covariate.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A row a parameter, a column a covariate.
+        One row of panels per parameter, and one column per covariate.
 
     Examples
     --------
@@ -124,7 +125,7 @@ def importance(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        ``Augmented.importance``, one row a covariate.
+        ``Augmented.importance``, one row per covariate.
 
     Returns
     -------
@@ -141,6 +142,6 @@ def importance(table: pd.DataFrame) -> Figure:
     axis.axvline(0, color=INK, lw=0.8)
     axis.set_yticks(np.arange(len(rows)), [plain(name) for name in rows.index])
     axis.set_xlabel("held-out gain that permutation costs (nats a subject)")
-    # Names of covariates take more room than numbers.
+    # The labels of this axis are names of covariates, which need more room than numbers.
     figure.subplots_adjust(left=0.25)
     return figure

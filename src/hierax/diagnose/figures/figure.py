@@ -1,4 +1,4 @@
-"""Figures, their colours, and text in them."""
+"""What all figures share: how they are made, their colours, and text in them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def new_figure(rows: int = 1, columns: int = 1, width: float = 4.6, height: floa
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Figures are made without pyplot: no global state, no window, nothing to close. Margins are set in inches, for a
-    # layout engine would draw every panel several times to measure it.
+    # Figures are made without pyplot: no global state, no window, nothing to close. Margins are set in inches, because
+    # a layout engine would draw every panel several times to measure it.
     figure = Figure(figsize=(width * columns, height * rows))
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
@@ -30,8 +30,9 @@ def new_figure(rows: int = 1, columns: int = 1, width: float = 4.6, height: floa
 
 
 def plain(text: object) -> str:
-    """Return text as it is to be read: an id, or a name of the user's, is never mathematics.
+    """Return text with dollar signs escaped, so that Matplotlib does not take it for mathematics.
 
-    Matplotlib reads what stands between two dollar signs as a formula, and fails where it is none.
+    Users' names and ids may contain dollar signs. Matplotlib reads the text between two of them as a formula, and fails
+    where it is not one.
     """
     return str(text).replace("$", r"\$")

@@ -67,7 +67,7 @@ def observed_predicted(fit: Evaluation) -> Figure:
     Parameters
     ----------
     fit : Fit or Evaluation
-        By any estimator.
+        A fit by any estimator.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def residuals(fit: Evaluation) -> Figure:
     Parameters
     ----------
     fit : Fit or Evaluation
-        By any estimator.
+        A fit by any estimator.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def individual_fits(fit: Evaluation, *, endpoint: str | None = None, most: int =
     Parameters
     ----------
     fit : Fit or Evaluation
-        By any estimator.
+        A fit by any estimator.
     endpoint : str, optional
         The endpoint to draw; the first without it.
     most : int
@@ -161,14 +161,14 @@ def vpc(fit: Evaluation | VPC, **options: Any) -> Figure:
     """Draw a visual predictive check: observed statistics (lines) over the intervals of the simulated ones (bands).
 
     Quantiles of a continuous endpoint share a panel; every category of a discrete one has its own. Where data are
-    censored, a panel more compares the share of them.
+    censored, one more panel compares the shares of censored data.
 
     Parameters
     ----------
     fit : Fit, Evaluation or VPC
         The fit to simulate from, or a check that :func:`hierax.vpc` returned.
     **options
-        Of :func:`hierax.vpc`.
+        Options of :func:`hierax.vpc`.
 
     Returns
     -------

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Panels of categories in a row.
+# The largest number of panels in a row.
 _COLUMNS = 4
 
 
@@ -43,7 +43,7 @@ def _draw_quantiles(axis: Axes, check: VPC) -> None:
     for quantile, rows in check.table.groupby("quantile"):
         centre = quantile == middle
         colour = RED if centre else BLUE
-        _band(axis, rows, colour, "-" if centre else "--", f"observed {100 * float(quantile):g} %")
+        _band(axis, rows, colour, "-" if centre else "--", f"observed {100 * float(str(quantile)):g} %")
     axis.set(xlabel="time", ylabel=plain(check.endpoint))
     of = "" if check.censored is None else " of quantified values"
     axis.set_title(
@@ -62,7 +62,7 @@ def _draw_shares(axis: Axes, shares: pd.DataFrame) -> None:
 
 
 def _proportions(check: VPC) -> Figure:
-    """Draw a panel a category, and one of the censored share."""
+    """Draw one panel per category, and one of the share of censored data."""
     labels = list(dict.fromkeys(check.table["category"]))
     panels = len(labels) + (check.censored is not None)
     columns = min(panels, _COLUMNS)
@@ -76,7 +76,7 @@ def _proportions(check: VPC) -> Figure:
         _draw_shares(every[len(labels)], check.censored)
     for axis in every[panels:]:
         axis.set_visible(False)
-    # Panels with no other one below them show the times.
+    # Only panels with no other panel below them show the times.
     for axis in every[max(panels - columns, 0) : panels]:
         axis.tick_params(labelbottom=True)
     every[0].set_ylim(-0.03, 1.03)
@@ -88,5 +88,5 @@ def _proportions(check: VPC) -> Figure:
 
 def _band(axis: Axes, rows: pd.DataFrame, colour: str, line: str, label: str) -> None:
     axis.fill_between(rows["time"], rows["lower"], rows["upper"], color=colour, alpha=0.22, lw=0)
-    # A bin between two without a value would have no line to it: it gets a point.
+    # The marker makes a bin visible that lies between two bins without a value, so that no line leads to it.
     axis.plot(rows["time"], rows["observed"], color=colour, lw=1.6, ls=line, marker=".", ms=4, label=label)

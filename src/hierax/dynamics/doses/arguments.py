@@ -18,7 +18,7 @@ def individual(pop: Population, name: str, value: Any, *, varying: bool = False)
     Raises
     ------
     ValueError
-        Any other shape, with the broadcasting that usually leads to it.
+        If the value has any other shape; the message names the broadcasting that usually leads to it.
     """
     value = jnp.asarray(value, float)
     n, t = pop.n_subjects, pop.n_records
@@ -26,7 +26,8 @@ def individual(pop: Population, name: str, value: Any, *, varying: bool = False)
         return value[None, None]
     if value.shape in ((n, 1), (1, 1)):
         return value
-    # With as many records as subjects, a slip of broadcasting cannot be told from a parameter by record.
+    # (subject, subject) is a slip of broadcasting. With as many records as subjects it cannot be told from (subject,
+    # time), which ``varying`` allows.
     slip = value.shape == (n, n) and n > 1
     if varying and value.shape == (n, t):
         return value
@@ -48,8 +49,10 @@ def structural(pop: Population, name: str, value: Any) -> Float[Array, "subject 
     Raises
     ------
     ValueError
-        A parameter that changes where no interpolation was named, or a straight line between records.
+        If a parameter changes between records, and the population names no interpolation or a linear one.
     """
+    # Without an interpolation a parameter by record is refused below. If there are as many records as subjects,
+    # ``individual`` refuses it, because its shape is then more likely to be a slip of broadcasting.
     value = individual(pop, name, value, varying=pop.interpolation is not None or pop.n_subjects != pop.n_records)
     if value.shape[1] == 1 or pop.n_records == 1:
         return value
@@ -73,8 +76,8 @@ def per_dose(pop: Population, name: str, value: Any, default: float) -> Float[Ar
     Parameters
     ----------
     value : array or mapping
-        ``(subject, 1)``, or ``(subject, time)`` by record; or a mapping of compartment (number or name) to one, with
-        ``default`` for compartments that are not in it.
+        ``(subject, 1)``, or ``(subject, time)`` by record; or a mapping from compartment (number or name) to such an
+        array, with ``default`` for compartments that are not in it.
     """
     events = pop.events
     record, compartment = jnp.asarray(events.record), jnp.asarray(events.compartment)

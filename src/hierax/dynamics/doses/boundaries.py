@@ -1,4 +1,4 @@
-"""Everything that happens to a subject, in the order in which it happens."""
+"""The boundaries of a subject: all its records, doses and other events, in the order in which they happen."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ class Boundaries(NamedTuple):
     Attributes
     ----------
     time, gap : array, (subject, boundary)
-        When, and how long after the boundary before; no time passes across a reset.
+        Time of the boundary, and time since the boundary before it; no time passes across a reset.
     fresh : bool array, (subject, boundary)
-        Which boundaries are the first of their part of the history: the system was reset since the one before.
+        Which boundaries are the first of their segment, because the system was reset since the boundary before.
     governing, previous, following : int array, (subject, boundary)
-        Index of the record whose parameters hold in the interval that ends here; of the last record before it, and of
-        the first one after it.
+        Index of the record whose parameters hold in the interval that ends at the boundary; of the last record before
+        the boundary; and of the first record at or after it.
     jump, speed, begun : dict of arrays, (subject, boundary)
-        By CMT: amount that is added; change of the infusion rate, and of the number of infusions that run.
+        By CMT: the amount that is added; the change of the infusion rate; and the change of the number of infusions
+        that are running.
     rank : int array, (subject, boundary)
-        The sorting: which entry of the unsorted sequence stands here.
+        The sorting: the index that each boundary has in the unsorted sequence.
     at_record : int array, (subject, time)
-        Which boundary each record is.
+        Index of the boundary that each record is.
     steady : int
-        Where the steady states stand in the unsorted sequence.
+        Index in the unsorted sequence at which the steady states begin.
     segment : int array, (subject, boundary)
-        Part of the history.
+        How often the system was reset before; doses act only within their segment.
     lost : bool array, (subject, dose)
-        Steady states with more doses under way at their record than there are slots: NaN, for no number may be
-        silently wrong.
+        Steady states with more doses still on their way or running at their record than there are slots to follow them.
+        Their amounts are NaN, because no number may be silently wrong.
     in_order : bool array, (subject,)
-        Whether an order that was found before still is one.
+        Whether the boundaries are sorted, which they need not be in an order that was found for other times.
     """
 
     time: Float[Array, "subject boundary"]
@@ -59,15 +60,15 @@ class Boundaries(NamedTuple):
 
     @property
     def keep(self) -> Float[Array, "subject boundary"]:
-        """0 where the system was reset since the boundary before, else 1."""
+        """Factor on amounts at a boundary: 0 where the system was reset since the boundary before, else 1."""
         return jnp.where(self.fresh, 0.0, 1.0)
 
     def at_steady(self, values: Float[Array, "*mode subject dose"]) -> Float[Array, "*mode subject boundary"]:
-        """Put values of steady states (zero for other doses) at their boundaries."""
+        """Return values of steady states (zero for other doses) at the boundaries where they happen."""
         return self._at_steady(jnp.where(self.lost, jnp.nan, values))
 
     def at_steady_flags(self, flags: Bool[Array, "subject dose"]) -> Bool[Array, "subject boundary"]:
-        """Put flags of steady states at their boundaries."""
+        """Return flags of steady states at the boundaries where they happen."""
         return self._at_steady(flags)
 
     def _at_steady(self, values: Array) -> Array:
@@ -78,7 +79,7 @@ class Boundaries(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One kind of boundary: time, segment and order at equal time, each (subject, n)."""
+    """Boundaries of one kind: time, segment, and order at equal times, each (subject, n)."""
 
     time: Array
     segment: Array
@@ -86,7 +87,7 @@ class Block(NamedTuple):
 
 
 def arrival_blocks(inputs: Inputs) -> tuple[Block, ...]:
-    """Return the times at which doses arrive and infusions end, those of steady states' earlier doses too."""
+    """Return the times at which doses arrive and infusions end, including the earlier doses of steady states."""
     return _slot_blocks(inputs, _slots(inputs)[0])
 
 
@@ -98,7 +99,7 @@ def _slot_blocks(inputs: Inputs, slots: list[_Slot]) -> tuple[Block, ...]:
 
 
 class Order(NamedTuple):
-    """An order found before: ``rank`` and ``at_record`` as in :class:`Boundaries`."""
+    """A sorting that was found before: ``rank`` and ``at_record`` as in :class:`Boundaries`."""
 
     rank: Int[Array, "subject boundary"]
     at_record: Int[Array, "subject time"]
@@ -107,14 +108,15 @@ class Order(NamedTuple):
 def sort_boundaries(
     pop: Population, inputs: Inputs, extra: tuple[Block, ...] = (), order: Order | None = None
 ) -> Boundaries:
-    """Sort all that happens to each subject, and ``extra`` times, by segment, time, and file order.
+    """Return everything that happens to each subject, and ``extra`` times, sorted by segment, time, and file order.
 
-    Sorting takes as long as a short solve; an ``order`` that was found for the same times saves it. ``in_order`` says
-    whether it still holds; one of another size is left aside.
+    Sorting takes as long as a short ODE solve; an ``order`` that was found for the same times saves it. The result's
+    ``in_order`` says whether that order still holds. An order of another size is ignored.
     """
     times, records = jnp.asarray(pop.times), pop.n_records
     segment, index = jnp.asarray(pop.segment), jnp.broadcast_to(jnp.arange(records), times.shape)
-    # Order at equal time: steady states (0), doses and ends of infusions (1), then what is read at the record (2).
+    # Order at equal times, within a record: steady states (0), doses and ends of infusions (1), the record itself (2),
+    # and a change of parameters half way to the next record (3).
     blocks = [Block(times, segment, 4 * index + 2)]
     slots, lost = _slots(inputs)
     blocks += _slot_blocks(inputs, slots)
@@ -136,7 +138,7 @@ def sort_boundaries(
     total = time.shape[1]
 
     def put(number: int, starts: list[Array], ends: list[Array]) -> Array:
-        """Return values of starts and ends of the doses of one compartment, sorted."""
+        """Return the values at the starts and ends of one compartment's doses, sorted, and 0 at other boundaries."""
         places = [slot.compartment for slot in slots] * (2 if ends else 1)
         parts = [jnp.where(c == number, v, 0.0) for c, v in zip(places, (*starts, *ends), strict=True)]
         values = jnp.concatenate([jnp.zeros(times.shape), *parts], axis=1)
@@ -165,7 +167,7 @@ def sort_boundaries(
 
 
 def _in_order(where: Array, time: Array, listed: Array) -> Bool[Array, " subject"]:
-    """Return for which subjects a sequence is sorted by segment, time, and file order."""
+    """Return for which subjects the sequence is sorted by segment, time, and file order."""
     before = jnp.array(True)
     for part in (listed, time, where):
         before = (part[:, :-1] < part[:, 1:]) | ((part[:, :-1] == part[:, 1:]) & before)
@@ -173,14 +175,14 @@ def _in_order(where: Array, time: Array, listed: Array) -> Bool[Array, " subject
 
 
 def _middles(times: Array, segment: Array, index: Array) -> Block:
-    """Return the middles between records of one segment, where parameters change."""
+    """Return the times half way between records of one segment, at which interpolated parameters change."""
     middle = 0.5 * (times[:, :-1] + times[:, 1:])
     same = segment[:, :-1] == segment[:, 1:]
     return Block(jnp.where(same, middle, times[:, :-1]), segment[:, :-1], 4 * index[:, :-1] + 3)
 
 
 class _Slot(NamedTuple):
-    """Doses as they enter the sequence: start and end, amount of a bolus, rate of an infusion and whether it is one."""
+    """Doses as they enter the sequence: start, end, amount of a bolus, rate of an infusion, and whether it is one."""
 
     start: Array
     end: Array
@@ -193,14 +195,14 @@ class _Slot(NamedTuple):
 
 
 def _sorted_segment(inputs: Inputs) -> Array:
-    """Return the segments of doses, padding last."""
+    """Return the segments of doses; padded entries get the largest number, so that they are sorted last."""
     return jnp.where(inputs.mask, inputs.segment, jnp.iinfo(inputs.segment.dtype).max)
 
 
 def _slots(inputs: Inputs) -> tuple[list[_Slot], Array]:
     """Return the doses, and the doses of each steady state that still arrive or run after its record.
 
-    Also which steady states have more of these than there are slots.
+    Return also which steady states have more of these doses than there are slots.
     """
     segment = _sorted_segment(inputs)
     end = inputs.arrival + inputs.duration
@@ -212,7 +214,7 @@ def _slots(inputs: Inputs) -> tuple[list[_Slot], Array]:
     lost = jnp.zeros(inputs.mask.shape, bool)
     if not inputs.steady_states:
         return out, lost
-    # The steady states of a subject are few: theirs alone are followed slot by slot.
+    # Slots are made for the few steady-state doses of a subject only, because each slot adds boundaries.
     chosen = jnp.argsort(~inputs.periodic, axis=1, stable=True)[:, : inputs.steady_states]
 
     def pick(values: Array) -> Array:
@@ -231,7 +233,7 @@ def _slots(inputs: Inputs) -> tuple[list[_Slot], Array]:
 
 
 def _governing(pop: Population, time: Array, rank: Array) -> tuple[Array, Array, Array]:
-    """Return the record whose parameters hold in the interval that ends at each boundary, and those around it."""
+    """Return the records whose parameters hold until each boundary, and the records before and after it."""
     records = pop.n_records
     is_record = rank < records
     count = jnp.cumsum(is_record, axis=1)

@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 
 from hierax.data.population import Population
 
-# How far from the end of a step, in units of rounding, the field is evaluated at least.
-_APART = 16 * float(np.finfo(float).eps)
+# Smallest distance from the ends of a step at which the vector field is evaluated, as a fraction of the time: a few
+# rounding errors, enough to stay on one side of a jump.
+_CLEARANCE = 16 * float(np.finfo(float).eps)
 
 
 def read_breaks(pop: Population, breaks: Any) -> Float[Array, "subject break"] | None:
@@ -21,7 +22,7 @@ def read_breaks(pop: Population, breaks: Any) -> Float[Array, "subject break"] |
     Raises
     ------
     ValueError
-        Times of another shape.
+        If the times have another shape.
     """
     if breaks is None:
         return None
@@ -40,7 +41,7 @@ def read_breaks(pop: Population, breaks: Any) -> Float[Array, "subject break"] |
 
 
 def within_history(pop: Population, breaks: Float[Array, "subject break"], padding: int) -> tuple[Array, Array]:
-    """Return times and parts of the history of breaks; those before the first record or after the last are padding."""
+    """Return times and segments of the breaks; a break before the first or after the last record becomes padding."""
     times, segment = jnp.asarray(pop.times), jnp.asarray(pop.segment)
     at = jax.lax.stop_gradient(breaks)[:, :, None]
     before = (times[:, None, :] <= at).sum(-1)
@@ -51,9 +52,9 @@ def within_history(pop: Population, breaks: Float[Array, "subject break"], paddi
 
 
 def strictly_inside(t: Any, now: Any) -> Any:
-    """Return a time inside the step that ``now`` is the middle of: at its very ends the field has jumped already.
+    """Return ``t`` moved by a few rounding errors towards ``now``, the middle of the step.
 
-    Rounding is all that it moves the time by.
+    At the very ends of a step the field may have the value that belongs to the step before or after it.
     """
-    apart = _APART * jax.lax.stop_gradient(jnp.maximum(jnp.abs(t), jnp.abs(now)))
+    apart = _CLEARANCE * jax.lax.stop_gradient(jnp.maximum(jnp.abs(t), jnp.abs(now)))
     return jnp.where(t > now + apart, t - apart, jnp.where(t < now - apart, t + apart, now))

@@ -1,4 +1,4 @@
-"""What there is to say of dose parameters: those of doses that are not there, and lags longer than II."""
+"""Notes on dose parameters: those that no dose uses, and lags longer than the dosing interval II."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hierax.dynamics.doses.arguments import compartment_number
 from hierax.dynamics.doses.inputs import Inputs
 from hierax.dynamics.notes import Note
 
-_LAG = (
+_LONG_LAG = (
     "lag is longer than II at a steady-state dose (SS) of {subjects}, and programs differ in what that means. Here the "
     "regimen has always run, each dose a lag late, so that earlier doses still arrive after the SS record; NONMEM has "
     "another convention, and its predictions may differ by most of their size (83 % was seen). Keep lag below II (an "
@@ -22,7 +22,7 @@ _LAG = (
 
 
 def dose_notes(pop: Population, inputs: Inputs, given: Mapping[str, Any], route: int = 1) -> Iterator[Note]:
-    """Return the notes on dose parameters by name (``F``, ``lag``, ``rate``, ``duration``, ``Tk0``)."""
+    """Return the notes on dose parameters, given by name (``F``, ``lag``, ``rate``, ``duration``, ``Tk0``)."""
     there = set(pop.events.compartments) if pop.events.time.shape[1] else set()
     for name, value in given.items():
         if value is None:
@@ -36,11 +36,11 @@ def dose_notes(pop: Population, inputs: Inputs, given: Mapping[str, Any], route:
             yield Note(f"{where} does nothing with these data, because there are no {kind} into it.", harmless=True)
     if inputs.steady_states and given.get("lag") is not None:
         late = inputs.periodic & (inputs.arrival - inputs.time > inputs.interval)
-        yield Note(_LAG, jnp.any(late, axis=1) & jnp.asarray(pop.subject_mask))
+        yield Note(_LONG_LAG, jnp.any(late, axis=1) & jnp.asarray(pop.subject_mask))
 
 
 def _reached(pop: Population, name: str, there: set[int], route: int) -> tuple[set[int], str]:
-    """Return the compartments with doses that a parameter acts on, and what such doses are called."""
+    """Return the compartments with doses that a parameter acts on, and how a message calls such doses."""
     for kind, of in ((MODELLED_RATE, "rate"), (MODELLED_DURATION, "duration")):
         if name == of:
             return {number for known, number in pop.events.modelled_kinds if known == kind}, f"doses with RATE -{kind}"

@@ -1,4 +1,4 @@
-"""Doses as the inputs that they are: when they arrive, how much, and how fast."""
+"""Doses as inputs to a system: when they arrive, how much, and how fast."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from hierax.data.events import MODELLED_DURATION, MODELLED_RATE
 from hierax.data.population import Population
 from hierax.dynamics.doses.arguments import compartment_number, individual, per_dose
 
-# How many intervals a lag or a modelled duration of a steady state may last, where doses are followed one by one.
+# Where parameters move the doses of a steady state, this many more of them are followed one by one, so that their lag
+# or duration may last about ten dosing intervals. With a longer one the result is NaN (``Boundaries.lost``).
 EXTRA_SLOTS = 10
-# The shortest infusion: a modelled duration of 0 is a bolus, whose rate would be infinite.
+# Shortest modelled duration of an infusion, in the unit of TIME. A duration of 0 means a bolus, and as an infusion it
+# would have an infinite rate.
 _SHORTEST = 1e-12
 
 
@@ -28,40 +30,40 @@ class Inputs:
     Attributes
     ----------
     time, arrival : array
-        Time of the dose record, and one lag later.
+        Time of the dose record; and the time at which the dose arrives, which is one lag later.
     amount, rate, duration : array
         Amount that becomes available; rate and duration of an infusion, both 0 for a bolus.
     interval : array
-        Period of a steady state, 1 where there is none.
+        Dosing interval of a steady state; 1 where there is none.
     infused : bool array
         Which doses are infusions, whatever their rate.
     periodic, constant : bool array
-        Steady states of repeated doses, and of a constant infusion.
+        Which doses are steady states of repeated doses, and which of a constant infusion.
     compartment, record, segment, mask : array
         As in :class:`~hierax.data.events.Events`.
     infusions : bool
-        Whether there are any.
+        Whether there are any infusions.
     steady_states : int
         How many steady states a subject has at most.
     slots : int
-        How many doses of a periodic steady state may still be on their way, or run, at its record.
+        How many doses of a periodic steady state may still be on their way, or still running, at its record.
     moves : bool
-        Whether parameters move arrivals or ends.
+        Whether parameters move the times at which doses arrive or infusions end.
     """
 
-    time: Float[Array, "subject dose"]
-    arrival: Float[Array, "subject dose"]
-    amount: Float[Array, "subject dose"]
-    rate: Float[Array, "subject dose"]
-    duration: Float[Array, "subject dose"]
-    interval: Float[Array, "subject dose"]
-    infused: Bool[Array, "subject dose"]
-    periodic: Bool[Array, "subject dose"]
-    constant: Bool[Array, "subject dose"]
-    compartment: Int[Array, "subject dose"]
-    record: Int[Array, "subject dose"]
-    segment: Int[Array, "subject dose"]
-    mask: Bool[Array, "subject dose"]
+    time: Float[Array, "*subject dose"]
+    arrival: Float[Array, "*subject dose"]
+    amount: Float[Array, "*subject dose"]
+    rate: Float[Array, "*subject dose"]
+    duration: Float[Array, "*subject dose"]
+    interval: Float[Array, "*subject dose"]
+    infused: Bool[Array, "*subject dose"]
+    periodic: Bool[Array, "*subject dose"]
+    constant: Bool[Array, "*subject dose"]
+    compartment: Int[Array, "*subject dose"]
+    record: Int[Array, "*subject dose"]
+    segment: Int[Array, "*subject dose"]
+    mask: Bool[Array, "*subject dose"]
     infusions: bool
     steady_states: int
     slots: int
@@ -84,22 +86,22 @@ def resolve(
     Parameters
     ----------
     F, lag, rate, duration : array, mapping, or None
-        Bioavailability, lag time, and the modelled rate (RATE -1) and duration (RATE -2) of doses; from the dose's
-        record. A mapping gives them by compartment.
+        Bioavailability, lag time, and the modelled rate (RATE -1) and duration (RATE -2) of doses, each with its value
+        at the dose's record. A mapping gives them by compartment.
     zero_order : array, optional
         Duration of a zero-order absorption: every bolus into compartment ``route`` becomes an infusion over it.
 
     Raises
     ------
     ValueError
-        Doses whose rate or duration is a parameter that is not given; a bioavailability, lag, rate or duration that is
-        known to be negative.
+        If the rate or duration of doses is a parameter that is not given, or if a bioavailability, lag, rate or
+        duration is known to be negative.
 
     Notes
     -----
-    A parameter of doses that are not there does nothing, so that one program serves several regimens. A negative value
-    that is computed makes the amount NaN, and with it all predictions after the dose: a bolus, or nothing, in its
-    place would be another model.
+    A parameter that no dose uses does nothing, so that one program serves several regimens. Inside a compiled function,
+    where values are not known, a negative one makes the amount NaN, and with it all predictions after the dose. To
+    give a bolus or nothing in its place would change the model silently.
     """
     events = pop.events
     for number, name, value in ((MODELLED_RATE, "rate", rate), (MODELLED_DURATION, "duration", duration)):
@@ -147,14 +149,15 @@ def resolve(
 
 
 def _not_negative(name: str, value: Array, valid: Array, where: Array, *, zero: bool = True) -> tuple[Array, Array]:
-    """Return a dose parameter with 1 where it is negative, and which doses are valid still.
+    """Return a dose parameter with 1 in place of invalid values, and which doses are still valid.
 
-    Times of doses stay finite so, and what is not valid spoils the amounts instead: a dose at no time would be none.
+    The replacement keeps the times of doses finite; the amounts of doses that are not valid are set to NaN instead. A
+    dose at the time NaN would be left out, and predictions would stay finite.
 
     Raises
     ------
     ValueError
-        A negative value outside of compiled functions, where values are known.
+        If a value is negative outside of compiled functions, where values are known.
     """
     good = (value >= 0) if zero else (value > 0)
     bad = where & ~good & ~jnp.isnan(value)
@@ -173,7 +176,8 @@ def _speed(
 ) -> tuple[Array, Array, Array, Array]:
     """Return which doses are infusions, rate and duration of every dose (0 and 0 for a bolus), and which are valid.
 
-    Where the rate is known (RATE > 0 or -1), bioavailability changes the duration; where the duration is, the rate.
+    Where the rate is given (RATE > 0 or -1), bioavailability changes the duration; where the duration is given, it
+    changes the rate.
     """
     events = pop.events
     speed, modelled = jnp.asarray(events.rate), jnp.asarray(events.modelled)
@@ -202,7 +206,7 @@ def _speed(
 
 
 def _check_modelled(pop: Population, kind: int, name: str, value: Any) -> None:
-    """Refuse modelled rates and durations that are not given."""
+    """Refuse doses whose modelled rate or duration the model does not give."""
     needed = {compartment for known, compartment in pop.events.modelled_kinds if known == kind}
     if needed and value is None:
         raise ValueError(

@@ -20,8 +20,9 @@ from hierax.dynamics.linear.superposition import sources_of, superpose
 from hierax.dynamics.notes import tell
 
 Output = Literal["concentration", "amount", "concentrations", "amounts", "forcing"]
-# Up to this many doses a subject, every dose is looked at from every record; beyond, doses and records are walked in
-# order. Both give the same numbers; this is where they take about the same time.
+# With up to this many doses per subject, the amounts at each record are the sum over all doses (superposition); with
+# more, amounts are carried along the records and doses in order (propagation). Both give the same numbers, and with
+# this many doses they take about the same time.
 SUPERPOSED_DOSES = 3
 
 
@@ -47,7 +48,7 @@ def one_compartment(
     duration: Any = None,
     output: Output = "concentration",
 ) -> Any:
-    """One compartment: concentrations or amounts at every record, for all doses.
+    """Return concentrations or amounts of a one-compartment model at every record, for all doses.
 
     Parameters
     ----------
@@ -59,18 +60,18 @@ def one_compartment(
     V : (subject, 1) or (subject, time)
         Volume; concentrations are amount/volume.
     ka : (subject, 1) or (subject, time), optional
-        Absorption rate constant (1/time). ``ka = k`` is no special case: values and derivatives are smooth there.
+        Absorption rate constant (1/time). It may equal ``k``: values and derivatives are smooth there.
     Tk0 : (subject, 1), optional
         Duration of a zero-order absorption: every bolus into CMT 1 is absorbed at a constant rate over this time.
     F : (subject, 1), (subject, time) or mapping, optional
-        Bioavailability, by which every amount is multiplied. Where the rate of an infusion is known, its duration
-        changes; where its duration is, its rate. A mapping gives it by compartment (number or name).
+        Bioavailability, by which every amount is multiplied. Where the rate of an infusion is given, it changes the
+        duration; where the duration is given, the rate. A mapping gives it by compartment (number or name).
     lag : as F, optional
         Lag time of doses. A steady state with a lag is that of a regimen that has always run, each dose a lag late;
         with a lag longer than II that differs from NONMEM, and a warning says so.
     rate, duration : as F, optional
-        Rate and duration of infusions with RATE -1 and -2. A parameter of doses that are not there does nothing, so
-        that one program serves several regimens; ``hx.check`` says so.
+        Rate and duration of infusions with RATE -1 and -2. A parameter that no dose uses does nothing, so that one
+        program serves several regimens; ``hx.check`` says so.
     output : {"concentration", "amount", "concentrations", "amounts", "forcing"}
         The central compartment's concentration or amount; or a dict of all compartments, ``depot`` (as an amount),
         ``central``, ``peripheral1``, ``peripheral2``; or the central concentration as a function of time, for the
@@ -80,21 +81,22 @@ def one_compartment(
     -------
     array, (subject, time), or dict of such
         In the units of AMT (and V). At a dose record, the dose is included; an observation listed before a dose of
-        the same time does not see it.
+        the same time does not include it.
 
     Raises
     ------
     ValueError
-        A parameter of another shape, too few or too many of them, or a dose into a compartment that is not there.
+        If a parameter has another shape, too few or too many of them are given, or a dose goes into a compartment that
+        the model does not have.
 
     Notes
     -----
     A parameter ``(subject, time)`` holds between records by the population's interpolation (``nocb``, ``locf`` or
     ``midpoint``), also across additional doses and ends of infusions. F, lag, rate and duration are those of the dose
-    record. Steady states have the parameters of their record for ever before. Where doses are many or parameters
-    change, the doses of a steady state that still arrive or run at its record are followed one by one, eleven of them
-    (more where the data's own infusions overlap): with a lag or a modelled duration of more intervals the result is
-    NaN.
+    record. A steady state is computed as if the parameters of its record had always held. With many doses, or
+    parameters that change, the doses of a steady state that are still on their way or running at its record are
+    followed one by one, up to eleven of them (more where the data's own infusions overlap). With a lag or a modelled
+    duration that spans more intervals the result is NaN.
 
     Examples
     --------
@@ -127,7 +129,7 @@ def two_compartment(
     duration: Any = None,
     output: Output = "concentration",
 ) -> Any:
-    """Two compartments: concentrations or amounts at every record, for all doses.
+    """Return concentrations or amounts of a two-compartment model at every record, for all doses.
 
     Parameters
     ----------
@@ -188,7 +190,7 @@ def three_compartment(
     duration: Any = None,
     output: Output = "concentration",
 ) -> Any:
-    """Three compartments: concentrations or amounts at every record, for all doses.
+    """Return concentrations or amounts of a three-compartment model at every record, for all doses.
 
     Parameters
     ----------
@@ -232,7 +234,7 @@ def three_compartment(
 
 
 def _given(pop: Population, model: str, **parameters: Any) -> dict[str, Array]:
-    """Return the parameters that were given, checked."""
+    """Return those parameters that were given, after a check of their shapes."""
     return {name: structural(pop, name, value) for name, value in parameters.items() if value is not None}
 
 
@@ -277,7 +279,7 @@ def _solve(
     duration: Any,
     output: Output,
 ) -> Any:
-    """Return what was asked for, by superposition or from boundary to boundary."""
+    """Return the output that was asked for, by superposition or by propagation."""
     micro, volumes, ka = structure
     names = (["depot"] if ka is not None else []) + ["central", "peripheral1", "peripheral2"][: len(volumes)]
     _check_doses(pop, model, names)
@@ -299,8 +301,9 @@ def _solve(
     few = pop.events.time.shape[1] <= SUPERPOSED_DOSES
     method = superpose if constant and few else propagate
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((pop, micro, ka, inputs))):
-        # Operation by operation some 70 small functions would be compiled for every shape.
-        method = _AT_ONCE[method]
+        # Called directly, the method would run operation by operation, and JAX would compile some 70 small functions
+        # for every shape of the data.
+        method = _COMPILED[method]
     amounts = method(pop, micro, ka, inputs, tuple(states))
     if output in ("concentration", "concentrations"):
         amounts = {s: a / volumes[s] if s >= 0 else a for s, a in amounts.items()}
@@ -310,8 +313,8 @@ def _solve(
     return {labels[state]: amounts[state] for state in states}
 
 
-# The two methods compiled as a whole, for calls outside of compiled functions.
-_AT_ONCE = {method: jax.jit(method, static_argnums=4) for method in (superpose, propagate)}
+# The two methods, each compiled as a whole, for calls outside of compiled functions.
+_COMPILED = {method: jax.jit(method, static_argnums=4) for method in (superpose, propagate)}
 
 
 def _forcing(pop: Population, model: str, structure: _Structure, inputs: Inputs, constant: bool) -> Forcing:

@@ -3,10 +3,11 @@
 After a unit bolus into compartment ``i``, the amount in compartment ``o`` is the sum over the modes of
 ``weight[o, i] · exp(-rate · t)``; any other input gives the same sum with the response of one compartment of that rate
 in place of the exponential. Two rates of a disposition (almost) coincide where exchange with a compartment (almost)
-stops while its rate constant equals the elimination's: weights then grow as the inverse of the gap, and their
-derivatives as powers of it, although every amount stays smooth. There the amounts, which are analytic in the squared
-half gap, are extrapolated from points a little away. Where all three rates of three compartments come together, the
-same is done in the linear coefficient of their centred characteristic polynomial; the amounts are analytic in it too.
+stops while its rate constant equals the elimination's. The weights then grow as the inverse of the gap between the two
+rates, and their derivatives as powers of that inverse, although every amount stays smooth. There the amounts, which are
+analytic functions of the squared half gap, are extrapolated from somewhat larger gaps. Where all three rates of three
+compartments come together, the linear coefficient of their centred characteristic polynomial takes the place of the
+squared half gap; the amounts are analytic in it too.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Below this ratio of half gap to mean of two rates, amounts are extrapolated: above it, second derivatives lose at most
-# eps/0.03³, 1e-11; below it, five points at squares of this distance err by (0.03·rate·t)^10/30240.
+# Two rates count as close, and amounts are extrapolated, where half their gap is below this fraction of their mean.
+# With larger gaps, second derivatives lose at most eps/0.03³ = 1e-11 to rounding; with smaller ones, the extrapolation
+# has an error of (0.03·rate·t)^10/30240.
 NEAR = 0.03
-_EXTRAPOLATE = (5.0, -10.0, 10.0, -5.0, 1.0)
-# Newton steps from a root that is exact but for its derivatives: k steps make 2^k - 1 orders of them exact.
+# Weights by which the amounts at 1, 2, ..., 5 steps from a point are extrapolated to the point: those of the polynomial
+# through all five. A step is the square of the distance above.
+_EXTRAPOLATION_WEIGHTS = (5.0, -10.0, 10.0, -5.0, 1.0)
+# Newton steps from a root whose value is exact but which carries no derivatives: after k steps its derivatives are
+# exact up to order 2^k - 1.
 _NEWTON_STEPS = 3
 
 
@@ -34,7 +39,7 @@ class Micro(NamedTuple):
 
 
 class Modes(NamedTuple):
-    """Rates ``(mode, subject, time)``, and by (out, in) compartment the weights of the same shape."""
+    """Rates ``(mode, subject, time)``, and weights of the same shape by pair of compartments (out, in)."""
 
     rate: Float[Array, "mode subject time"]
     weight: dict[tuple[int, int], Float[Array, "mode subject time"]]
@@ -57,20 +62,21 @@ def sum_of_modes(micro: Micro, amounts: Callable[[Modes], Any]) -> Any:
             modes = _modes(micro, shift)
             return amounts(Modes(modes.rate, {key: share * value for key, value in modes.weight.items()}))
 
-        # The further points are looked at only where some subject's rates are close.
+        # The points after the first are needed only if some subject's rates are close.
         part = jax.lax.cond(some | (number == 1), compute, lambda: jax.tree.map(jnp.zeros_like, total))
         return jax.tree.map(jnp.add, total, part), None
 
     shapes = jax.eval_shape(lambda: amounts(_modes(micro, jnp.zeros_like(step))))
     start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    points = (jnp.arange(1.0, len(_EXTRAPOLATE) + 1), jnp.array(_EXTRAPOLATE))
+    points = (jnp.arange(1.0, len(_EXTRAPOLATION_WEIGHTS) + 1), jnp.array(_EXTRAPOLATION_WEIGHTS))
     return jax.lax.scan(member, start, points)[0]
 
 
 def _closeness(micro: Micro) -> tuple[Array, Array]:
-    """Return where two rates, or three, are close, and the step in what is moved there."""
+    """Return where two or three rates are close, and the step between the points of the extrapolation there."""
     frozen = jax.tree.map(jax.lax.stop_gradient, micro)
-    # Without exchange, two rates may be 0: a step all the same.
+    # Two rates may be 0, and so may their mean, if nothing returns from the peripheral compartments. The total of the
+    # rate constants keeps the step positive.
     total = frozen.k + sum(out + back for out, back in frozen.exchange)
     if len(micro.exchange) == 1:
         middle, square, _, _ = _pair(frozen)
@@ -91,7 +97,7 @@ def _cubic(micro: Micro) -> tuple[Array, Array, Array]:
 
 
 def _centred(micro: Micro) -> tuple[Array, Array, Array]:
-    """Return the mean of the three rates, and linear and constant coefficient of the polynomial around it."""
+    """Return the mean of the three rates, and the linear and constant coefficient of the polynomial around it."""
     total, squares, product = _cubic(micro)
     centre = total / 3.0
     return centre, squares - total * centre, ((centre - total) * centre + squares) * centre - product
@@ -105,9 +111,10 @@ def _is_triple(micro: Micro) -> Array:
 
 
 def _apart(micro: Micro, triple: Array) -> Micro:
-    """Return the rate constants, with some whose rates are far apart where all three are close.
+    """Return the rate constants; where all three rates are close, others whose rates are far apart.
 
-    What is computed for a pair there is not used, but must be finite, or its derivatives would be NaN in reverse mode.
+    The results for a pair of close rates are not used there, but they must be finite, or derivatives in reverse mode
+    would be NaN.
     """
     safe = Micro(jnp.ones(()), ((jnp.array(0.5), jnp.array(0.3)), (jnp.array(0.2), jnp.array(0.1))))
     return jax.tree.map(lambda value, other: jnp.where(triple, other, value), micro, safe)
@@ -124,7 +131,7 @@ def _pair(micro: Micro) -> tuple[Array, Array, Array, Array | None]:
     for _ in range(_NEWTON_STEPS):
         value = ((single - total) * single + squares) * single - product
         single = single - value / ((3.0 * single - 2.0 * total) * single + squares)
-    # Product and sum of the other two, by the relations that do not cancel.
+    # Product and sum of the other two rates, by those relations of roots and coefficients in which no digits cancel.
     safe = jnp.where(largest, single, 1.0)
     pair_product = jnp.where(largest, product / safe, squares - single * (total - single))
     middle = 0.5 * jnp.where(largest, (squares - pair_product) / safe, total - single)
@@ -134,7 +141,7 @@ def _pair(micro: Micro) -> tuple[Array, Array, Array, Array | None]:
 def _single_root(total: Array, squares: Array, product: Array) -> tuple[Array, Array]:
     """Return the root of z³ - total z² + squares z - product furthest from the others, and whether it is the largest.
 
-    The roots of a mammillary system are real and not negative, so that they are three cosines.
+    The roots of a mammillary system are real and not negative, so that the trigonometric formula gives all three.
     """
     total, squares, product = jax.lax.stop_gradient((total, squares, product))
     centre = total / 3.0
@@ -144,10 +151,10 @@ def _single_root(total: Array, squares: Array, product: Array) -> tuple[Array, A
     angle = jnp.arccos(jnp.clip(-cubic / scale, -1.0, 1.0)) / 3.0
     first, second, third = (centre + 2.0 * spread * jnp.cos(angle - 2.0 * jnp.pi * i / 3.0) for i in (0, 1, 2))
     high, low = jnp.maximum(first, jnp.maximum(second, third)), jnp.minimum(first, jnp.minimum(second, third))
-    # The smallest root from the product of all: the cosines lose its digits where it is far smaller than the others.
+    # A root that is far smaller than the others is computed from the product of all: the cosines lose its digits.
     mid = jnp.clip(total - high - low, 0.0, high)
     low = jnp.where(low > 1e-3 * mid, low, product / (high * jnp.maximum(mid, 1e-300)))
-    # Two roots of 0 are close to each other, however they are rounded.
+    # The tolerance is for two roots of 0, which must count as the close pair however they are rounded.
     largest = (high - mid) * (mid + low) >= (mid - low) * (high + mid) - 1e-12 * high * high
     root = jnp.where(largest, high, low)
     for _ in range(2):
@@ -175,7 +182,7 @@ def _modes(micro: Micro, shift: Array) -> Modes:
 
 
 def _shifted_pair(micro: Micro, shift: Array) -> tuple[Array, Array, Array, Array]:
-    """Return the two closest rates, the squared half gap moved by ``shift``, that half gap, and the third rate."""
+    """Return the two closest rates, their squared half gap moved by ``shift``; that half gap; and the third rate."""
     middle, square, product, single = _pair(micro)
     half = jnp.sqrt(square + shift)
     upper = middle + half
@@ -183,7 +190,7 @@ def _shifted_pair(micro: Micro, shift: Array) -> tuple[Array, Array, Array, Arra
 
 
 def _shifted_triple(micro: Micro, shift: Array, triple: Array) -> Array:
-    """Return three rates, the linear coefficient of their centred polynomial moved by ``shift``."""
+    """Return three rates after the linear coefficient of their centred polynomial was moved by ``shift``."""
     centre, linear, constant = _centred(micro)
     linear = jnp.where(triple, linear - shift, -1.0)
     constant = jnp.where(triple, constant, 0.0)
@@ -199,7 +206,8 @@ def _shifted_triple(micro: Micro, shift: Array, triple: Array) -> Array:
 def _two_modes(micro: Micro, rate: Array, half: Array, shift: Array) -> Modes:
     ((k12, k21),) = micro.exchange
     lean = 0.5 * (micro.k + k12 - k21)
-    # half² - lean² = k12 k21 + shift: the smaller of half ± lean from their product, so that no digits cancel.
+    # half² - lean² = k12 k21 + shift. The smaller of half ± lean is computed from this product of the two, so that no
+    # digits cancel.
     larger = half + jnp.abs(lean)
     smaller = (k12 * k21 + shift) / larger
     plus, minus = jnp.where(lean >= 0, larger, smaller), jnp.where(lean >= 0, smaller, larger)
@@ -217,7 +225,7 @@ def _two_modes(micro: Micro, rate: Array, half: Array, shift: Array) -> Modes:
 
 
 def _three_modes(micro: Micro, rate: Array, gaps: Array) -> Modes:
-    """Return the modes of these rates; ``gaps`` are the products of each one's distances to the others."""
+    """Return the modes of these rates; ``gaps`` holds for each rate the product of its distances to the others."""
     (k12, k21), (k13, k31) = micro.exchange
     leave = micro.k + k12 + k13 - rate
     from2, from3 = k21 - rate, k31 - rate

@@ -19,9 +19,9 @@ from hierax.dynamics.linear.superposition import on_last_axis, superpose_at
 class Forcing:
     """A closed-form concentration as a function of time, for use inside a vector field.
 
-    Made by ``pk.one_compartment(..., output="forcing")`` and its sisters, and passed in ``args`` of
-    :func:`~hierax.solve_ode`. It reaches the vector field as a function: ``args["conc"](t)`` is one subject's
-    concentration at time t, all its doses superposed.
+    Made by ``pk.one_compartment(..., output="forcing")``, or the models of two and three compartments, and passed in
+    ``args`` of :func:`~hierax.solve_ode`. It reaches the vector field as a function: ``args["conc"](t)`` is one
+    subject's concentration at time t, all its doses superposed.
 
     Attributes
     ----------
@@ -34,8 +34,8 @@ class Forcing:
     volume : array
         Central volume, (subject, 1).
     now, segment : array, (subject,)
-        A time inside the step that is being taken, and its part of the history; the solver sets them. Which doses have
-        arrived is asked there, so that both ends of a step see the same doses.
+        A time inside the step that is being taken, and its segment of the history; the solver sets them. The doses that
+        have arrived by ``now`` act in the whole step, so that both of its ends have the same doses.
     sources : tuple of (CMT, state)
         The dosed compartments.
     """
@@ -49,7 +49,7 @@ class Forcing:
     sources: tuple[tuple[int, int], ...] = ()
 
     def at(self, now: Array, segment: Array) -> Forcing:
-        """Return the function for a step."""
+        """Return the same function for the step around the time ``now``."""
         return dataclasses.replace(self, now=now, segment=segment)
 
     def __call__(self, t: Any) -> Float[Array, ""]:
@@ -69,7 +69,7 @@ class Forcing:
 
 
 def acting(dose: Inputs, now: Array, segment: Array) -> Array:
-    """Return which doses have arrived by a time, (subject, 1, dose); ``dose`` on its last axis."""
+    """Return which doses, given as arrays (subject, 1, dose), have arrived by the time ``now``."""
     at = now[:, None, None]
     arrived = jnp.where(dose.periodic | dose.constant, dose.time, dose.arrival) <= at
     return jax.lax.stop_gradient(arrived) & (segment[:, None, None] == dose.segment) & dose.mask
@@ -94,7 +94,7 @@ class Transit:
     def chain(self, inflow: Any, stages: Any) -> Array:
         """Return the derivative of the stages of a chain that is fed by any signal, for use in a vector field.
 
-        A distributed delay of a state: the outflow of the last stage is the signal, delayed by ``mtt`` on average.
+        This is a distributed delay: the outflow of the last stage is the signal, delayed by ``mtt`` on average.
         Here ``n`` must be the number of stages, and ``mtt`` the subject's own.
 
         Parameters
@@ -111,7 +111,7 @@ class Transit:
 
 
 def transit(n: Any, mtt: Any, into: str = "depot") -> Transit:
-    """Transit compartments before absorption, their number estimated: the gamma form of Savic et al.
+    """Return an absorption through transit compartments, whose number may be estimated: the form of Savic et al.
 
     A dose D reaches the state ``into`` at the rate D·k (k t)ⁿ exp(−k t)/Γ(n + 1), with k = (n + 1)/mtt and t the time
     since its arrival. For a whole number n this is a chain of n transit compartments between the dosed one and
@@ -120,7 +120,8 @@ def transit(n: Any, mtt: Any, into: str = "depot") -> Transit:
     Parameters
     ----------
     n : scalar, (subject, 1)
-        Number of transit compartments, any real number ≥ 0. For a bare chain of states, ``Transit.chain``.
+        Number of transit compartments, any real number ≥ 0. For a chain that is written as states, see
+        ``Transit.chain``.
     mtt : scalar, (subject, 1)
         Mean transit time.
     into : str
@@ -144,7 +145,7 @@ def transit(n: Any, mtt: Any, into: str = "depot") -> Transit:
 
 @dataclasses.dataclass(frozen=True)
 class TransitInput:
-    """The doses that go through a transit chain, ready for the vector field; arrays lead with the subject."""
+    """The doses that go through a transit chain, for the vector field; subjects are the first axis of arrays."""
 
     inputs: Inputs
     n: Any
@@ -159,7 +160,7 @@ class TransitInput:
         acts = acting(dose, now[None], segment[None]) & (dose.compartment == self.number)
         elapsed = jnp.where(acts, jnp.reshape(t, (1, 1, 1)) - dose.arrival, 1.0)
         n, k = one.n[..., None], one.rate[..., None]
-        # Nothing has passed yet at the very arrival, whatever n: only n = 0 has an input there.
+        # At the very time of arrival the input is 0, except for n = 0. It is set here, because log 0 would make it NaN.
         begun = elapsed > 0
         x = k * jnp.where(begun, elapsed, 1.0)
         density = k * jnp.exp(n * jnp.log(x) - x - jax.lax.lgamma(n + 1.0))

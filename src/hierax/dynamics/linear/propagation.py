@@ -1,7 +1,7 @@
 """Linear compartments from boundary to boundary: any number of doses, parameters that change between records.
 
 The amounts are carried along the sorted boundaries of a subject by exact propagators, which are computed for all
-intervals at once. Cost: records + doses.
+intervals at once. The cost grows with the number of records plus the number of doses.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def propagate(pop: Population, micro: Micro, ka: Array | None, inputs: Inputs, w
 def _walk_modes(
     pop: Population, micro: Micro, ka: Array | None, inputs: Inputs, line: Boundaries, wanted: tuple[int, ...]
 ) -> Amounts:
-    """Carry every mode on its own, parameters being constant: amounts (subject, boundary) by state.
+    """Return the amounts by state, (subject, boundary), for constant parameters: every mode is carried on its own.
 
-    By compartment that is dosed there is one amount a mode, as if it were a compartment of its own; the depot feeds
-    the amounts of the central one.
+    A mode behaves like a compartment of its own, and has one amount for each dosed compartment of the disposition. The
+    depot feeds the amounts that belong to the central compartment.
     """
     first = 1 if ka is None else 2
     jump = {number - first: value for number, value in line.jump.items()}
@@ -92,7 +92,8 @@ def _walk_modes(
             if target >= 0
         }
         if -1 in wanted:
-            # Linear in the weights, as everything here must be; those of the central compartment add up to 1.
+            # ``sum_of_modes`` needs results that are linear in the weights. Those of the central compartment add up to
+            # 1, so that this factor makes the depot's amount linear in them without changing it.
             stored = jnp.zeros_like(line.gap) if store is None else store.T
             out[-1] = stored * modes.weight[0, 0].sum(0)
         return out
@@ -103,7 +104,7 @@ def _walk_modes(
 def _depot(
     ka: Array | None, line: Boundaries, inputs: Inputs, time: Timing | None, jump: Any, speed: Any
 ) -> dict[str, Array] | None:
-    """Return what carries the depot over each interval, and what enters it at each boundary."""
+    """Return the depot's propagators over each interval and what enters it at each boundary; None without doses."""
     if ka is None or -1 not in jump:
         return None
     added = jump[-1]
@@ -122,7 +123,7 @@ def _steady_timing(inputs: Inputs) -> Timing | None:
 
 
 def _where_acting(inputs: Inputs, number: int, values: Array) -> Array:
-    """Keep the values of the steady states of one compartment."""
+    """Return the values at the steady states of one compartment, and 0 at all other doses."""
     return jnp.where((inputs.periodic | inputs.constant) & (inputs.compartment == number), values, 0.0)
 
 
@@ -132,7 +133,7 @@ def _total(parts: list[Array]) -> Array:
 
 
 def _steady_modes(pop: Population, rate: Array, ka: Array | None, inputs: Inputs, time: Timing) -> dict[int, Array]:
-    """Return by state the steady amounts of every mode at the steady states' records, (mode, subject, dose)."""
+    """Return by state the amounts of every mode at the steady states' own records, (mode, subject, dose)."""
     first = 1 if ka is None else 2
     out: dict[int, Array] = {}
     for number in pop.events.compartments:
@@ -146,7 +147,7 @@ def _steady_modes(pop: Population, rate: Array, ka: Array | None, inputs: Inputs
 def _walk_states(
     pop: Population, micro: Micro, ka: Array | None, inputs: Inputs, line: Boundaries, wanted: tuple[int, ...]
 ) -> Amounts:
-    """Carry the amounts themselves, parameters changing from interval to interval: (subject, boundary) by state."""
+    """Return the amounts by state, (subject, boundary), for parameters that change from interval to interval."""
     first = 1 if ka is None else 2
     states = [*([] if ka is None else [-1]), *range(len(micro.exchange) + 1)]
     jump = {number - first: value for number, value in line.jump.items()}
@@ -171,7 +172,7 @@ def _walk_states(
 
 
 def _carry(propagator: dict[Any, Array], sources: dict[int, Array], target: int) -> Any:
-    """Return what the sources leave in a target."""
+    """Return the amount in the target state that comes from all sources over an interval."""
     pairs = [(propagator[target, source], value) for source, value in sources.items() if (target, source) in propagator]
     return sum((share * value for share, value in pairs), start=0.0)
 
@@ -179,7 +180,7 @@ def _carry(propagator: dict[Any, Array], sources: dict[int, Array], target: int)
 def _propagators(
     micro: Micro, ka: Array | None, line: Boundaries, infused: list[int], states: list[int]
 ) -> tuple[dict[Any, Array], dict[Any, Array]]:
-    """Return what carries amounts and infusions over an interval, (to, from) → (subject, boundary)."""
+    """Return the propagators of amounts and of infusion rates over each interval: (to, from) → (subject, boundary)."""
     micro = jax.tree.map(lambda value: _take(value, line.governing), micro)
     absorption = None if ka is None else _take(ka, line.governing)
     targets = [state for state in states if state >= 0]
@@ -216,7 +217,7 @@ def _take(value: Array, index: Array) -> Array:
 
 
 def _steady_states(pop: Population, micro: Micro, ka: Array | None, inputs: Inputs) -> dict[int, Array]:
-    """Return by state the amounts of each steady state at its record, with the record's parameters."""
+    """Return by state the amounts of each steady state at its record, with the parameters of that record."""
     time = _steady_timing(inputs)
     if time is None:
         return {}

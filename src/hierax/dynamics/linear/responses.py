@@ -1,4 +1,4 @@
-"""What one dose, or a steady state of doses, leaves in one compartment of first-order loss.
+"""The amount that one dose, or a steady state of doses, leaves in one compartment with first-order loss.
 
 Each function takes a rate constant of loss ``a`` (and one of absorption ``ka``) that broadcasts against the timing of
 the doses. A disposition of several compartments is a sum of such compartments, one for each of its modes.
@@ -17,19 +17,20 @@ from hierax.dynamics.linear.divided_differences import exp_difference, exp_integ
 
 
 class Timing(NamedTuple):
-    """When doses act, seen from the records: everything about time that responses share.
+    """When doses act, relative to the times of the records: everything about time that the responses share.
 
     Attributes
     ----------
     elapsed : array
-        Time since arrival; for a periodic steady state, since the latest arrival of the doses that go on for ever
-        until this one; for a constant infusion, since the record that ends it. 0 where the dose does not act.
+        Time since the dose arrived. For a periodic steady state: since the latest arrival among this dose and the
+        endless series of doses before it. For a constant infusion: since the record at which it ends. 0 where the dose
+        does not act.
     running, after : array
-        How much of ``elapsed`` the infusion ran, and how long ago it ended.
+        How long the infusion has run, and how long ago it ended; they add up to ``elapsed``.
     count : array
-        How many infusions of a periodic steady state still run.
+        How many infusions of a periodic steady state are still running.
     tail : array
-        Time since the end of the latest one that has ended.
+        Time since the end of the latest infusion of a periodic steady state that has ended.
     """
 
     elapsed: Float[Array, "subject time dose"]
@@ -41,14 +42,14 @@ class Timing(NamedTuple):
 
 def time_doses(
     dose: Inputs,
-    times: Float[Array, "subject time dose"],
-    acts: Bool[Array, "subject time dose"],
+    times: Float[Array, "*#time_dose"],
+    acts: Bool[Array, "*#time_dose"],
     now: Array | None = None,
 ) -> Timing:
     """Return the timing of doses (arrays (subject, 1, dose)) at the records' times.
 
-    ``now``: the time that decides which of a steady state's doses have arrived and ended, where it is not the records'
-    own: a solver's step has its two ends on one side of every event.
+    ``now`` is the time that decides which doses of a steady state have arrived and which of its infusions have ended;
+    by default it is the record's time. A solver gives a time inside its step, so that it is the same for both ends.
     """
     elapsed = times - dose.arrival
     seen = elapsed if now is None else jax.lax.stop_gradient(now - dose.arrival)
@@ -58,7 +59,7 @@ def time_doses(
         elapsed = jnp.where(dose.periodic, phase, jnp.where(dose.constant, times - dose.time, elapsed))
     # Where the dose does not act, no exponential may overflow: its derivative would be NaN.
     elapsed = jnp.where(acts, elapsed, 0.0)
-    # Not the minimum of the two, whose derivative at a tie is the mean of both sides.
+    # ``jnp.minimum`` would do, but its derivative at a tie is the mean of the derivatives of both sides.
     running = jnp.where(elapsed < dose.duration, elapsed, dose.duration)
     if not (dose.steady_states and dose.infusions):
         zero = jnp.zeros_like(elapsed)
@@ -71,7 +72,7 @@ def time_doses(
 
 
 def direct(a: Array, dose: Inputs, time: Timing) -> Array:
-    """Amount in the compartment that is dosed, whose loss is ``a``."""
+    """Return the amount in the dosed compartment, whose rate constant of loss is ``a``."""
     out = dose.amount * jnp.exp(-a * time.elapsed)
     if dose.infusions:
         infused = dose.rate * exp_integral(a, time.running) * jnp.exp(-a * time.after)
@@ -88,7 +89,7 @@ def direct(a: Array, dose: Inputs, time: Timing) -> Array:
 
 
 def absorbed(ka: Array, a: Array, dose: Inputs, time: Timing) -> Array:
-    """Amount in a compartment of loss ``a`` that is fed by the dosed one at the rate ``ka``."""
+    """Return the amount in a compartment of loss ``a`` that the dosed compartment feeds with rate constant ``ka``."""
     out = dose.amount * ka * exp_difference(ka, a, time.elapsed)
     if dose.infusions:
         depot = dose.rate * exp_integral(ka, time.running)
@@ -113,7 +114,7 @@ def absorbed(ka: Array, a: Array, dose: Inputs, time: Timing) -> Array:
 
 
 def respond(state: int, a: Array, ka: Array | None, dose: Inputs, time: Timing) -> Array:
-    """Amount in a mode of loss ``a`` after doses into a state of the disposition, or into the depot (-1)."""
+    """Return the amount in a mode of loss ``a`` after doses into a state of the disposition, or the depot (-1)."""
     if state >= 0:
         return direct(a, dose, time)
     assert ka is not None
@@ -132,6 +133,6 @@ def _running_sum(a: Array, dose: Inputs, time: Timing) -> Array:
 
 
 def _repeated_difference(a: Array, b: Array, interval: Array, t: Array) -> Array:
-    """Return the sum of ``exp_difference(a, b, t + j·interval)`` over j = 0, 1, 2, ...; no difference in it cancels."""
+    """Return the sum of ``exp_difference(a, b, t + j·interval)`` over j = 0, 1, 2, ..., free of cancellation."""
     across = jnp.exp(-a * t) * _repeats(a, interval) * exp_difference(a, b, interval)
     return _repeats(b, interval) * (exp_difference(a, b, t) + across)

@@ -1,4 +1,4 @@
-"""Linear compartments by superposition: every dose at every record, parameters constant in a subject."""
+"""Linear compartments by superposition: the sum over all doses at every record, for constant parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def superpose(
 ) -> dict[int, Float[Array, "subject time"]]:
     """Return the amounts in the wanted states at every record; -1 is the depot, 0 the central compartment.
 
-    Cost: records × doses × modes.
+    The cost grows with records × doses × modes.
     """
     dose = on_last_axis(inputs)
     times = jnp.asarray(pop.times)[:, :, None]
@@ -46,7 +46,7 @@ def superpose_at(
     def amounts(modes: Modes) -> dict[int, Array]:
         rate = modes.rate[..., None]
         absorption = None if ka is None else ka[..., None]
-        # By source: (mode, subject, time, dose) summed over its doses.
+        # By source state, the amounts of every mode, (mode, subject, time), summed over the doses into that state.
         parts = {}
         for number, state in sources.items():
             response = respond(state, rate, absorption, dose, time)
@@ -64,7 +64,7 @@ def superpose_at(
 
 
 def sources_of(pop: Population, ka: Array | None) -> dict[int, int]:
-    """Return the dosed compartments: CMT → state."""
+    """Return the state that each dosed compartment is: CMT → state."""
     first = 1 if ka is None else 2
     return {number: number - first for number in pop.events.compartments}
 
@@ -80,12 +80,13 @@ def on_last_axis(inputs: Inputs) -> Inputs:
 
 
 def _acting(pop: Population, dose: Inputs, times: Array) -> Array:
-    """Return which doses act on which records: same part of the history, arrived, and at equal times listed before."""
+    """Return which doses act on which records: those of the same segment that have arrived before the record."""
     listed = jnp.arange(pop.n_records)[None, :, None] >= dose.record
     elapsed = times - dose.arrival
+    # At equal times the order in the file decides.
     acts = (elapsed > 0) | ((elapsed == 0) & listed)
     if dose.steady_states:
-        # The doses before a steady-state record have long arrived.
+        # A steady state acts from its record on, whatever its lag, because earlier doses of it have arrived before.
         acts = jnp.where(dose.periodic | dose.constant, listed, acts)
     if pop.events.resets:
         acts = acts & (jnp.asarray(pop.segment)[:, :, None] == dose.segment)

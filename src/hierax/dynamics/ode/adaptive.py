@@ -1,4 +1,4 @@
-"""Adaptive stepping between boundaries by diffrax: for stiff systems, and as the judge of frozen grids."""
+"""Adaptive stepping between boundaries by diffrax: for stiff systems, and to judge solutions on frozen grids."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hierax.options import Options
 def _implicit() -> Any:
     """Return Kvaerno5 with full Newton steps.
 
-    diffrax's default (chord) iterations fail at tight tolerances in stiff binding reactions, where every step is then
-    refused; a Jacobian more costs nothing in systems of this size.
+    At tight tolerances diffrax's default (chord) iterations fail to converge in stiff binding reactions, and every step
+    is then rejected. Full Newton steps need more Jacobians, which cost next to nothing in systems of this size.
     """
     import diffrax
     import optimistix
@@ -33,9 +33,10 @@ def _implicit() -> Any:
 class Adaptive(Options):
     """A diffrax solver with adaptive steps from boundary to boundary.
 
-    For stiff systems, where an explicit method would need very many steps. Every derivative goes through
-    (``DirectAdjoint``), but steps are chosen anew at every evaluation: the objective of a fit is smooth only up to the
-    tolerance, and slower than on a :class:`~hierax.Grid`. diffrax is imported when the first one is made.
+    It is meant for stiff systems, where an explicit method would need very many steps. Derivatives of any kind are
+    available (``DirectAdjoint``), but steps are chosen anew at every evaluation: the objective of a fit is smooth only
+    up to the tolerance, and takes longer than on a :class:`~hierax.Grid`. diffrax is imported when the first
+    ``Adaptive`` is made.
 
     Parameters
     ----------
@@ -44,7 +45,8 @@ class Adaptive(Options):
     rtol, atol : float
         Tolerances of diffrax's step size controller.
     max_steps : int
-        Most steps between two boundaries. A subject that needs more has no number and a log density of −∞, and says so.
+        Largest number of steps between two boundaries. A subject that needs more has predictions of NaN and a log
+        density of −∞, and a message says so.
 
     Examples
     --------
@@ -63,7 +65,7 @@ class Adaptive(Options):
         whole("max_steps", self.max_steps, 1)
 
     def solve(self, problem: Problem, placed: Placement | None = None) -> Solution:
-        """Solve; ``placed`` is for other solvers."""
+        """Return the solution; ``placed``, a frozen grid, is for other solvers."""
         return finish(problem, *self.states(problem))
 
     def states(self, problem: Problem) -> tuple[Array, Array, Array]:

@@ -1,4 +1,4 @@
-"""What a vector field reads: whether it looks at the clock, jumps in time, or has states that nothing depends on."""
+"""What a vector field depends on: time, and whether by jumps; and the states that no derivative depends on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hierax.dynamics.doses.inputs import Inputs
 from hierax.dynamics.notes import Note
 from hierax.dynamics.ode.states import States
 
-# Primitives that make a jump out of a time that grows steadily.
+# JAX primitives whose result may jump while their input, the time, changes smoothly.
 _JUMPS = {"lt", "le", "gt", "ge", "eq", "ne", "floor", "ceil", "round", "sign", "rem", "cond", "clamp"}
-# Where in an interval a field is compared with itself one interval later.
+# Fractions of the dosing interval at which a vector field is compared with itself one interval later.
 _PHASES = (0.0, 0.13, 0.37, 0.61, 0.83)
-# Relative difference from which on it is another one.
+# Relative difference up to which the two derivatives count as the same: well above rounding.
 _SAME = 1e-8
 
 _RHYTHM = (
@@ -39,7 +39,7 @@ _JUMP = (
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """The user's vector field of one subject, with what it is given.
+    """The user's vector field of one subject, with the arguments that it is given.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Field:
     y0 : array, (state, subject)
         Initial states.
     leaves : list of arrays or None
-        The leaves of ``args`` at the first record, leading with the subject; None for a function of time.
+        The leaves of ``args`` at the first record, with the subject as first axis; None in place of a function of time.
     tree : PyTreeDef
         Structure of ``args``.
     """
@@ -62,20 +62,21 @@ class Field:
     tree: Any
 
     def __call__(self, t: Any, state: Any, given: list[Any]) -> Any:
-        """Return the derivative with functions of time held at 1: the solvers know when their doses arrive."""
+        """Return the derivative with functions of time held at 1: solvers know when the doses in them arrive."""
         held = iter(given)
         leaves = [(lambda t: jnp.ones(())) if leaf is None else next(held) for leaf in self.leaves]
         return self.function(t, state, jax.tree.unflatten(self.tree, leaves))
 
     @property
     def given(self) -> list[Array]:
-        """The arguments that are arrays, leading with the subject."""
+        """The arguments that are arrays, with the subject as first axis."""
         return [leaf for leaf in self.leaves if leaf is not None]
 
     def _reads(self, which: Callable[[int, int], bool]) -> tuple[bool, set[str]]:
-        """Return whether the derivative depends on inputs, and the primitives on the way from which it may jump.
+        """Return whether the derivative depends on some inputs, and the primitives on the way that may make it jump.
 
-        ``which(index, count)`` tells the inputs: t, the leaves of the state, arguments.
+        ``which(index, count)`` says whether input ``index`` of ``count`` is one of them. The inputs are t, the leaves
+        of the state, and the arguments, in this order.
         """
         example = (jnp.zeros(()), self.states.unpack(self.y0[:, 0]), [leaf[0] for leaf in self.given])
         flat, tree = jax.tree.flatten(example)
@@ -85,17 +86,17 @@ class Field:
         return any(reached), found
 
     def time_dependence(self) -> tuple[bool, set[str]]:
-        """Return whether the derivative depends on t, and the primitives on the way from which it may jump."""
+        """Return whether the derivative depends on t, and the primitives on the way that may make it jump."""
         return self._reads(lambda index, count: index == 0)
 
     def cumulative(self) -> np.ndarray:
-        """Return which numbers of the state no derivative depends on, its own included, such as an AUC: (state,)."""
+        """Return which numbers of the state no derivative, not even their own, depends on (an AUC, say): (state,)."""
         sizes = [size or 1 for size in self.states.sizes]
         free = [not self._reads(lambda index, count, leaf=leaf: index == leaf + 1)[0] for leaf in range(len(sizes))]
         return np.repeat(free, sizes)
 
     def rhythm(self, inputs: Inputs) -> Array:
-        """Return which subjects have a steady state under a field that is another one an interval later: (subject,)."""
+        """Return which subjects have a steady state and a field that differs one dosing interval later: (subject,)."""
 
         def one(t: Array, interval: Array, y: Array, given: list[Any]) -> Array:
             state = self.states.unpack(y)
@@ -113,7 +114,7 @@ class Field:
 
 
 def _follow(jaxpr: Any, reached: list[bool], found: set[str]) -> list[bool]:
-    """Return which outputs of a jaxpr inputs reach, and gather the primitives on the way from which it may jump."""
+    """Return which outputs depend on the inputs ``reached``, and add the primitives that may jump to ``found``."""
     known = dict(zip(jaxpr.invars, reached, strict=True))
     for equation in jaxpr.eqns:
         at = [known.get(var, False) if not hasattr(var, "val") else False for var in equation.invars]
@@ -136,7 +137,7 @@ def _asks_for_nan(equation: Any) -> bool:
 
 
 def _inner(equation: Any) -> Any:
-    """Return the jaxpr that an equation calls with its own inputs, if it does."""
+    """Return the jaxpr that an equation calls with its own inputs and outputs, or None if it calls none."""
     for name in ("jaxpr", "call_jaxpr"):
         called = equation.params.get(name)
         called = getattr(called, "jaxpr", called)
@@ -155,7 +156,7 @@ def _floating(dtype: Any) -> bool:
 
 
 def field_notes(name: str, field: Field, inputs: Inputs, watch_jumps: bool) -> Iterator[Note]:
-    """Return the notes on a vector field; ``watch_jumps``: whether a jump inside a step costs accuracy."""
+    """Return the notes on a vector field; ``watch_jumps`` asks for those on jumps, which may cost accuracy."""
     reads, jumps = field.time_dependence()
     if reads and inputs.steady_states:
         yield Note(_RHYTHM.format(name=repr(name)), field.rhythm(inputs))

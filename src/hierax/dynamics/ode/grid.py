@@ -1,4 +1,4 @@
-"""The frozen grid: steps placed once by an adaptive pilot, then one loop that any derivative goes through."""
+"""The frozen grid: an adaptive pilot places the steps once; one loop, with any derivative, then runs over them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from hierax.dynamics.ode.steps import PADDING, Mesh, Steps
 from hierax.dynamics.ode.tableau import METHODS, Tableau, tableau
 from hierax.options import Options
 
-# The embedded estimate is the error of the method one order lower. With local tolerance rtol^(p/(p+1)) for it, the
-# error of the solution itself comes out near rtol; this factor is for errors that add up.
-_LOCAL = 0.3
-# How many steps inside intervals a subject has room for, where no grid is placed and the values are not known yet.
-_ROOM, _MOST = 256, 4096
+# The local tolerance as a fraction of ``rtol``, because the errors of all steps add up. The embedded estimate is the
+# error of the method of one order lower: if its tolerance is rtol^(p/(p+1)), the solution itself has an error near
+# ``rtol``.
+_LOCAL_SHARE = 0.3
+# Where no fit has placed a grid: the least room for steps inside intervals, per subject; and the room that is not
+# doubled any more, even if it is too small.
+_LEAST_ROOM, _MOST_ROOM = 256, 4096
 
 
 @jax.tree_util.register_dataclass
@@ -36,15 +38,15 @@ class Placement:
     main : Mesh
         Times at which steps end, (subject, step).
     phases : Mesh or None
-        The same inside the dosing interval of every steady state, since its record, (subject, steady, step).
+        The same inside the dosing interval of every steady state, as times since its record, (subject, steady, step).
     code, when : array, (subject,)
-        What went wrong in placing it, and at which time.
+        What went wrong while the grid was placed (a code of ``march``), and at which time.
     count : int array, (subject,)
         How many steps a subject needs.
     limited : int array, (subject,)
-        How many of them are as long as stability allows.
+        How many of these steps have the greatest length that stability allows.
     order : Order or None
-        How boundaries and steps are sorted, where that is known once for all.
+        The sorting of boundaries and steps, where no parameter can change it.
     """
 
     main: Mesh
@@ -56,14 +58,14 @@ class Placement:
     order: Order | None = None
 
     def ordered(self, problem: Problem) -> Placement:
-        """Return the placement with the order of all boundaries, where no parameter moves any."""
+        """Return the placement with the sorting of all boundaries; unchanged if parameters move boundaries."""
         if problem.moves:
             return self
         line = problem.line(self.main)[0]
         return dataclasses.replace(self, order=Order(line.rank, line.at_record))
 
     def cropped(self, size: int) -> Placement:
-        """Return the placement with room for ``size`` steps, and no order."""
+        """Return the placement with room for ``size`` steps, and without a sorting."""
         phases = None if self.phases is None else Mesh(*(leaf[..., :size] for leaf in self.phases))
         return dataclasses.replace(self, main=Mesh(*(leaf[:, :size] for leaf in self.main)), phases=phases, order=None)
 
@@ -74,21 +76,21 @@ class Grid(Options):
 
     An adaptive pilot places the steps of each subject; the solution and all its derivatives then run on these steps,
     while doses, lagged arrivals and ends of infusions stay exact boundaries, wherever parameters move them. ``fit``
-    places the grid at its start, watches the error and places it anew where needed. Without a placed grid it is
-    placed at every evaluation, from the values there.
+    places the grid at its start, watches the error and places it anew where needed. Where no grid has been placed, one
+    is placed at every evaluation, from the values there.
 
     Parameters
     ----------
     rtol : float
         Tolerance of the solution, relative to the state plus ``floor`` times the state's peak in the subject.
     floor : float
-        Below this fraction of its peak a state's error counts as absolute.
+        Below this fraction of its peak, the error of a state counts as absolute.
     method : {"tsit5", "dopri8"}
         Order 5, or order 8 for tight tolerances (1e-9 and below).
     steps : int, optional
-        Room for steps inside intervals, where no grid is placed and the values are not known (inside ``jax.jit``). By
-        default 256, or four for every boundary, and more for tighter tolerances. A subject that needs more is not a
-        number, and says so.
+        Room for steps inside intervals, where no grid was placed and the values are not known (inside ``jax.jit``). By
+        default 256 or four for every boundary, whichever is more, and more for tighter tolerances. A subject that
+        needs more has predictions of NaN, and a message says so.
 
     Examples
     --------
@@ -116,7 +118,7 @@ class Grid(Options):
         return tableau(self.method)
 
     def solve(self, problem: Problem, placed: Placement | None) -> Solution:
-        """Solve on a placed grid, or on one that is placed here."""
+        """Return the solution on a placed grid, or on one that is placed here."""
         return finish(problem, *self.states(problem, self.placed_here(problem) if placed is None else placed))
 
     def states(self, problem: Problem, placed: Placement, halves: bool = False) -> tuple[Array, Array, Array]:
@@ -127,12 +129,12 @@ class Grid(Options):
         return states, jnp.where(bad, placed.code, code), jnp.where(bad, placed.when, when)
 
     def _along(self, problem: Problem, halves: bool = False) -> March:
-        """Return this solver's way of marching over steps."""
+        """Return the function that carries states along steps by this solver's method."""
 
         def along(steps: Steps, y: Array, consts: Any, y0: Array) -> tuple[Array, Array, Array]:
             states = march(problem.system, self.tableau, steps, y, consts, y0, halves)
             good = jnp.isfinite(jax.lax.stop_gradient(states)).all(1)
-            # Where the state was still a number last.
+            # The step that led to the first state that is not finite; the failure is dated to its start.
             first = jnp.argmin(good, axis=0)
             code = jnp.where(good.all(0), OK, NON_FINITE)
             return states, code, jnp.take_along_axis(steps.start, first[None], axis=0)[0]
@@ -140,35 +142,35 @@ class Grid(Options):
         return along
 
     def placed_here(self, problem: Problem) -> Placement:
-        """Return a grid for the values at hand; with as many steps as are needed, where they are known."""
+        """Return a grid for the current values; if these are known (not traced), with as many steps as they need."""
         frozen = problem.frozen()
         boundaries = jax.eval_shape(lambda: frozen.line(None)[1].gap).shape[0]
         # Tighter tolerances need more steps, by the order of the method.
         finer = max(1.0, (1e-6 / self.rtol) ** (1 / self.tableau.order))
-        room = self.steps or power_of_two(int(finer * max(_ROOM, 4 * boundaries)))
+        room = self.steps or power_of_two(int(finer * max(_LEAST_ROOM, 4 * boundaries)))
         leaves = jax.tree.leaves((frozen.pop, frozen.system.consts, frozen.system.y0, frozen.inputs))
         leaves += jax.tree.leaves(frozen.system.arguments.constant + frozen.system.arguments.varying)
         placed = self.place(frozen, room)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return placed
-        while np.any(np.asarray(placed.code) == MAX_STEPS) and room < _MOST and self.steps is None:
+        while np.any(np.asarray(placed.code) == MAX_STEPS) and room < _MOST_ROOM and self.steps is None:
             room *= 2
             placed = self.place(frozen, room)
         return placed.cropped(power_of_two(int(np.max(np.asarray(placed.count), initial=1))))
 
     def place(self, problem: Problem, room: int, tol: Any = None) -> Placement:
-        """Place the steps for the values of a problem, which must carry no derivatives.
+        """Return the grid for the values of a problem, which must carry no derivatives.
 
         Parameters
         ----------
         room : int
-            Most steps a subject may have beside its boundaries.
+            Largest number of steps that a subject may have in addition to its boundaries.
         tol : float, optional
             Tolerance to place for; by default this grid's.
         """
         system, table = problem.system, self.tableau
         order = table.order
-        tol = _LOCAL * jnp.asarray(self.rtol if tol is None else tol)
+        tol = _LOCAL_SHARE * jnp.asarray(self.rtol if tol is None else tol)
         local = (tol ** (order / (order + 1)), tol)
         line, steps = problem.line(None)
         phases, code, when, count = None, 0, 0.0, 0
@@ -186,7 +188,11 @@ class Grid(Options):
         return Placement(pilot.mesh, phases, first, when, jnp.maximum(pilot.count, count), pilot.limited)
 
     def _place_phases(self, problem: Problem, room: int, tol: tuple[Array, Array]) -> tuple[Mesh, Pilot]:
-        """Place the steps inside the intervals of steady states: first for an interval after rest, then for theirs."""
+        """Return the steps inside the dosing intervals of steady states, and what the pilot found there.
+
+        The pilot runs twice: along one interval from the initial state, which gives the steps to find the steady state
+        with; then along one interval from the steady state.
+        """
         system = problem.system
         n = problem.pop.n_subjects
         one = problem.period(None)
@@ -202,7 +208,8 @@ class Grid(Options):
         found = pilot(one.y0)
         steady = steady_amounts(problem, self._along(problem), shaped(found.mesh))
         y = steady.amounts[:, jnp.arange(n)[:, None], one.chosen].reshape(one.y0.shape)
-        # Only where steps are placed from: a steady state that was not found is a failure of the solve, said there.
+        # Steps are only placed from this state, so that the initial state may replace one that is not finite. That no
+        # steady state was found is reported by ``place``.
         found = pilot(jnp.where(jnp.isfinite(y), y, one.y0))
         found = found._replace(code=jnp.where(one.valid, found.code, OK), count=jnp.where(one.valid, found.count, 0))
         return shaped(found.mesh), found

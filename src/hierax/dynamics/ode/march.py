@@ -1,4 +1,4 @@
-"""Marching over given steps, and choosing them: the two loops of the frozen grid."""
+"""The two loops of the frozen grid: one chooses the steps, and the other carries the states along them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from hierax.dynamics.ode.tableau import Tableau, step, step_with_error
 
 # Codes of what may go wrong in a solve, by subject.
 OK, MAX_STEPS, NON_FINITE, NO_STEADY_STATE, NOT_LINEAR, STALE = 0, 1, 2, 3, 4, 5
-# The first pass of the pilot finds the peak of every state; it need not be exact.
+# Tolerance of the pilot's first pass, which only finds the peak of every state and need not be exact.
 _ROUGH = 1e-3
-# Steps stay below this fraction of the longest stable one, so that the grid holds for faster subjects too.
+# Steps stay below this fraction of the longest stable step, so that the grid also serves values with faster rates.
 _STABLE = 0.5
-_SAFETY, _SLOWEST, _FASTEST = 0.9, 0.2, 5.0
-# A scale for states that are 0, far enough from the smallest number for products with the tolerance.
+# Control of the step length: a safety factor on the length that the error estimate suggests, and the limits of the
+# ratio of one length to the one before.
+_SAFETY, _LEAST_RATIO, _GREATEST_RATIO = 0.9, 0.2, 5.0
+# Added to scales that may be 0. It is far above the smallest positive number, so that its product with a tolerance is
+# not 0.
 _TINY = float(np.finfo(float).tiny) ** 0.5
 
 
 def land(system: System, y0: Array, y: Array, fresh: Array, jump: Array, replace: Any, steady: Any) -> Array:
-    """Let happen what happens at the end of a step: reset, steady state, dose."""
+    """Return the state after the events at the end of a step: a reset, a steady state, and doses, in this order."""
     y = jnp.where(fresh, y0, y)
     if replace is not None:
         y = jnp.where(replace, 0.0, y) + steady
@@ -37,11 +40,11 @@ Advance = Callable[[Array, Array, Any, Array], tuple[Array, Array]]
 
 
 def follow(system: System, steps: Steps, y: Array, y0: Array, advance: Advance) -> tuple[Array, Array, Array]:
-    """Carry the state along steps that a solver takes by itself.
+    """Carry the state from boundary to boundary by a solver's own function for one interval.
 
     ``advance(start, gap, moving, y)`` returns the state at the end of an interval, (state, row), and a code, (row,).
-    Returns the state at the end of every step, what happens there included; the first code of every row that is not
-    OK, and where that interval began.
+    The result is the state at the end of every interval, after the events there; the first code of every row that is
+    not OK; and the start of the interval with that code.
     """
 
     def walk(carry: Any, this: Any) -> tuple[Any, Array]:
@@ -61,9 +64,9 @@ def follow(system: System, steps: Steps, y: Array, y0: Array, advance: Advance) 
 def march(
     system: System, table: Tableau, steps: Steps, y: Array, consts: Any, y0: Array, halves: bool = False
 ) -> Float[Array, "step state row"]:
-    """Return the state at the end of every step, what happens there included.
+    """Return the state at the end of every step, after the events there.
 
-    ``halves`` takes every step as two: what the result then differs by is the error of the steps.
+    ``halves`` takes every step as two half steps: the change of the result is an estimate of its error.
     """
 
     def walk(y: Array, this: Any) -> tuple[Array, Array]:
@@ -81,13 +84,13 @@ def march(
         y = land(system, y0, y, *events)
         return y, y
 
-    # Reverse mode keeps the states alone and computes the stages again: memory linear in the steps.
+    # With a checkpoint, reverse mode stores only the states and computes the stages again, which saves memory.
     along: Any = steps.along
     return jax.lax.scan(jax.checkpoint(walk), y, along)[1]
 
 
 class Pilot(NamedTuple):
-    """What the adaptive pass found.
+    """The result of the adaptive pass.
 
     Attributes
     ----------
@@ -96,11 +99,11 @@ class Pilot(NamedTuple):
     count : int array, (row,)
         How many of them there are.
     code, when : array, (row,)
-        What went wrong, and at which time.
+        What went wrong (one of the codes of this module), and at which time.
     peak : array, (state, row)
         The largest value of every state.
     limited : int array, (row,)
-        How many steps were as long as stability allows, not accuracy: many of them are the mark of a stiff system.
+        How many steps had their length limited by stability, not by accuracy; in a stiff system, these are many.
     """
 
     mesh: Mesh
@@ -111,6 +114,9 @@ class Pilot(NamedTuple):
     limited: Int[Array, " row"]
 
 
+# The pilot's state, by row: time, states, and the step length to try next; the interval it is in (``at``); the time and
+# segment of the steps inside intervals so far, and their count; its code; whether a dose came after the last step;
+# the direction of the power iteration in ``_fastest``; how many steps stability limited; and the peaks of the states.
 class _Walk(NamedTuple):
     t: Array
     y: Array
@@ -128,7 +134,7 @@ class _Walk(NamedTuple):
 
 
 class _Flight(NamedTuple):
-    """What the pilot flies along, and how."""
+    """What stays the same while the pilot chooses the steps; ``size`` is the room for them."""
 
     system: System
     table: Tableau
@@ -150,10 +156,10 @@ def fly(
 ) -> Pilot:
     """Choose the steps: solve adaptively between the boundaries, each row with steps of its own.
 
-    A local error counts relative to the state plus ``floor`` times the state's peak. ``tol`` is the tolerance for it,
-    and that for the first step after a dose: a power of a concentration that rises from 0 is not smooth there, so that
-    the method is no better than its estimate. A first, rough pass finds the peaks, so that states that start from
-    nothing have a scale.
+    A local error counts relative to the state plus ``floor`` times the state's peak. ``tol`` holds the tolerance for
+    it, and a second one for the first step after a dose: there a power of a concentration that rises from 0 is not
+    smooth, and the method is no more accurate than its embedded estimate. A first, rough pass finds the peaks, so that
+    states that start at 0 have a scale.
     """
     flight = _Flight(system, table, steps, y0, floor, size)
 
@@ -168,7 +174,7 @@ def fly(
 
 
 def _fastest(field: Any, t: Array, y: Array, direction: Array) -> tuple[Array, Array]:
-    """Return an estimate of the largest eigenvalue of the Jacobian in size, by power iterations along the way."""
+    """Return direction and size of the Jacobian's largest eigenvalue, by power iterations from ``direction``."""
 
     def iterate(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         v, _ = state
@@ -182,7 +188,7 @@ def _fastest(field: Any, t: Array, y: Array, direction: Array) -> tuple[Array, A
 
 
 def _adapt(flight: _Flight, y: Array, tol: tuple[Array, Array], known: Array) -> _Walk:
-    """Walk along all intervals; ``known`` are the peaks of the states, negative where they are not known yet."""
+    """Return the pilot's state after all intervals; ``known`` are the peaks of the states, negative if unknown."""
     system, table, steps, y0, _, size = flight
     total, n = steps.gap.shape
     rows = jnp.arange(n)
@@ -193,7 +199,7 @@ def _adapt(flight: _Flight, y: Array, tol: tuple[Array, Array], known: Array) ->
         going = (walk.at < total) & (walk.code == OK)
         gap, moving, *events = _interval(steps, index, rows)
         left = jnp.where(gap > 0, end[index, rows] - walk.t, 0.0)
-        # What is left of the interval in equal steps.
+        # The rest of the interval is divided into equal steps, none longer than the step length to try.
         count = jnp.maximum(jnp.ceil(left / walk.h - 1e-9), 1.0)
         h = left / count
         field = system.field(steps.rows_at(moving), system.consts)
@@ -228,6 +234,7 @@ def _adapt(flight: _Flight, y: Array, tol: tuple[Array, Array], known: Array) ->
             iterations=walk.iterations + 1,
         )
 
+    # The limit on iterations is for rows that hardly advance; they get the code MAX_STEPS below.
     def going_on(walk: _Walk) -> Array:
         return jnp.any((walk.at < total) & (walk.code == OK)) & (walk.iterations < 30 * (total + size))
 
@@ -236,7 +243,7 @@ def _adapt(flight: _Flight, y: Array, tol: tuple[Array, Array], known: Array) ->
 
 
 def _interval(steps: Steps, index: Array, rows: Array) -> tuple[Any, ...]:
-    """Return of every row its interval: gap, what moves in it, and what happens at its end."""
+    """Return the current interval of every row: its length, its arguments, and the events at its end."""
     fixed = (steps.gap, steps.along[2], steps.fresh, steps.jump, steps.replace)
     out = jax.tree.map(lambda x: x[index, rows], fixed)
     steady = None if steps.steady is None else jnp.moveaxis(steps.steady, 1, 0)[:, index, rows]
@@ -244,7 +251,7 @@ def _interval(steps: Steps, index: Array, rows: Array) -> tuple[Any, ...]:
 
 
 def _error_ratio(walk: _Walk, moved: Array, error: Array, scale: Array) -> Array:
-    """Return the largest error relative to state and scale; infinite where the step leads to no number."""
+    """Return the largest error relative to state and scale; infinite where the step's result is not finite."""
     scale = jnp.maximum(jnp.maximum(jnp.abs(walk.y), jnp.abs(moved)), scale) + _TINY
     ratio = jnp.max(jnp.abs(error) / scale, axis=0)
     return jnp.where(jnp.isfinite(moved).all(0) & jnp.isfinite(ratio), ratio, jnp.inf)
@@ -254,8 +261,8 @@ def _next_step(
     table: Tableau, asked: Array, h: Array, left: Array, ratio: Array, accept: Array, rate: Array
 ) -> tuple[Array, Array]:
     """Return the length of the next step, and whether it is stability that limits it."""
-    factor = jnp.clip(_SAFETY * jnp.maximum(ratio, 1e-12) ** (-1.0 / table.order), _SLOWEST, _FASTEST)
-    # Nothing is learned of the step from an interval that is much shorter.
+    factor = jnp.clip(_SAFETY * jnp.maximum(ratio, 1e-12) ** (-1.0 / table.order), _LEAST_RATIO, _GREATEST_RATIO)
+    # A step that its interval has cut to less than half the wanted length says nothing about longer ones.
     free = ~accept | (h > 0.5 * asked) | (factor < 1)
     wanted = jnp.where(free & (left > 0), h * factor, asked)
     longest = _STABLE * table.stability / (rate + _TINY)

@@ -16,17 +16,18 @@ from hierax.dynamics.ode.steps import Steps
 from hierax.dynamics.ode.system import System
 from hierax.options import Options
 
-# A vector field is linear if its tangent says what it is elsewhere, to rounding.
-_LINEAR = 1e-9
+# Relative error up to which the tangent of a vector field must predict the field elsewhere for it to count as linear:
+# well above rounding.
+_LINEAR_TOLERANCE = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
 class MatrixExponential(Options):
     """Exact solution of linear systems, y' = A y + b with A and b constant between boundaries.
 
-    A and b are read off the vector field. Any number of compartments in any arrangement, also stiff ones; infusions,
-    steady states and parameters that change from record to record are exact. A system that is not linear, or that
-    depends on time between boundaries, has no number here, and says so.
+    A and b are read off the vector field. There may be any number of compartments in any arrangement, and the system
+    may be stiff; infusions, steady states and parameters that change from record to record are exact. For a system that
+    is not linear, or that depends on time between boundaries, predictions are NaN, and a message says so.
 
     Examples
     --------
@@ -35,7 +36,7 @@ class MatrixExponential(Options):
     """
 
     def solve(self, problem: Problem, placed: Placement | None = None) -> Solution:
-        """Solve; ``placed`` is for other solvers."""
+        """Return the solution; ``placed``, a frozen grid, is for other solvers."""
         return finish(problem, *self.states(problem))
 
     def states(self, problem: Problem) -> tuple[Array, Array, Array]:
@@ -54,7 +55,7 @@ def _march(system: System, steps: Steps, y: Array, consts: Any, y0: Array) -> tu
         offset, columns = push(basis)
         linear = _is_linear(field, start, gap, offset, columns, y)
         matrix = jnp.transpose(columns, (2, 1, 0))
-        # Inputs may be large in their units, which must not count for the size of the matrix.
+        # Inputs may be large numbers in their units. They are scaled, so as not to add to the norm of the matrix.
         unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(offset).max(0), 1.0))
         inputs = (offset / unit).T
         full = jnp.zeros((n, size + 1, size + 1)).at[:, :size, :size].set(matrix).at[:, :size, size].set(inputs)
@@ -64,7 +65,7 @@ def _march(system: System, steps: Steps, y: Array, consts: Any, y0: Array) -> tu
     def advance(start: Array, gap: Array, moving: Any, y: Array) -> tuple[Array, Array]:
         matrix, linear = propagator(start, gap, moving, y)
         moved = (jnp.einsum("nij,jn->in", matrix[:, :-1, :-1], y).T + matrix[:, :-1, -1]).T
-        # A state that is no number says nothing of the field.
+        # A state that is not finite says nothing about whether the field is linear.
         known = jnp.isfinite(jax.lax.stop_gradient(moved)).all(0)
         return moved, jnp.where(linear | ~known, OK, NOT_LINEAR)
 
@@ -72,15 +73,16 @@ def _march(system: System, steps: Steps, y: Array, consts: Any, y0: Array) -> tu
 
 
 def _is_linear(field: Any, start: Array, gap: Array, offset: Array, columns: Array, y: Array) -> Array:
-    """Compare the vector field with its tangent at other states and times of the interval."""
+    """Return whether its tangent predicts the vector field at other states and times of the interval."""
     size = offset.shape[0]
     probe = jnp.broadcast_to(1.0 + jnp.arange(size)[:, None] / size, offset.shape)
     good = jnp.ones(offset.shape[1], bool)
-    # At a state of order one, and at the states and at times inside, where a field with a kink or a period may differ.
+    # The field is evaluated at a state of order one at the end of the interval, and at the current state and half of it
+    # at times inside, where a field with a kink or a period may differ.
     for at, size_of in ((1.0, probe), (0.382, y), (0.618, 0.5 * y)):
         there = field(start + at * gap, size_of)
         # columns[k] is the derivative along state k.
         parts = jnp.einsum("ksn,kn->sn", jnp.abs(columns), jnp.abs(size_of)) + jnp.abs(offset)
         straight = jnp.einsum("ksn,kn->sn", columns, size_of) + offset
-        good = good & (jnp.abs(there - straight) <= _LINEAR * parts + 1e-300).all(0)
+        good = good & (jnp.abs(there - straight) <= _LINEAR_TOLERANCE * parts + 1e-300).all(0)
     return jax.lax.stop_gradient(good)

@@ -1,4 +1,4 @@
-"""An initial value problem with doses, as solvers get it, and what they give back."""
+"""An initial value problem with doses, as solvers receive it, and the solution that they return."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hierax.dynamics.ode.steady_state import Period, fixed_point, period
 from hierax.dynamics.ode.steps import Mesh, Steps, main_line
 from hierax.dynamics.ode.system import System
 
-# What of the arguments are arrays.
-_NUMBERS = ("constant", "varying", "forcings", "transits")
+# The fields of ``Arguments`` that hold arrays.
+_ARRAY_FIELDS = ("constant", "varying", "forcings", "transits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Problem:
             breaks=stop(system.breaks),
             arguments=dataclasses.replace(
                 system.arguments,
-                **{name: stop(getattr(system.arguments, name)) for name in _NUMBERS},
+                **{name: stop(getattr(system.arguments, name)) for name in _ARRAY_FIELDS},
             ),
         )
         return Problem(stop(self.pop), parts, stop(self.inputs))
@@ -53,7 +53,7 @@ class Problem:
     @property
     def moves(self) -> bool:
         """Whether parameters move any boundary."""
-        # Breaks are data as a rule, but may be parameters.
+        # Breaks are usually data, but they may depend on parameters.
         return (
             self.inputs.moves
             or self.system.breaks is not None
@@ -66,7 +66,7 @@ class Problem:
 
 
 class Solution(NamedTuple):
-    """What a solver found.
+    """The result of a solver.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Solution(NamedTuple):
     code : int array, (subject,)
         0, or what went wrong; see ``march``.
     when : array, (subject,)
-        Time at which it did; NaN where nothing did or it is not known.
+        Time at which it went wrong; NaN where nothing did, or where the time is not known.
     """
 
     states: Any
@@ -83,11 +83,13 @@ class Solution(NamedTuple):
     when: Float[Array, " subject"]
 
 
+# A solver's way to carry a state along steps: (steps, state at the start, consts, y0) → states at the ends of steps,
+# codes, and times of failure.
 March = Callable[[Steps, Array, Any, Array], tuple[Array, Array, Array]]
 
 
 class Steady(NamedTuple):
-    """Amounts of the steady states, (state, subject, dose), and which subjects have them all."""
+    """Amounts of the steady states, which of them replace the state, and for which subjects all were found."""
 
     amounts: Float[Array, "state subject dose"]
     replaces: Bool[Array, "subject dose"]
@@ -95,11 +97,11 @@ class Steady(NamedTuple):
 
 
 def steady_amounts(problem: Problem, march: March, mesh: Mesh | None) -> Steady:
-    """Return the states at the steady states' records, by a solver's way of marching."""
+    """Return the steady states at their records, found by a solver's ``march``."""
     kinds = jnp.asarray(problem.pop.events.steady)
     amounts, found = _one_interval(problem, march, mesh, dosed=True)
     if problem.pop.events.superposed:
-        # What the doses add to a system at rest is added to what is there.
+        # SS 2: the difference that the doses make to a system at rest is added to the current state.
         rest, rested = _one_interval(problem, march, mesh, dosed=False)
         amounts = jnp.where(kinds == 2, amounts - rest, amounts)
         found = found & rested
@@ -113,7 +115,8 @@ def _one_interval(problem: Problem, march: March, mesh: Mesh | None, dosed: bool
     def across(theta: Any, y: Array) -> Array:
         steps, consts, y0 = theta
         after = march(steps, y, consts, y0)[0][-1]
-        # What only adds up has no steady state, and nothing depends on it: it starts anew at the record.
+        # A state that only accumulates (an AUC) has no steady state. No derivative depends on it, so that it can start
+        # from its initial value at the record.
         return after if system.cumulative is None else jnp.where(system.cumulative[:, None], y0, after)
 
     found, settled = fixed_point(across, (one.steps, system.consts, one.y0), one.y0, one.valid)
@@ -124,7 +127,7 @@ def _one_interval(problem: Problem, march: March, mesh: Mesh | None, dosed: bool
 
 
 def with_steady(steps: Steps, line: Boundaries, steady: Steady) -> Steps:
-    """Put steady states where they happen."""
+    """Return the steps with the steady states at the boundaries to which they belong."""
     added = line.at_steady(steady.amounts)
     replaces = line.at_steady_flags(steady.replaces)
     return dataclasses.replace(steps, steady=jnp.moveaxis(added, 2, 0), replace=replaces.T)
@@ -133,7 +136,7 @@ def with_steady(steps: Steps, line: Boundaries, steady: Steady) -> Steps:
 def solve(
     problem: Problem, march: March, main: Mesh | None = None, phases: Mesh | None = None, order: Order | None = None
 ) -> tuple[Array, Array, Array]:
-    """Return states (state, subject, time), codes and times of failure, by a solver's way of marching."""
+    """Return states (state, subject, time), codes and times of failure, by a solver's ``march``."""
     line, steps = problem.line(main, order)
     n = problem.pop.n_subjects
     code, when = jnp.zeros(n, int), jnp.full(n, jnp.nan)
@@ -146,16 +149,16 @@ def solve(
     states = jnp.take_along_axis(jnp.moveaxis(along, 0, -1), line.at_record[None], axis=-1)
     code = jnp.where(code == OK, failed, code)
     if order is not None:
-        # A grid that was placed for other doses or records.
+        # A sorting that no longer holds belongs to a grid that was placed for other doses or records.
         code = jnp.where(line.in_order, code, STALE)
     return states, code, jnp.where(code == OK, jnp.nan, jnp.where(code == failed, at, when))
 
 
 def _up_to_the_last_observation(pop: Population, states: Array, code: Array, when: Array) -> tuple[Array, Array]:
-    """Forgive failures after a subject's last observation: there are no states from there on, and that is all."""
+    """Return states and codes without failures after the last observation; states are NaN from there on."""
     times = jnp.asarray(pop.times)
     observed = jnp.asarray(pop.record_mask)
-    # A grid of points for curves has no record items: every point of it is asked for.
+    # A population that was made to draw curves has no EVID: every point of it is needed.
     if "evid" in pop.records:
         observed &= jnp.asarray(pop.records["evid"]) == 0
     last = jnp.where(observed, times, -jnp.inf).max(-1)
@@ -166,7 +169,7 @@ def _up_to_the_last_observation(pop: Population, states: Array, code: Array, whe
 
 
 def finish(problem: Problem, states: Array, code: Array, when: Array) -> Solution:
-    """Return the solution: NaN for subjects that failed, for no number may be silently wrong."""
+    """Return the solution, with NaN for subjects that failed, because no number may be silently wrong."""
     states, code = _up_to_the_last_observation(problem.pop, states, code, when)
     states = jnp.where((code == OK)[:, None], states, jnp.nan)
     return Solution(problem.system.states.on_records(states), code, when)

@@ -20,6 +20,7 @@ from hierax.dynamics.ode.problem import Problem, Solution
 from hierax.dynamics.ode.system import VectorField, read_system, with_transits
 from hierax.privately import handlers_in_force
 
+# Type of the NumPyro message of a solve, by which handlers recognise it.
 MESSAGE = "ode"
 _GRID = Grid()
 
@@ -48,7 +49,7 @@ def solve_ode(
         Times and doses. All of the dosing language acts on the states: boluses and infusions, modelled rates and
         durations, lag, bioavailability, resets, steady states.
     vector_field : callable
-        ``(t, y, args)`` → derivative, for one subject, as in diffrax: numbers in, numbers out. One that jumps at a
+        ``(t, y, args)`` → derivative, for one subject, as in diffrax: numbers in, numbers out. A field that jumps at a
         known time needs ``breaks``.
     y0 : pytree
         Initial state at a subject's first record and after a reset, usually a dict of names. Leaves are numbers,
@@ -58,18 +59,18 @@ def solve_ode(
         vectors; ``(subject, time)``, as the number that holds at t by the population's interpolation; or closed forms
         made with ``output="forcing"``, as functions of t.
     shared : dict, optional
-        What all subjects share (networks, constants), merged into ``args``; it may also be closed over.
+        What all subjects share (networks, constants), merged into ``args``. The vector field may also close over it.
     doses : mapping, optional
-        CMT (number or name) → name of the state that it is, or :func:`~hierax.transit` for a chain before one. By
+        CMT (number or name) → name of the state that it is, or :func:`~hierax.transit` for a chain before a state. By
         default ``{1: "depot"}``. ``{}`` lets doses act through forcing functions alone.
     lag, bioavailability, rate, duration : (subject, 1), (subject, time) or mapping, optional
-        Parameters of doses, those of the dose record; a mapping gives them by compartment or by name of a state. A
-        parameter of doses that are not there does nothing, so that one program serves several regimens.
+        Parameters of doses, with their values at the dose record; a mapping gives them by compartment or by name of a
+        state. A parameter that no dose uses does nothing, so that one program serves several regimens.
     breaks : (k,) or (subject, k), optional
-        Times at which the vector field jumps: a switch, a meal, the end of what is counted from a dose. Steps end
-        there, and no step looks across, so that the solution is as accurate as anywhere, and exactly differentiable,
-        also in the times. One axis: the same times for all subjects. Two: those of each subject, NaN where it has
-        fewer. ``()`` says that a field that compares ``t`` with something does not jump.
+        Times at which the vector field jumps: a switch, a meal, the end of an effect that is timed from a dose. Steps
+        end there, and no step evaluates the field on the other side, so that the solution stays accurate, and exactly
+        differentiable, also in the times. One axis: the same times for all subjects. Two: those of each subject, NaN
+        where it has fewer. ``()`` says that a field that compares ``t`` with something does not jump.
     solver : Grid, Adaptive or MatrixExponential
         How to solve; by default ``Grid()``.
     name : str
@@ -84,22 +85,22 @@ def solve_ode(
     Raises
     ------
     ValueError
-        Wrong shapes, a dose into an unknown state, a derivative that does not fit the state.
+        If shapes are wrong, a dose goes into an unknown state, or a derivative does not fit the state.
     ModelError
-        A NumPyro site inside the vector field.
+        If there is a NumPyro site inside the vector field.
 
     Notes
     -----
     Derivatives of first and second order with respect to all parameters are exact for the discrete solution, also
-    through the times of events. Steady states (SS) have the parameters of their record for ever before.
+    through the times of events. A steady state (SS) is computed as if the parameters of its record had always held.
 
-    A steady state under a vector field that reads ``t`` is that of intervals which are all like the one after the SS
-    record: ``t`` runs from the record's time to II later, again and again. Where the field has another period than
-    that (a 24 h rhythm and II = 12), a regimen that has run for ever leads elsewhere; a warning says so.
+    Under a vector field that reads ``t``, the steady state is computed as if all dosing intervals were like the one
+    after the SS record: ``t`` runs from the record's time to II later, again and again. If the field has another period
+    (a 24 h rhythm and II = 12), a regimen that has always run leads to another state; a warning says so.
 
-    A state that only adds up (an AUC) has no steady state. Solve it apart, for the same population: the concentration
-    as a closed form with ``output="forcing"`` in ``args``, and ``doses={}``. There, a state that no derivative depends
-    on starts at ``y0`` at an SS record, and all others are at the steady state under the forcing.
+    A state that only accumulates (an AUC) has no steady state. Solve it apart, for the same population: give the
+    concentration as a closed form with ``output="forcing"`` in ``args``, and ``doses={}``. Then a state that no
+    derivative depends on starts at ``y0`` at an SS record, and all others are at the steady state under the forcing.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The states of an ODE: names, shapes, and one fat array of them."""
+"""The states of an ODE: names, shapes, and the flat array that holds the numbers of all states."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jaxtyping import Array, Float
 
 from hierax.data.population import Population
 
-# Between the parts of a nested name.
+# Stands between the parts of a nested name.
 _SEPARATOR = "."
 
 
 @dataclasses.dataclass(frozen=True)
 class States:
-    """The structure of a state: a pytree of named leaves, each a number or a vector a subject.
+    """The structure of a state: a pytree of named leaves, each a number or a vector per subject.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class States:
 
     @property
     def total(self) -> int:
-        """How many numbers a subject has."""
+        """How many numbers the state of one subject has."""
         return sum(size or 1 for size in self.sizes)
 
     def start(self, name: str) -> int:
-        """Return where a state begins in the fat array."""
+        """Return where a state begins in the flat array."""
         return sum(size or 1 for size in self.sizes[: self.names.index(name)])
 
     def labels(self) -> list[str]:
@@ -61,7 +61,7 @@ class States:
         return jnp.concatenate(parts)
 
     def on_records(self, y: Float[Array, "state subject time"]) -> Any:
-        """Return the fat array as leaves (subject, time) or (subject, time, k)."""
+        """Return the flat array as leaves (subject, time) or (subject, time, k)."""
         leaves, start = [], 0
         for size in self.sizes:
             part = y[start : start + (size or 1)]
@@ -80,7 +80,7 @@ def read_states(pop: Population, y0: Any) -> tuple[States, Float[Array, "state s
     Raises
     ------
     ValueError
-        No state, or a leaf that is neither a number, (subject, 1), nor (subject, 1, k).
+        If there is no state, or a leaf is neither a number, (subject, 1), nor (subject, 1, k).
     """
     pairs, tree = jax.tree_util.tree_flatten_with_path(y0)
     if not pairs:

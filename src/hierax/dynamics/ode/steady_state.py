@@ -1,4 +1,4 @@
-"""Steady states of any system: the fixed point of one dosing interval, exactly differentiable."""
+"""Steady states of any system: the fixed point of the map over one dosing interval, exactly differentiable."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from hierax.dynamics.doses.inputs import Inputs
 from hierax.dynamics.ode.steps import Mesh, Steps
 from hierax.dynamics.ode.system import Rows, System
 
+# Limit of the Newton iterations; where they do not suffice, the steady state counts as not found.
 _MOST_ITERATIONS = 60
+# Change of the state over one dosing interval, relative to the state, below which it counts as steady.
 _TOLERANCE = 1e-12
-# Added to the size of a state that may be 0.
+# Added to the size of a state that may be 0, which is a divisor.
 _NOTHING = 1e-150
 
 
@@ -29,10 +31,11 @@ class Period(NamedTuple):
     steps : Steps
         The interval, from the dose record on.
     y0 : array, (state, row)
+        Initial states.
     valid : bool array, (row,)
         Which rows are steady states.
     chosen : int array, (subject, steady)
-        Which dose each row is.
+        Index of the dose that each row is.
     """
 
     steps: Steps
@@ -47,7 +50,7 @@ def choose(inputs: Inputs) -> Array:
 
 
 def period(pop: Population, system: System, inputs: Inputs, mesh: Mesh | None, dosed: bool = True) -> Period:
-    """Return one interval of every steady state; ``dosed=False`` without its dose."""
+    """Return one dosing interval of every steady state; with ``dosed=False``, without its dose."""
     chosen = choose(inputs)
     n, q = chosen.shape
 
@@ -79,7 +82,7 @@ def period(pop: Population, system: System, inputs: Inputs, mesh: Mesh | None, d
 def _ends(
     system: System, inputs: Inputs, mesh: Mesh | None, pick: Callable[[Array], Array], length: Array
 ) -> tuple[Array, Array]:
-    """Return the phases at which steps end, (row, step), sorted, and their sorting; the dose's arrival is entry 0."""
+    """Return the sorted phases at which steps end, (row, step), and their sorting; entry 0 is the dose's arrival."""
     marks = _marks(inputs, pick, length)
     for forcing in system.arguments.forcings:
         marks += _marks(forcing.inputs, pick, length)
@@ -98,7 +101,7 @@ def _ends(
 
 
 def _rows(pop: Population, system: System, inputs: Inputs, chosen: Array, now: Array, rate: Array, dosed: bool) -> Rows:
-    """Return the arguments of every steady state: those of its record, for the whole interval."""
+    """Return the arguments of every steady state, which are those of its record for the whole interval."""
     arguments = system.arguments
     n, q = chosen.shape
     record, segment = (
@@ -133,7 +136,7 @@ def _rows(pop: Population, system: System, inputs: Inputs, chosen: Array, now: A
 
 
 def _marks(inputs: Inputs, pick: Callable[[Array], Array], length: Array) -> list[Array]:
-    """Return the phases at which a dose arrives, and at which an infusion ends; 0 is the end of the interval."""
+    """Return the phases at which a dose arrives and an infusion ends; 0 stands for the end of the interval."""
     late = pick(inputs.arrival - inputs.time)
     marks = [_phase(late, length)]
     if inputs.infusions:
@@ -146,7 +149,7 @@ def _phase(time: Array, length: Array) -> Array:
 
 
 def _running(inputs: Inputs, pick: Callable[[Array], Array], length: Array, middle: Array) -> Array:
-    """Return how many infusions of the regimen run at a phase, (row, step)."""
+    """Return how many infusions of the regimen are running in the middle of each step, (row, step)."""
     if not inputs.infusions:
         return jnp.zeros_like(middle)
     late, duration = pick(inputs.arrival - inputs.time), pick(inputs.duration)
@@ -160,7 +163,7 @@ def _running(inputs: Inputs, pick: Callable[[Array], Array], length: Array, midd
 
 
 def _alone(inputs: Inputs, chosen: Array, dosed: bool) -> Inputs:
-    """Return a forcing's doses for every steady state: that dose alone."""
+    """Return a forcing's doses for every steady state, with that dose as the only one."""
     n, q = chosen.shape
     repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, q, axis=0), inputs)
     alone = jnp.arange(inputs.mask.shape[1]) == chosen.reshape(-1)[:, None]
@@ -173,8 +176,8 @@ Map = Callable[[Float[Array, "state row"]], Float[Array, "state row"]]
 def fixed_point(across: Callable[[Any, Array], Array], theta: Any, guess: Array, valid: Array) -> tuple[Array, Array]:
     """Return the fixed point of the map of one interval, and which rows have one.
 
-    Newton finds it; two more Newton steps carry the derivatives with respect to ``theta``, exact to the third order,
-    and for a linear system to any.
+    Newton's method finds it without derivatives. Two more Newton steps then carry the derivatives with respect to
+    ``theta``, which are exact up to the third order, and to any order for a linear system.
     """
     frozen = jax.lax.stop_gradient(theta)
     found = _search(lambda y: across(frozen, y), jax.lax.stop_gradient(guess), valid)
@@ -190,7 +193,7 @@ def fixed_point(across: Callable[[Any, Array], Array], theta: Any, guess: Array,
 
 
 class _Search(NamedTuple):
-    """Where the search is; ``after`` is the state one interval after the last good one, ``residual`` that one's."""
+    """The search; ``after`` is the state one interval after the last good one, whose residual is ``residual``."""
 
     y: Array
     after: Array
@@ -204,7 +207,8 @@ def _search(across: Map, y: Array, valid: Array) -> Array:
         step, value = _newton(across, at.y, valid)
         residual = jnp.abs(value - at.y).max(0) / (jnp.abs(at.y).max(0) + _NOTHING)
         good = jnp.isfinite(residual) & (residual < at.residual)
-        # Where Newton leads away, the regimen itself goes on towards its steady state.
+        # Where a Newton step has not reduced the residual, the search goes on from the state one interval after the
+        # last good one, because the regimen itself leads towards its steady state.
         new = jnp.where(good & jnp.isfinite(step).all(0), at.y + step, jnp.where(good, value, at.after))
         done = at.done | (good & (residual <= _TOLERANCE))
         return _Search(

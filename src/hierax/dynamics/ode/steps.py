@@ -1,4 +1,4 @@
-"""The steps of all subjects along their boundaries: what every solver marches over."""
+"""The steps of all subjects from boundary to boundary, along which every solver carries the states."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from hierax.dynamics.ode.system import Rows, System
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """Intervals in order of time, the step axis first; what happens at the end of each.
+    """Intervals in order of time, and the events at the end of each; steps are the first axis.
 
     Attributes
     ----------
     start, gap : array, (step, row)
         Time at which the interval begins, and its length.
     rows : Rows
-        Arguments of the vector field in the interval, (step, row, ...); constant ones without the step axis.
+        Arguments of the vector field in the interval, (step, row, ...); constant ones have no step axis.
     fresh : bool array, (step, row)
         Whether the system starts anew (at ``y0``) at the end.
     jump : array, (step, row, compartment)
         Amounts that are added at the end.
     replace, steady : array or None, (step, row) and (step, state, row)
-        Steady states: whether they replace what is there, and what is added.
+        Steady states at the end: whether they replace the current state, and the amounts that are added.
     """
 
     start: Float[Array, "step row"]
@@ -51,13 +51,13 @@ class Steps:
         return (self.start, self.gap, moving, self.fresh, self.jump, self.replace, self.steady)
 
     def rows_at(self, moving: tuple[Any, ...]) -> Rows:
-        """Put one step's arrays into the rows."""
+        """Return the rows of one step, whose arrays are ``moving``."""
         names = ("value", "slope", "reference", "now", "segment", "rate")
         return dataclasses.replace(self.rows, **dict(zip(names, moving, strict=True)))
 
 
 class Mesh(NamedTuple):
-    """Frozen times at which steps end, beside the boundaries; padding is in a segment of its own, the last.
+    """Frozen times, beside the boundaries, at which steps end; padded entries are in a segment of their own.
 
     Attributes
     ----------
@@ -73,6 +73,7 @@ class Mesh(NamedTuple):
         return Block(jnp.asarray(self.time), jnp.asarray(self.segment), order)
 
 
+# The segment of padded entries: the largest number, so that they are sorted last.
 PADDING = jnp.iinfo(jnp.int32).max
 
 
@@ -107,7 +108,8 @@ def _stack(parts: list[Array], like: Array) -> Float[Array, "subject boundary co
 def _running(speed: Array, begun: Array, line: Boundaries) -> Array:
     """Return the infusion rates in force before each boundary, (subject, boundary, compartment)."""
     total = jnp.cumsum(speed, axis=1)
-    # Starts and ends stand in one segment: where none runs, the rate is exactly 0, not what rounding left of it.
+    # An infusion starts and ends in the same segment, so that both sums return to 0. Where no infusion is running, the
+    # rate is set to exactly 0, because rounding leaves a remainder.
     total = jnp.where(jnp.cumsum(begun, axis=1) > 0.5, total, 0.0)
     before = jnp.concatenate([jnp.zeros_like(total[:, :1]), total[:, :-1]], axis=1)
     return jnp.where(line.fresh[..., None], 0.0, before)

@@ -25,17 +25,17 @@ VectorField = Callable[[Any, Any, Any], Any]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What the vector field knows of each row (a subject) during one step; every array leads with the row.
+    """What the vector field knows of each row (a subject) during one step; rows are the first axis of every array.
 
     Attributes
     ----------
     constant, value, slope : list
-        Arguments that stay; values of those that change, at the time ``reference``, and their slopes (linear
-        interpolation; else empty).
+        Arguments that are constant; values at the time ``reference`` of those that change; and slopes of the latter
+        (for linear interpolation; empty otherwise).
     reference, now : array, (row,)
         The time of ``value``, and a time inside the step.
     segment : array, (row,)
-        Part of the history.
+        Segment of the history.
     rate : array, (row, compartment)
         Infusion rates.
     forcings, transits : list
@@ -55,14 +55,15 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A vector field with everything it was given, for the solvers.
+    """A vector field with its states, arguments and dosed compartments, as solvers need it.
 
     Attributes
     ----------
     single : callable
         ``(t, y, rows, consts)`` → derivative, for one row.
     consts : list of arrays
-        What the user's function closes over: explicit, so that solvers can stop and pass derivatives through it.
+        Arrays that the user's function closes over. They are explicit, so that solvers can let derivatives through or
+        stop them.
     states : States
         Names and shapes.
     y0 : array, (state, subject)
@@ -72,13 +73,14 @@ class System:
     numbers : tuple of int
         The dosed compartments, in the order of the last axis of ``rate``.
     place : array, (state, compartment)
-        Which state each of them is.
+        1 where the dosed compartment is that state, else 0.
     user : Field
         The vector field as the user wrote it.
     breaks : array, (subject, break), or None
         Times at which the field jumps.
     cumulative : bool array, (state,), or None
-        States that start anew at a steady-state record, for nothing depends on them; None where none does.
+        States that start from their initial value at a steady-state record, because no derivative depends on them; None
+        if there are none.
     """
 
     single: Callable[[Any, Any, Rows, Any], Array]
@@ -100,7 +102,7 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """The leaves of ``args`` by kind; ``order`` says where each stands: (kind, index)."""
+    """The leaves of ``args`` by kind; ``order`` says for each leaf where it is found: (kind, index)."""
 
     tree: Any
     order: tuple[tuple[str, int], ...]
@@ -110,7 +112,7 @@ class Arguments:
     transits: list[TransitInput]
 
     def gather(self, rows: Rows, t: Any) -> Any:
-        """Return the user's args of one row at a time."""
+        """Return the user's ``args`` of one row at time ``t``."""
         leaves: dict[str, list[Any]] = {
             "constant": rows.constant,
             "varying": [
@@ -122,7 +124,7 @@ class Arguments:
         return jax.tree.unflatten(self.tree, [leaves[kind][index] for kind, index in self.order])
 
     def at_first(self) -> list[Any]:
-        """Return the leaves at the first record, leading with the subject; None for a function of time."""
+        """Return the leaves at the first record, with the subject as first axis; None for a function of time."""
         leaves = {"constant": self.constant, "varying": [leaf[:, 0] for leaf in self.varying]}
         return [leaves[kind][index] if kind in leaves else None for kind, index in self.order]
 
@@ -133,7 +135,7 @@ def read_arguments(pop: Population, args: Any) -> Arguments:
     Raises
     ------
     ValueError
-        A leaf of another shape, or one that is no array.
+        If a leaf has another shape, or is not an array.
     """
     pairs, tree = jax.tree_util.tree_flatten_with_path(args, is_leaf=lambda leaf: isinstance(leaf, Forcing))
     found: dict[str, list[Any]] = {"constant": [], "varying": [], "forcing": []}
@@ -192,7 +194,7 @@ def read_system(
     doses: Mapping[Any, Any] | None,
     breaks: Any = None,
 ) -> System:
-    """Check and gather what a solve is made of; the user's function is traced once, for one subject."""
+    """Return the system to solve, after checks; the user's function is traced once, for one subject."""
     states, start = read_states(pop, y0)
     arguments = read_arguments(pop, {} if args is None else args)
     numbers, place = _places(pop, states, doses)
@@ -213,7 +215,8 @@ def read_system(
         return hoisted(t, y, rows, *consts) + place @ rows.rate
 
     user = Field(_without_sites(field), states, start, arguments.at_first(), arguments.tree)
-    # Doses that act through functions of time alone leave the choice of what a steady-state record means for states.
+    # Where doses act through functions of time only, the states may start anew or be steady at a steady-state record:
+    # those that only accumulate start anew.
     apart = doses is not None and not doses and pop.events.steady_states > 0
     cumulative = user.cumulative() if apart else None
     return System(
@@ -257,7 +260,7 @@ def first_rows(pop: Population, arguments: Arguments, numbers: tuple[int, ...]) 
 
 
 def with_transits(system: System, pop: Population, doses: Mapping[Any, Any] | None, inputs: Any) -> System:
-    """Add the inputs of the doses that go through a transit chain."""
+    """Return the system with the inputs of the doses that go through a transit chain added."""
     found = []
     for key, target in (doses or {}).items():
         if not isinstance(target, Transit):
@@ -291,7 +294,7 @@ def with_transits(system: System, pop: Population, doses: Mapping[Any, Any] | No
 
 
 def _with_shared(vector_field: VectorField, shared: Any) -> VectorField:
-    """Merge what all subjects share into the arguments."""
+    """Return the vector field with what all subjects share merged into its arguments."""
     if not isinstance(shared, Mapping):
         raise ValueError(
             f"shared is a {type(shared).__name__}, but it is merged into args by name. Pass a dict, e.g. "
@@ -310,7 +313,7 @@ def _with_shared(vector_field: VectorField, shared: Any) -> VectorField:
 
 
 class _NoSites(Messenger):
-    """Refuses NumPyro sites inside a vector field, which would be sampled at every stage of every step."""
+    """A handler that refuses NumPyro sites in a vector field: they would be sampled at every stage of every step."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] in ("param", "sample", "deterministic", "mutable", "plate"):
@@ -321,7 +324,7 @@ class _NoSites(Messenger):
 
 
 def _check_derivative(states: States, out: Any) -> None:
-    """Compare what the vector field returned with the state."""
+    """Refuse a derivative that does not have the structure and shapes of the state."""
     tree = jax.tree.structure(out)
     if tree != states.tree:
         raise ValueError(
@@ -348,7 +351,7 @@ def _places(pop: Population, states: States, doses: Mapping[Any, Any] | None) ->
     targets = {compartment_number(pop, "doses", key): target for key, target in given.items()}
     for number, target in {} if doses is None else targets.items():
         _need_state(states, target.into if isinstance(target, Transit) else target, number, given)
-    # Compartments that the data dose: a population without any has none, whatever its structure says.
+    # The compartments that are dosed: there are none in a population without doses, even if ``events`` lists some.
     dosed = pop.events.compartments if pop.events.time.shape[1] else ()
     numbers = tuple(number for number in dosed if doses is None or len(given))
     place = jnp.zeros((states.total, len(numbers)))

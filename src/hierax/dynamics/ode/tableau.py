@@ -1,4 +1,4 @@
-"""Runge-Kutta tableaus, taken from diffrax's solvers, and one step of all rows with the stages rolled."""
+"""Runge-Kutta tableaus, taken from diffrax's solvers, and one step of all rows with a loop over the stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Field = Callable[[Array, Array], Array]
 
 
 class Tableau(NamedTuple):
-    """An explicit Runge-Kutta method; ``stages`` of them make the step, one more the error estimate.
+    """An explicit Runge-Kutta method; ``stages`` stages make the step, and one more the error estimate.
 
     ``stability`` is the length of its interval of absolute stability.
     """
@@ -29,7 +29,7 @@ class Tableau(NamedTuple):
     stability: float
 
 
-# diffrax's solvers by the name of the method.
+# Names of diffrax's solvers by the name of the method.
 _SOLVERS = {"tsit5": "Tsit5", "dopri8": "Dopri8"}
 METHODS = tuple(_SOLVERS)
 
@@ -45,14 +45,14 @@ def tableau(method: str) -> Tableau:
     a = np.zeros((stages, stages))
     for row, lower in enumerate(table.a_lower, start=1):
         a[row, : len(lower)] = lower
-    # The last stage is the derivative at the end (first same as last): it serves the error estimate alone.
+    # The last stage is the derivative at the end (first same as last): it serves only the error estimate.
     c = np.concatenate([[0.0], table.c])
     b = np.asarray(table.b_sol)
     return Tableau(a, b, c, np.asarray(table.b_error), order, stages - 1, _stability(a, b))
 
 
 def _stability(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the largest x with |R(-x)| ≤ 1, R(z) = 1 + z bᵀ(1 − z a)⁻¹1 the stability function."""
+    """Return the largest x with |R(-x)| ≤ 1, where R(z) = 1 + z bᵀ(1 − z a)⁻¹1 is the stability function."""
     ones = np.ones(len(b))
     x = np.linspace(0.01, 12.0, 1200)
     growth = [abs(1 - v * b @ np.linalg.solve(np.eye(len(b)) + v * a, ones)) for v in x]
@@ -73,7 +73,7 @@ def step_with_error(field: Field, table: Tableau, t: Array, h: Array, y: Array) 
 
 
 def _stages(field: Field, table: Tableau, t: Array, h: Array, y: Array, count: int) -> Array:
-    """Return the stages, (stage, state, row): a loop, for unrolled stages compile five times as long."""
+    """Return the stages, (stage, state, row), by a loop: unrolled, they take five times as long to compile."""
 
     def stage(k: Array, this: Any) -> tuple[Array, None]:
         index, a, c = this
@@ -85,5 +85,5 @@ def _stages(field: Field, table: Tableau, t: Array, h: Array, y: Array, count: i
 
 
 def _weigh(weights: Any, k: Array) -> Array:
-    # Not a dot product, which XLA does not fuse with what is around it.
+    # XLA does not fuse a dot product with the operations around it, but it does fuse this sum.
     return (jnp.asarray(weights)[:, None, None] * k).sum(0)

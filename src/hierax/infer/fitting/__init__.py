@@ -1,1 +1,1 @@
-"""What runs a fit, whatever the estimator: the job, loops, progress, and the outcome."""
+"""The parts of a fit that all estimators share: the job, loops, progress, and the outcome."""

@@ -1,4 +1,4 @@
-"""What is left where Ctrl-C ended a fit before it was whole."""
+"""The outcome of a fit that Ctrl-C has ended early."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from hierax.infer.result import Result
 if TYPE_CHECKING:
     from hierax.infer.fitting.job import Job
 
+# The columns of a fit's history, which has no rows here.
 _COLUMNS = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
 
 
 def known_of(session: Session, flat: np.ndarray, eta: Any = None) -> Evaluated:
-    """Return what was evaluated at a point, NaN where nothing was."""
+    """Return the evaluation at a point if it is known, and else one of NaN."""
     if session.best is not None and np.array_equal(session.best[0], flat):
         return session.best[1]
     n, d = session.pop.n_subjects, len(session.program.effect_names)
     known = eta is not None and np.shape(eta) == (n, d)
-    # Arrays of NumPy serve as those of JAX do.
+    # A dictionary of Any, because NumPy arrays stand here for the JAX arrays that the fields are declared as.
     empty: dict[str, Any] = dict(
         value=np.full(n, np.nan),
         gradient=np.full(flat.size, np.nan),
@@ -41,7 +42,7 @@ def known_of(session: Session, flat: np.ndarray, eta: Any = None) -> Evaluated:
 
 
 def interrupted(job: Job, objective: Estimator) -> Outcome:
-    """Return what a job knows: its best point, or where its algorithm stands, or its start."""
+    """Return the outcome at where the job's algorithm stands, or else at its best point, or else at its start."""
     session = job.sessions[-1] if job.sessions else job.session(objective)
     known: dict[str, Any] = {} if job.known is None else job.known()
     flat = known.pop("flat", None)

@@ -1,4 +1,4 @@
-"""What a fit is asked to do, checked and laid out, whatever algorithm does it."""
+"""The checked description of a fit, which any algorithm can carry out."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Job:
     Attributes
     ----------
     flat, free : arrays, (parameter,)
-        Start in unconstrained space, and what may vary.
+        Start in unconstrained space, and which parameters may vary.
     priors, counted : mapping
-        All priors of population parameters, and those that count.
+        All priors of population parameters, and those that count in the objective.
     given : mapping
-        The priors that were passed beside the program's own.
+        The priors that were passed in addition to the program's own.
     starts : int
-        From how many starts to search.
+        Number of starts from which to search.
     checkpoint : Checkpoint
         Where the state of the fit is kept.
     held_out, patience : Population, int
-        Subjects for early stopping, if any, and how many looks without progress end the fit.
+        Subjects for early stopping, if any, and how many evaluations of them without progress end the fit.
     """
 
     program: Program
@@ -57,18 +57,18 @@ class Job:
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
     held_out: Population | None = None
     patience: int = 5
-    # What is wrong where a density is not finite, in words for a message.
+    # Says, in words for a message, what is wrong where a density is not finite.
     explain: Callable[[Session, np.ndarray, Evaluated], str] = lambda session, flat, out: ""
-    # What an interruption finds: the objectives in use, and where the algorithm stands.
+    # What is known if the fit is interrupted: the objectives in use, and where the algorithm stands.
     sessions: list[Session] = dataclasses.field(default_factory=list)
     known: Callable[[], dict[str, Any]] | None = None
 
     def watcher(self, estimator: Estimator) -> HeldOut | None:
-        """Return what watches the held-out subjects, if there are any."""
+        """Return the watcher of the held-out subjects, or None if there are none."""
         return None if self.held_out is None else HeldOut(self.program, self.held_out, estimator, self.patience)
 
     def session(self, estimator: Estimator) -> Session:
-        """Return the objective of this job by an approximation of the marginal likelihood."""
+        """Return this job's objective with the given approximation of the marginal likelihood."""
         self.sessions.append(Session(self.program, estimator, self.pop, self.layout, self.counted))
         return self.sessions[-1]
 
@@ -88,7 +88,7 @@ class Job:
             )
 
     def record(self) -> dict[str, Any]:
-        """Return what a result keeps of how it was asked for."""
+        """Return those parts of the request that a result keeps."""
         return {
             "ignored_priors": [name for name in self.priors if name not in self.counted],
             "seed": self.seed,

@@ -26,12 +26,12 @@ class Blocks(abc.ABC):
 
     @property
     def broken(self) -> bool:
-        """Whether what was found last is no number, so that going on is of no use."""
+        """Whether the last values are not finite, so that going on is of no use."""
         return False
 
     @abc.abstractmethod
     def advance(self, bar: Progress) -> None:
-        """Run one block, and say how it went."""
+        """Run one block, and show on the bar how it went."""
 
     @abc.abstractmethod
     def tree(self) -> Any:
@@ -42,7 +42,7 @@ class Blocks(abc.ABC):
         """Go on from what ``tree`` returned."""
 
     def known(self) -> dict[str, Any]:
-        """Return fields of a fit that can be said at once, wherever the run stands: ``flat`` and more."""
+        """Return fields of a fit (``flat`` and more) that are known where the run stands, without computing."""
         return {}
 
     def template(self) -> Any:

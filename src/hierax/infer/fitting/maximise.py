@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 # Further starts lie within this distance of the program's own start in unconstrained space: a factor of e, up or down,
 # for a positive parameter.
 SPREAD = 1.0
+# The columns of a fit's history.
 _HISTORY = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
+# How often, at most, a search goes on with shorter ODE steps.
 _REFINEMENTS = 3
+# Says of an interrupted fit that its search had already ended.
 _AT_THE_END = "where the search had ended, before its result was looked at once more"
 
 
@@ -56,7 +59,7 @@ def maximise(job: Job, estimator: Estimator) -> Outcome:
                     final = _finish(session, flat, search)
                 search = _collapsed(session, search, job.flat, flat, final, free)
             except KeyboardInterrupt:
-                # The search is worth more than what was to be computed at its end.
+                # The search's result is kept, although the computations at its end were interrupted.
                 final = known_of(session, flat, search.point.state)
                 search = search._replace(result=Result.interrupted, why=f"{Result.interrupted.meaning} {_AT_THE_END}")
     finally:
@@ -99,14 +102,14 @@ def _collapsed(
 
 
 def _best_held_out(session: Session, search: Search, best: np.ndarray, free: np.ndarray) -> Search:
-    """Return to where the held-out subjects were most likely."""
+    """Return the search with its end moved to where the held-out subjects were most likely."""
     return search._replace(x=best[free], point=session.point(best, free, search.point.state))
 
 
 def _multi_start(
     session: Session, flat: np.ndarray, free: np.ndarray, starts: int, seed: int, bar: Progress, modes: Any
 ) -> tuple[Search, pd.DataFrame, np.ndarray]:
-    """Search from every start; return the best search, all histories, and the flat vector it ended at."""
+    """Search from every start; return the best search, all histories, and the flat vector where the best one ended."""
     rng = np.random.default_rng(seed)
     own = session.layout.start(None)
     best: Search | None = None
@@ -135,7 +138,7 @@ def _multi_start(
 
 
 def _rows(search: Search, number: int, constant: float) -> pd.DataFrame:
-    """Return the history of one search, a row an evaluation."""
+    """Return the history of one search with a row for each evaluation."""
     columns = ["iteration", "value", "gradient", "step", "seconds"]
     frame = pd.DataFrame(search.history, columns=columns, dtype=float).assign(start=number)
     frame["ofv"] = 2 * frame["value"] - constant
@@ -153,7 +156,7 @@ def _placed(flat: np.ndarray, free: np.ndarray, x: np.ndarray) -> np.ndarray:
 def _refined(
     session: Session, search: Search, history: pd.DataFrame, flat: np.ndarray, free: np.ndarray, bar: Progress
 ) -> tuple[Search, pd.DataFrame, np.ndarray, Evaluated]:
-    """Judge the steps of ODEs where the search has ended; where they were too long, search on with shorter ones."""
+    """Check the ODE steps where the search has ended; if they were too long, search on with shorter ones."""
     final = _finish(session, flat, search)
     for _ in range(_REFINEMENTS):
         if search.result is Result.interrupted or session.confirm(flat, final):
@@ -167,7 +170,7 @@ def _refined(
         final = _finish(session, flat, search)
     else:
         if session.grids is not None:
-            # What is reported is the error of the grids that the last search ran on.
+            # The error that is reported is that of the grids on which the last search ran.
             session.look_around(flat, final)
     return search, history, flat, final
 

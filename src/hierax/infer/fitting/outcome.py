@@ -1,4 +1,4 @@
-"""What an estimator returns, whichever it is."""
+"""The outcome of a fit, as every estimator returns it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Outcome:
     Attributes
     ----------
     session : Session
-        The objective that EBEs and residuals are by.
+        The objective from which EBEs and residuals are computed.
     params, flat, eta, value, hessian, codes, n_observations, n_gaussian
         As for :class:`~hierax.results.fit.Evaluation`.
     result, why
-        How the search ended, and in words.
+        How the search ended, as a code and in words.
     penalty : float
         −log density of the priors that count.
     free : array of bool, (parameter,), optional
-        What was estimated, where it is less than the job had asked for.
+        Which parameters were estimated, where these are fewer than the job had asked for.
     gradient : array, (parameter,), optional
         Gradient of the objective at the end, where the method has one.
     history, timing, held, solver_error, held_out
         As for :class:`~hierax.Fit`.
     extras : dict
-        What this method alone has: ``moments``, ``samples``, ``variational``.
+        Fields that only some methods have: ``moments``, ``samples``, ``variational``.
     """
 
     session: Session
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def evaluated_fields(session: Session, flat: np.ndarray, out: Evaluated) -> dict[str, Any]:
-    """Return the fields of an evaluation: modes and likelihoods by the session's objective."""
+    """Return the fields of an evaluation, with modes and likelihoods by the session's objective."""
     return {
         **_point(session, flat),
         "eta": np.asarray(out.eta),
@@ -82,9 +82,10 @@ def evaluated_fields(session: Session, flat: np.ndarray, out: Evaluated) -> dict
 def sampled_fields(
     session: Session, flat: np.ndarray, moments: tuple[np.ndarray, np.ndarray], value: Any = np.nan
 ) -> dict[str, Any]:
-    """Return these fields where each subject's distribution is known instead: means stand for modes.
+    """Return the fields of an evaluation from each subject's conditional moments: means stand for modes.
 
-    ``value`` is −log of each subject's marginal likelihood; by default there is none.
+    ``moments`` are the means and covariances of the random effects. ``value`` is −log of each subject's marginal
+    likelihood, NaN where it is not known.
     """
     n = session.pop.n_subjects
     return {
@@ -97,7 +98,7 @@ def sampled_fields(
 
 
 def solver_error(session: Session) -> dict[str, float] | None:
-    """Return the error of each ODE's grid when it was last looked at; None where there is no grid."""
+    """Return the error of each ODE's grid when it was last computed; None where there is no grid."""
     return None if session.grids is None else dict(session.grids.error)
 
 
@@ -107,7 +108,7 @@ def gaussian_constant(session: Session, flat: np.ndarray) -> float:
 
 
 def with_modes(session: Session, flat: np.ndarray, out: Evaluated) -> Evaluated:
-    """Add post-hoc modes of the joint density, for an estimator that has none of its own but wants them (FO)."""
+    """Add post-hoc modes of the joint density for an estimator that has none of its own but asks for them (FO)."""
     post_hoc = session.estimator.post_hoc()
     if post_hoc is None:
         return out

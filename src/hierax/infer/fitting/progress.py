@@ -33,7 +33,7 @@ class Progress:
         self.bar.update(1)
 
     def tell(self, text: str, count: int) -> None:
-        """Show what an algorithm says of its last so many iterations."""
+        """Show what an algorithm says about its last ``count`` iterations."""
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(count)
 

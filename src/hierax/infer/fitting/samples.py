@@ -18,10 +18,10 @@ class Samples:
     eta : array, (chain, draw, subject, coordinate), or None
         Random effects in working coordinates.
     stats : dict of arrays, (chain, draw)
-        What the sampler says of each draw: diverging, num_steps, energy, accept_prob.
+        What the sampler says about each draw: diverging, num_steps, energy, accept_prob.
     independent : bool
-        Whether the draws are independent, as a guide's are, and no Markov chain's: then there is no R-hat and no
-        effective sample size to speak of.
+        Whether the draws are independent (from a guide) and not from a Markov chain. R-hat and effective sample size do
+        not apply to independent draws.
     """
 
     flat: np.ndarray

@@ -1,1 +1,1 @@
-"""What the end of a fit is worth: whether it is an optimum, and whether there is one."""
+"""Checks of the end of a fit: whether it is an optimum, and whether there is one."""

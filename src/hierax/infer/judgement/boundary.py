@@ -1,4 +1,4 @@
-"""Whether a variance of random effects that a stochastic algorithm ended at is still on its way to 0."""
+"""Check whether a variance of random effects is still on its way to 0 where a stochastic algorithm has ended."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
 from hierax.program.read import cached
 
-# The standard deviation is looked at a third and a thirtieth of where it ended.
+# The likelihood is evaluated with the standard deviation divided by each of these.
 _FACTORS = (3.0, 30.0)
-# What has to be left to gain for the variance to be still falling, in units of log likelihood; below this it has
-# arrived at 0 for all purposes.
+# A variance is still falling if the log likelihood gains more than this on the way to 0; with less left to gain it has
+# arrived for all purposes.
 _GAIN = 0.01
-# Samples that judge the exact likelihood where the approximation says that it rises towards 0.
+# How the exact likelihood is estimated where the approximation rises towards 0.
 _SAMPLES = ImportanceSampling(2000)
 
 
 def still_falling(
     session: Session, flat: Float[np.ndarray, " parameter"], out: Evaluated, free: Bool[np.ndarray, " parameter"]
 ) -> tuple[Result, str] | None:
-    """Return that variances are still on their way to 0, or None; see :func:`falling`."""
+    """Return result and reason if variances are still on their way to 0, else None; see :func:`falling`."""
     down = falling(session, flat, out, free)
     if not down:
         return None
@@ -41,8 +41,8 @@ def falling(
 ) -> list[str]:
     """Return the names of SDs of random effects along which the likelihood rises all the way to 0.
 
-    EM's steps get the shorter, the closer a variance is to 0, so that no number of iterations brings it there. The
-    session's approximation is asked first; where it rises, importance sampling has the last word.
+    The closer a variance is to 0, the shorter EM's steps become, so that no number of iterations brings it there. The
+    session's approximation of the likelihood is evaluated first; where it rises, importance sampling decides.
     """
     if not free.any() or not np.isfinite(np.asarray(out.value)).all():
         return []
@@ -68,7 +68,7 @@ def _prior_sd(session: Session, flat: np.ndarray, eta: Any) -> np.ndarray:
 
 
 def _scales(sd: np.ndarray, lower: np.ndarray) -> bool:
-    """Return whether some random effect's SD is a third of what it was, for every subject."""
+    """Return whether some random effect's SD has shrunk by the first of the factors, for every subject."""
     ratio = np.divide(lower, sd, out=np.ones_like(sd), where=sd > 0)
     return bool((np.abs(ratio * _FACTORS[0] - 1) < 1e-6).all(0).any())
 
@@ -76,9 +76,10 @@ def _scales(sd: np.ndarray, lower: np.ndarray) -> bool:
 def exact_gain(
     session: Session, here: tuple[np.ndarray, Evaluated], there: tuple[np.ndarray, Evaluated]
 ) -> tuple[float, float]:
-    """Return by how much the log likelihood is higher there, and its Monte-Carlo error.
+    """Return by how much the log likelihood is higher at ``there`` than at ``here``, and the Monte-Carlo error.
 
-    Both are by the same random numbers, so that most of their noise is common and drops out of the difference.
+    Both are estimated with the same random numbers, so that most of their noise is common and drops out of the
+    difference.
     """
     rows = np.flatnonzero(np.asarray(session.pop.subject_mask))
     (low, shares), (high, others) = (_importance(session, *one) for one in (here, there))

@@ -1,4 +1,4 @@
-"""Whether a likelihood grows without bound along a scale, so that there is no estimate however a fit has ended."""
+"""Check whether a likelihood grows without bound along a scale parameter, so that there is no estimate of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hierax.infer.marginal.objective import Evaluated
 from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
 
-# A parameter that a fit has moved by fewer decades than the second number is not suspected. One that it has moved by
-# more than the first is followed back on the way that it has come, all others are followed onwards.
+# A parameter that the fit has moved by fewer decades than the second number is not suspected. One that it has moved by
+# more than the first number is followed back on the way that it has come; the others are followed onwards.
 _FAR_DECADES, _NEAR_DECADES = 5, 0.7
 # The profile likelihood is computed over this many decades. It grows without bound where each decade gains as much as
 # the decade before it, up to this factor.
 _DECADES, _ALIKE = 4, 1.4
-# How many parameters are followed at most, each of which takes a search for every decade.
+# How many parameters are followed at most, because each of them takes a search for every decade.
 _SUSPECTS = 3
 
 
@@ -27,10 +27,11 @@ def without_bound(
     out: Evaluated,
     free: Bool[np.ndarray, " parameter"],
 ) -> tuple[Result, str] | None:
-    """Return that the likelihood grows without bound as a parameter goes to the end of its range, or None.
+    """Return result and reason if the likelihood grows without bound towards the end of a parameter's range, or None.
 
-    n observations that are fitted exactly are each as much likelier, the smaller their standard deviation is: the
-    profile likelihood of that parameter gains n log(10) with every decade. In an ordinary valley gains vanish.
+    Where n observations are fitted exactly, a standard deviation that is ten times smaller makes each of them ten times
+    as likely: the profile log likelihood of that parameter gains n log(10) with every decade. In an ordinary valley
+    gains vanish.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which parameters an objective does not contain, and which of these are in the model's density all the same."""
+"""Find parameters that an objective does not contain, and those of them that are in the likelihood all the same."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hierax.program.read import cached
 # Standard deviations of the random points around a start at which the objective is looked at, in unconstrained space.
 # Two lie near the start and two far off, because a parameter may matter elsewhere and not at the start.
 _AROUND = (0.2, 0.2, 2.0, 2.0)
-# How far each parameter that seems absent is moved by itself as well, in unconstrained space: a rate constant of 1e4 is
-# felt again where it is lower by some decades.
+# How far each parameter that seems absent is also moved by itself, in unconstrained space: a rate constant of 1e4, for
+# example, changes the objective again where it is lower by some decades.
 _DECADES = np.log(10) * np.array([-2.0, 2.0, -4.0, 4.0, -6.0, 6.0, -8.0, 8.0])
 # A parameter counts as absent where its derivative is zero at this many points or more.
 _ENOUGH = 3
@@ -33,7 +33,7 @@ def inert_entries(
 ) -> tuple[Bool[np.ndarray, " parameter"], Any]:
     """Return which free entries the objective does not contain at all: their scores are zero for every subject.
 
-    Also the modes at ``flat``, if they were looked for.
+    The second value is the modes at ``flat``, or None if they are not known.
 
     The scores must be zero at other points too, because a start may be special (a slope of zero, say). Points at which
     some score is not finite are passed over. Network weights are never held.
@@ -56,13 +56,13 @@ def inert_entries(
     forward = session.forward
     for entry in map(int, np.flatnonzero(inert)):
         if inert[entry]:
-            inert &= ~_felt_far_off(session, flat, entry, eta)
+            inert &= ~_depends_far_off(session, flat, entry, eta)
     # A gradient that is not finite so far off is no reason to use forward derivatives in the search.
     session.forward = forward
     return inert, eta
 
 
-def _felt_far_off(
+def _depends_far_off(
     session: Session, flat: Float[np.ndarray, " parameter"], entry: int, eta: Any
 ) -> Bool[np.ndarray, " parameter"]:
     """Move one entry by decades until the objective depends on it; return all entries that it depends on there."""
@@ -108,7 +108,7 @@ def absent_entries(
 
 
 def nothing_to_estimate(names: Sequence[str]) -> tuple[Result, str]:
-    """Return the result of a fit some of whose parameters the likelihood does not contain."""
+    """Return result and reason of a fit with parameters that the likelihood does not contain."""
     return Result.did_not_move, (
         f"the likelihood does not contain {', '.join(names)}, so that nothing was estimated there; all else was. Hold "
         f"it (fixed=), take it out of the model, or look at whether the model uses it as you mean"
@@ -118,7 +118,7 @@ def nothing_to_estimate(names: Sequence[str]) -> tuple[Result, str]:
 def unused_effects(
     session: Session, flat: Float[np.ndarray, " parameter"], out: Evaluated
 ) -> tuple[Result, str] | None:
-    """Return that no data depend on some random effect, or None where every effect has data.
+    """Return result and reason if no data depend on some random effect, or None where every effect has data.
 
     The variance of an effect without data is not estimated: it only wanders at random. Such an effect is recognised by
     each subject's mode, which is the centre of the prior, and by the Hessian there, which is that of the prior.

@@ -1,4 +1,4 @@
-"""Whether the likelihood is higher far from where a stochastic algorithm has ended: then it has not arrived."""
+"""Check whether the likelihood is higher far from where a stochastic algorithm ended, short of an optimum."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from hierax.infer.marginal.objective import Evaluated
 from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
 
+# A factor of ten in units of a logarithm, the unconstrained scale of a positive parameter.
 DECADE = np.log(10.0)
-# Each parameter is moved by one decade both ways, and on by these where that changes little: a variance that started at
-# 1e-6 has to grow by some decades before the likelihood feels it.
+# A bounded parameter is moved by one decade both ways. Where that changes little it is also moved inwards by these
+# numbers of decades: a variance that started at 1e-6 has to grow by some decades before it changes the likelihood.
 _FURTHER = np.arange(1.5, 8.5, 0.5)
 # A parameter without bounds is moved by its absolute value, and at least by this much.
 _UNIT = 1.0
 # Step of the differences that give dθ/du.
 _STEP = 1e-4
-# How much higher the log likelihood has to be a decade away for a fit not to have arrived: at an estimate it is lower.
+# A fit has not arrived if the log likelihood a decade away is higher by more than this; at an estimate it is lower.
 CLEARLY = 0.2
 
 
@@ -31,22 +32,22 @@ def not_optimal(
     *,
     posterior: bool = False,
 ) -> tuple[Result, str] | None:
-    """Return that the likelihood is higher where one parameter is far away, or None.
+    """Return result and reason if the likelihood is higher where one parameter is moved far away, or None.
 
-    A bounded parameter is looked at decades away, one without bounds as far away as it is from 0, and 1 at least. The
-    less the likelihood changes with a parameter, the shorter are the steps of EM and of stochastic gradients. From a
-    start far off they may come to a stand long before an optimum, and so they do on the way to one at infinity (the
-    logit of a probability where all answers are yes).
+    A bounded parameter is moved by decades, one without bounds by its absolute value and at least by 1. The less the
+    likelihood changes with a parameter, the shorter are the steps of EM and of stochastic gradients. From a start far
+    off such an algorithm may come to a stand long before an optimum. The same happens on the way to an optimum at
+    infinity (the logit of a probability where all answers are yes).
 
     Parameters
     ----------
     out : Evaluated
         The objective at ``flat``.
     clearly : float
-        How much higher it has to be.
+        By how much the log likelihood has to be higher to count.
     posterior : bool
-        Whether the density of a posterior in unconstrained space is looked at, with the volume element of the map to
-        the constrained one, and not the likelihood.
+        Whether to compare not the likelihood but the posterior density in unconstrained space, which includes the
+        volume element of the map to constrained space.
     """
     if not np.isfinite(np.asarray(out.value)).all():
         return None
@@ -66,7 +67,7 @@ def not_optimal(
         for side in (-unit, unit):
             found = gain(entry, side)
             places = [(found, side)]
-            # On the way inwards alone: at the end of a range nothing changes any more.
+            # Only inwards, because towards the end of a range nothing changes any more.
             if bounded[entry] and abs(found) < clearly and side * flat[entry] < 0:
                 places += [(gain(entry, side * further), side * further) for further in _FURTHER]
             for higher, by in places:
@@ -89,9 +90,9 @@ def not_optimal(
 
 
 def _holds_exactly(session: Session, flat: np.ndarray, out: Evaluated, entry: int, by: float, posterior: bool) -> bool:
-    """Return whether importance sampling agrees that the likelihood is higher there.
+    """Return whether importance sampling confirms that the likelihood is higher with the entry moved.
 
-    The approximation by which the place was found may be too rough to tell.
+    The approximation by which that place was found may be too rough to tell.
     """
     at = _moved(flat, entry, by)
     gain, error = exact_gain(session, (flat, out), (at, session.value(at, out.eta)))
@@ -106,7 +107,7 @@ def _moved(flat: np.ndarray, entry: int, by: float) -> np.ndarray:
 
 
 def _volume_gain(session: Session, flat: np.ndarray, at: np.ndarray, entry: int) -> float:
-    """Return by how much the log of dθ/du is larger at a place, θ being the parameter and u its unconstrained entry."""
+    """Return by how much log dθ/du is larger at ``at`` than at ``flat``, for parameter θ and unconstrained entry u."""
     step = np.where(np.arange(flat.size) == entry, _STEP, 0.0)
     ends = session.layout.natural(np.array([at + step, at - step, flat + step, flat - step]))[:, entry]
     return float(np.log(np.abs(ends[0] - ends[1]) / np.abs(ends[2] - ends[3])))

@@ -1,4 +1,4 @@
-"""What a stochastic algorithm's end is worth: parameters that never moved, and ends that are no maximum."""
+"""Check where a stochastic algorithm has ended: parameters that never moved, and points that are no maximum."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def unmoved(
     free: Bool[np.ndarray, " parameter"],
     names: Sequence[str],
 ) -> tuple[Result, str] | None:
-    """Return that free parameters stand exactly where they started, or None.
+    """Return result and reason if free parameters stand exactly where they started, or None.
 
-    A stochastic algorithm moves everything that the data say something of: what has not moved was not estimated.
+    A stochastic algorithm moves every parameter about which the data say anything, so that one that has not moved was
+    not estimated.
     """
     still = [name for name, one, other, may in zip(names, start, end, free, strict=True) if may and one == other]
     if not still:
@@ -46,7 +47,7 @@ def not_arrived(
     *,
     stopped_early: bool = False,
 ) -> tuple[Result, str] | None:
-    """Return why a point where a stochastic algorithm has ended is no maximum of the likelihood, or None.
+    """Return result and reason if a stochastic algorithm has not ended at a maximum of the likelihood, or None.
 
     Parameters
     ----------

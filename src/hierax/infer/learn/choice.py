@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hierax.infer.learn.two_stage import Build, Draws, Learner, Trained
 
-# Weaker penalties are not tried once so many have been worse than the best.
-_WORSE = 2
-# Permutations of a covariate.
+# Weaker penalties are no longer tried once this many in a row have been worse than the best one.
+_WORSE_IN_A_ROW = 2
+# Number of permutations of each covariate, over which its importance is averaged.
 _PERMUTATIONS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Which subjects are held out, in turn or once.
+    """Which subjects are held out: several parts in turn (cross-validation), or one part.
 
     Attributes
     ----------
@@ -27,7 +28,8 @@ class Split:
     parts : list of arrays
         The rows to hold out.
     patience : int or None
-        Where training stops early by the held-out subjects.
+        Number of looks at the held-out subjects without a gain after which training stops early; None for no early
+        stopping.
     seed : int
     """
 
@@ -47,7 +49,7 @@ class Split:
 
 @dataclasses.dataclass
 class Choice:
-    """What a candidate's strengths have shown.
+    """The held-out gains of one candidate distribution, by the strength of its penalty.
 
     Attributes
     ----------
@@ -70,7 +72,7 @@ class Choice:
     others: list[Choice] = dataclasses.field(default_factory=list)
 
     def mean(self, strength: float) -> float:
-        """Return the mean held-out gain of a strength; what is no number is as bad as can be."""
+        """Return the mean held-out gain of a strength; −∞ if it is not finite."""
         value = float(np.nanmean(self.gains[strength])) if np.isfinite(self.gains[strength]).any() else -np.inf
         return value if np.isfinite(value) else -np.inf
 
@@ -90,17 +92,17 @@ class Choice:
         return pd.DataFrame(rows, columns=["distribution", "strength", "gain", "se"])
 
     def final(self) -> Trained:
-        """Return what is learned from all subjects, or what was found where training had stopped early."""
+        """Return what is learned from all subjects; with early stopping, what was found without the held-out ones."""
         if self.split.patience is not None:
             return self.found[self.strength][0]
         return self.learner.train(self.mask(self.split.rows), self.strength)
 
     def mask(self, rows: np.ndarray) -> np.ndarray:
-        """Return which rows of the population these are, (subject,)."""
+        """Return a mask of these rows of the population, (subject,)."""
         return np.isin(np.arange(self.learner.draws.z.shape[1]), rows)
 
     def try_out(self, strength: float) -> None:
-        """Train without each part in turn, and see how likely it is then."""
+        """Train without each part in turn, and record the gains of its subjects."""
         split = self.split
         gains = np.full(len(split.rows), np.nan)
         self.found[strength] = []
@@ -112,7 +114,7 @@ class Choice:
         self.gains[strength] = gains
 
     def importance(self, places: Mapping[str, Sequence[int]], seed: int) -> pd.DataFrame:
-        """Return what held-out subjects lose where a covariate is permuted between them, by covariate.
+        """Return how much gain held-out subjects lose if a covariate is permuted between them, by covariate.
 
         Parameters
         ----------
@@ -137,10 +139,11 @@ class Choice:
 
 
 def _summary(lost: np.ndarray) -> tuple[float, float, float]:
-    """Return mean, SE and p value; the last by ranks, for a few subjects may lose enormously."""
+    """Return mean, SE and p value; the test is by ranks, because a few subjects may lose enormously."""
     from scipy.stats import wilcoxon
 
-    p = float(wilcoxon(lost, alternative="greater").pvalue) if np.any(lost) else 1.0
+    ranks: Any = wilcoxon(lost, alternative="greater") if np.any(lost) else None
+    p = 1.0 if ranks is None else float(ranks.pvalue)
     return float(lost.mean()), float(lost.std(ddof=1) / np.sqrt(len(lost))), p
 
 
@@ -153,7 +156,7 @@ def choose(
         choice = Choice(name, Learner(build, draws, split.seed, steps), split)
         for strength in sorted(penalties, reverse=True):
             choice.try_out(strength)
-            if list(choice.gains).index(choice.strength) + _WORSE < len(choice.gains):
+            if list(choice.gains).index(choice.strength) + _WORSE_IN_A_ROW < len(choice.gains):
                 break
         choices.append(choice)
     best = max(choices, key=lambda choice: choice.mean(choice.strength))

@@ -1,12 +1,13 @@
 """Learning the distribution of random effects from draws of each subject's conditional distribution.
 
-Draws η of p(η | y) under a prior p₀ stand for the data: the marginal likelihood under another prior p is, but for what
-does not depend on p, the mean of p(η)/p₀(η) over them. No model of the data has to be evaluated again.
+Draws η of p(η | y) under a prior p₀ take the place of the data: the marginal likelihood under another prior p is the
+mean of p(η)/p₀(η) over the draws, times a factor that does not depend on p. The model of the data need not be evaluated
+again.
 
-The log of a mean over M draws is biased low by half its relative variance, the more the wider a subject's posterior and
-the farther p is from p₀: maximised as it stands, it prefers distributions that are as flat as p₀ (it is the bound of
-Burda, Grosse & Salakhutdinov 2016 with K = M). Every step therefore takes all draws of a subject, the first-order bias
-is added back, and what it amounts to is judged at the end.
+The log of a mean over M draws is biased low by half its relative variance. The bias is the larger, the wider a
+subject's posterior is and the farther p is from p₀. Maximising the log mean as it stands would therefore prefer
+distributions that are as flat as p₀ (it is the bound of Burda, Grosse & Salakhutdinov 2016 with K = M). So every step
+takes all draws of a subject and adds the first-order bias back, and the size of the bias is judged at the end.
 """
 
 from __future__ import annotations
@@ -33,18 +34,19 @@ from hierax.program.trace import RUNNING, cast_weights
 
 Build = Callable[[Any], dist.Distribution]
 
-# Steps between two looks at held-out subjects; their length at the start without and with a context, whose networks
-# start far from what they are to be; and the longest gradient.
+# Steps of Adam between two looks at the held-out subjects.
 _BLOCK = 50
+# Learning rates at the start, without and with a context (whose networks start far from where they have to go), and the
+# length to which longer gradients are cut.
 _RATE, _CLIP = (5e-3, 1e-2), 10.0
-# Subjects in a step, each with all its draws; with many draws fewer, for a step is to take a bounded number of draws in
-# all. The noise of a batch also gets the search out of places where full gradients end it.
-_SUBJECTS, _FEWEST, _AT_ONCE = 100, 25, 16_000
+# Subjects in a step, each with all its draws. There are fewer subjects, down to the second number, if a step would take
+# more draws than the third. The noise of a batch also moves the search out of places where full gradients would end it.
+_SUBJECTS, _FEWEST, _DRAWS_PER_STEP = 100, 25, 16_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Standardised draws of each subject's random effects, and how likely their prior made them.
+    """Standardised draws of each subject's random effects, and their log prior density.
 
     Attributes
     ----------
@@ -75,9 +77,9 @@ class Learner:
         Context (or None) → distribution of the standardised random effects; registers its parameters with NumPyro.
     draws : Draws
     seed : int
-        Of the networks' start weights.
+        Seed of the networks' start weights.
     steps : int
-        Of Adam.
+        Largest number of steps of Adam.
 
     Attributes
     ----------
@@ -119,11 +121,11 @@ class Learner:
         return self._gain_with(flat, self.draws.z, self.draws.log_prior, jnp.asarray(context))
 
     def gain(self, flat: Array, rows: Array | None = None) -> Float[Array, " subject"]:
-        """Return how many nats likelier each subject, or each of some, is than under the prior of the draws."""
+        """Return the log likelihood ratio (nats) of each subject, or of ``rows``, to the prior of the draws."""
         return self._gain(flat, *self._data(rows))
 
     def bias(self, flat: Array) -> Float[Array, " subject"]:
-        """Return by how much the log of each subject's mean ratio is too low, to first order; ``gain`` has it back."""
+        """Return how much the log of each subject's mean ratio is too low, to first order; ``gain`` adds it back."""
         return _log_mean(self._ratios(flat, *self._data(None)))[1]
 
     def _data(self, rows: Array | None) -> tuple[Array, Array, Array | None]:
@@ -140,7 +142,7 @@ class Learner:
     def _ratios(self, flat: Array, z: Array, log_prior: Array, context: Array | None) -> Array:
         """Return log p/p₀ of every draw, (draw, subject)."""
         with RUNNING, handlers.block(), handlers.substitute(data=self.params(flat)):
-            fn = self.build(context)
+            fn: Any = self.build(context)
         return fn.log_prob(z[:, :, None, :])[..., 0] - log_prior
 
     def train(
@@ -151,10 +153,10 @@ class Learner:
         watched: Bool[np.ndarray, " subject"] | None = None,
         patience: int = 5,
     ) -> Trained:
-        """Maximise the likelihood of the kept subjects less ``strength``·Σw² (not of layers inside a flow), by Adam.
+        """Maximise the log likelihood of the kept subjects minus ``strength``·Σw², by Adam.
 
-        With ``watched`` subjects the weights are returned that made those most likely of all that were looked at,
-        every 50 steps, and the search ends when ``patience`` looks have brought nothing.
+        The sum leaves out layers inside a flow. ``watched`` subjects, if any, are looked at every 50 steps: the weights
+        that make them most likely are returned, and the search ends after ``patience`` looks without a gain.
         """
         none = np.zeros(len(kept), bool)
         looks = jnp.asarray(self._blocks if watched is None else patience)
@@ -167,7 +169,7 @@ class Learner:
         draws, subjects = self.draws.log_prior.shape
         odds = kept / kept.sum()
 
-        batch = min(_SUBJECTS, max(_FEWEST, _AT_ONCE // draws), subjects)
+        batch = min(_SUBJECTS, max(_FEWEST, _DRAWS_PER_STEP // draws), subjects)
 
         def loss(flat: Array, key: Array) -> Array:
             rows = jax.random.choice(key, subjects, (batch,), p=odds)
@@ -182,7 +184,7 @@ class Learner:
         def look(carry: Any) -> Any:
             keys = jax.random.split(jax.random.fold_in(jax.random.key(0), carry["block"]), _BLOCK)
             (flat, state), _ = jax.lax.scan(step, (carry["flat"], carry["state"]), keys)
-            # Without anybody to watch the last weights are the best.
+            # Without watched subjects every look counts as a gain, so that the last weights are returned.
             seen = jax.lax.cond(watched.any(), self._total, lambda flat, _: jnp.inf, flat, watched)
             better = (seen > carry["seen"]) | jnp.isposinf(seen)
             best = jnp.where(better, flat, carry["best"])
@@ -218,5 +220,5 @@ def _log_mean(ratio: Array) -> tuple[Array, Array]:
 
 
 def _penalised(path: Any, leaf: Array) -> Array:
-    """Return ones for matrices that a context or the outputs go through: at 0 they leave a flow Gaussian."""
+    """Return 1 for the matrices of contexts and outputs, which make a flow Gaussian if they are 0; 0 for the rest."""
     return jnp.full(leaf.shape, float(leaf.ndim == 2 and INNER not in keystr(path)))

@@ -16,7 +16,7 @@ from hierax.program.read import cached
 
 
 def count_observations(program: Program, pop: Population, params: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the number of unmasked scalar observations, and of those that are Gaussian (or log) and uncensored."""
+    """Return the numbers of unmasked scalar observations, and of those that are (log-)normal and not censored."""
     function = cached(program, "count", lambda: jax.jit(lambda p, v: _count(program, p, v)))
     total, gaussian = function(pop, dict(params))
     return int(total), int(gaussian)
@@ -32,7 +32,7 @@ def _count(program: Program, pop: Population, params: Mapping[str, Any]) -> tupl
         mask, fn = unwrap(msg["fn"])
         exact, base = _exact(fn, msg["value"], pop.cens.get(name))
         family = find_family(untransform(unwrap(base)[1], jnp.ones(()))[0])
-        # An interval's two ends are one observation.
+        # The two ends of an interval are one observation.
         shape = tuple(msg["fn"].batch_shape) + (() if base is not fn else tuple(msg["fn"].event_shape))
         axis = len(msg["fn"].batch_shape) + site.dim
         real = jnp.asarray(pop.subject_mask).reshape((-1,) + (1,) * (len(shape) - axis - 1))
@@ -46,7 +46,7 @@ def _count(program: Program, pop: Population, params: Mapping[str, Any]) -> tupl
 
 
 def _exact(fn: Any, value: Any, cens: Any) -> tuple[Array, Any]:
-    """Return which observations are no censored ones, and the distribution under the censoring."""
+    """Return which observations are not censored, and the distribution that the censoring wraps."""
     if hasattr(fn, "censored"):
         return ~fn.censored, fn.base_dist
     if hasattr(fn, "left_censored"):

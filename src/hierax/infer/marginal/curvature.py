@@ -36,9 +36,9 @@ def fisher_hessian(
 def whitened_jacobian(
     program: Program, pop: Population, params: Any, eta: Vectors, frozen: Mapping[str, Array] | None = None
 ) -> dict[str, Float[Array, "coordinate subject element"]]:
-    """Return by site I^½ J: tangents of the distribution's parameters along every coordinate, information-scaled.
+    """Return I^½ J of each site, with the Fisher information I and the parameters' derivatives J by every coordinate.
 
-    With ``frozen`` scales, of the locations alone.
+    With ``frozen`` scales the derivatives are those of the locations alone.
     """
     sites = [name for name, site in program.sites.data.items() if not site.factor]
 
@@ -70,7 +70,7 @@ def _rows(
 ) -> list[Float[Array, "coordinate subject element"]]:
     """Whiten the tangents of a site, drop masked elements, and bring subjects to the second axis."""
     parameters = values if frozen is None else (values[0], frozen)
-    # `whiten` takes one tangent at a time; the coordinates in front broadcast for elementwise families only.
+    # `whiten` takes one tangent at a time: a leading axis of coordinates would broadcast in elementwise families only.
     whitened = jax.vmap(lambda tangent: seen.family.whiten(parameters, tangent))(tangents)
     if frozen is not None:
         whitened = whitened[:1]

@@ -1,4 +1,4 @@
-"""What an estimator is: an approximation of each subject's marginal likelihood."""
+"""The base of the estimators that approximate each subject's marginal likelihood."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 
 
-# Searches for the modes behind a flow: some from the best of so many points, which finds the way where the data say
-# much, the others from one point, for the best of many lie in the widest basin; scattered so far in prior SDs.
+# Where the random effects' distribution is a flow or a mixture, modes are sought by several searches (the first
+# number). Some of them (the second) begin at the best of several random points (the third), which finds the way where
+# the data say much. The others begin at a single point, because the best of several always lies in the widest basin.
+# The fourth number is the SD of these points, in prior SDs.
 _SEARCHES, _FROM_BEST, _TRIES, _WIDE = 5, 2, 8, 1.5
 
 
@@ -47,7 +49,7 @@ class Estimator(Method):
 
     newton: Newton
     optimiser: QuasiNewton
-    # Whether there are modes at all.
+    # Whether a fit by this estimator has modes of the random effects.
     has_modes: ClassVar[bool] = True
     several_starts: ClassVar[bool] = True
     stops_early: ClassVar[bool] = True
@@ -57,12 +59,12 @@ class Estimator(Method):
         return job.maximise(self)
 
     def post_hoc(self) -> Estimator | None:
-        """Return the approximation whose modes are found after the fit, for one that has none of its own."""
+        """Return the approximation whose modes are found after the fit in place of this one's, or None."""
         return None
 
     @abc.abstractmethod
     def anchor(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Anchor:
-        """Find the modes, from a warm start; not differentiated."""
+        """Find the modes from a warm start; derivatives are not taken through the search."""
 
     @abc.abstractmethod
     def negative_log_likelihood(
@@ -81,13 +83,14 @@ class ModeEstimator(Estimator):
     def anchor(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Anchor:
         """Find the modes by Newton iterations from the warm start or the reference point, whichever is better.
 
-        A subject may have several modes; whether another one than this is the best is asked where a search ends
-        (``Session.better_modes``). Behind a flow and under a mixture that is likely: without a warm start several
-        searches begin all over the prior.
+        A subject may have several modes. Whether there is a better one than this is checked where a search over
+        population parameters ends (``Session.better_modes``). Several modes are likely where the distribution of random
+        effects is a flow or a mixture: without a warm start several searches then begin all over the prior.
         """
         reference = program.reference(pop, params)
         spread = program.prior_scale(pop, params, reference)
-        # Only how far a search may go in a step: no SD, no step. A mode that is not found so has its own code.
+        # The SDs only limit the length of a step, so that one that is not finite may count as 0 (no step). A mode that
+        # is not found for this reason is reported by its code.
         spread = jnp.where(jnp.isfinite(spread), spread, 0.0)
 
         def subset(rows: Int[Array, " row"]) -> PerSubject:
@@ -107,7 +110,7 @@ class ModeEstimator(Estimator):
         return Anchor(modes.eta, modes.hessian, modes.code, modes.iterations, modes.value)
 
     def implicit_modes(self, program: Program, pop: Population, params: Params, anchor: Anchor) -> Vectors:
-        """Return the modes as functions of ``params``: one more Newton step, its Hessian held fixed.
+        """Return the modes as functions of ``params``: one more Newton step with the Hessian held fixed.
 
         At a mode the step is zero, and its derivative −H⁻¹ ∂²f/∂η∂θ is that of the mode (implicit function theorem).
         """
@@ -120,9 +123,9 @@ class ModeEstimator(Estimator):
 def _searches(
     search: Callable[[Vectors], Modes], joint: PerSubject, reference: Vectors, spread: Vectors, seek: Array
 ) -> Modes:
-    """Return each subject's best mode of several searches, or that of one where nothing is to be sought.
+    """Return each subject's best mode of several searches if ``seek`` is true, else the mode of a single search.
 
-    They take turns in a loop, so that the search is compiled once.
+    The searches run one after the other in a loop, so that the search is compiled once.
     """
     n, d = reference.shape
     normals = _WIDE * jax.random.normal(jax.random.key(0), (_SEARCHES, _TRIES, d))
@@ -152,7 +155,7 @@ def _searches(
 
 
 def _lowest(joint: PerSubject, reference: Vectors, spread: Vectors, normals: Float[Array, "try coordinate"]) -> Vectors:
-    """Return each subject's best of some points around the reference point, one after the other to save memory."""
+    """Return each subject's best of some points around the reference point, tried one by one to save memory."""
 
     def compare(best: tuple[Vectors, Array], normal: Array) -> tuple[tuple[Vectors, Array], None]:
         tried = reference + spread * normal
@@ -183,6 +186,6 @@ def scores(
     return values[0], tangents
 
 
-# Up to so many numbers an array all parameters go through in one fat pass; beyond, passes of as many parameters as fit
-# keep memory proportional to the data.
+# While the arrays of a forward pass over all parameters have no more numbers than this, one pass serves all of them.
+# Beyond it each pass takes as many parameters as fit, which keeps memory proportional to the data.
 FAT_LIMIT = 200_000

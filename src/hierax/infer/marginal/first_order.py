@@ -23,7 +23,7 @@ from hierax.program.density import Observed, Program
 
 
 class _AtReference(Estimator):
-    """Estimators that look at the random effects' reference point alone."""
+    """Base of estimators that evaluate the model at the reference point of the random effects alone."""
 
     def anchor(self, program: Program, pop: Population, params: Params, eta: Vectors) -> Anchor:
         """Return the reference point; there is nothing to search."""
@@ -70,7 +70,7 @@ class FO(_AtReference):
         return Laplace(newton=self.newton)
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Ask for Gaussian data and random effects."""
+        """Say which data sites and random effects are not Gaussian."""
         return need_gaussian_data(program, pop, "FO") + need_gaussian_effects(program, "FO")
 
     def negative_log_likelihood(

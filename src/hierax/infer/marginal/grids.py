@@ -22,18 +22,19 @@ from hierax.program.density import Program
 from hierax.program.read import cached
 from hierax.program.trace import Alone
 
-# Room of the pilot: enough for most, so that it is compiled once; and the most that a fit will try.
-_ROOM, _MOST = 256, 4096
-# A grid is placed anew during a search where the error has grown to this multiple of the tolerance.
+# The number of steps for which the placing of grids is compiled, which is enough for most models, so that it is
+# compiled once. It is raised where it is too small, but not beyond the second number.
+_ROOM, _LARGEST_ROOM = 256, 4096
+# During a search a grid is placed anew when its error has grown to more than this multiple of the tolerance.
 SLACK = 3.0
-# Placing for a part of the tolerance leaves room for the parameters to move.
+# Grids are placed for this part of the tolerance, which leaves room for the parameters to move.
 _MARGIN = 0.3
-# How many more steps than are needed there is room for.
+# A grid has room for this multiple of the number of steps that are needed.
 _SPARE = 1.1
-# With fewer steps than this, stiffness costs nothing.
+# Stiffness is not reported for a subject that takes no more steps than this, because it then costs nothing.
 _STIFF = 200
-# The error that the first placing aims at, as a part of the tolerance.
-_CLOSE = 0.7
+# The largest error that the first grids of a fit may have, as a part of the tolerance.
+_FIRST_ERROR = 0.7
 
 
 class _Placing(Alone):
@@ -53,7 +54,7 @@ class _Placing(Alone):
 
 
 class _Ordering(Alone):
-    """Sorts the boundaries and steps of every placed grid, once for all where no parameter moves any."""
+    """Sorts the boundaries and steps of every placed grid once for all, where no parameter moves any of them."""
 
     def __init__(self, placed: Mapping[str, Placement]):
         super().__init__(None)
@@ -79,13 +80,14 @@ class _Judging(Alone):
             fine, fine_code, _ = msg["solver"].states(problem, placed, halves=True)
             here, code, when = msg["solver"].states(problem, placed)
             error = relative_error(here, fine, msg["solver"].floor)
-            # A subject without a solution on any steps has no error, and shall not make everybody's steps shorter.
+            # A subject without a solution on either grid counts as having no error, so that it does not shorten
+            # everybody's steps.
             self.errors[msg["name"]] = jnp.where((code != OK) & (fine_code != OK), 0.0, error)
             msg["value"] = finish(problem, here, code, when)
 
 
 def relative_error(found: Array, right: Array, floor: float) -> Float[Array, " subject"]:
-    """Return the largest error of each subject over states and records, relative to |state| + floor·peak."""
+    """Return the largest error of each subject over states and times, relative to |state| + floor·peak."""
     size = jnp.abs(right)
     scale = size + floor * size.max(-1, keepdims=True)
     error = jnp.where(scale > 0, jnp.abs(found - right) / jnp.where(scale > 0, scale, 1.0), 0.0)
@@ -101,11 +103,11 @@ class Grids:
     tol : dict
         Tolerance for which the grid of each ODE is placed.
     error : dict
-        The largest error of each ODE when it was last looked at.
+        The largest error of each ODE when it was last computed.
     placings : int
         How often grids were placed.
     sizes : list of int
-        The numbers of steps that were compiled for.
+        The numbers of steps for which the objective was compiled; the last one is in use.
     """
 
     program: Program
@@ -145,8 +147,8 @@ class Grids:
         """
         hard, need, found = self._hardest(pop, params, eta)
         rough = self._with(pop, params, eta, found, self._size(need))
-        if self.look(rough, params, [eta]) > _CLOSE:
-            self.tighten(_CLOSE)
+        if self.look(rough, params, [eta]) > _FIRST_ERROR:
+            self.tighten(_FIRST_ERROR)
             hard, need, _ = self._hardest(pop, params, eta)
         self.sizes.append(self._size(need))
         return hard
@@ -154,14 +156,14 @@ class Grids:
     def _hardest(self, pop: Population, params: Any, eta: Any) -> tuple[Array, int, dict[str, Placement]]:
         """Return the random effects around ``eta`` that need most steps, how many, and the grids at ``eta`` itself.
 
-        A search for modes passes through others than those that it starts from. On steps that are too long for them
-        the solution is unstable, and has modes of its own that take long to find; and for more steps than there is
-        room for, a fit compiles again.
+        A search for modes passes through other random effects than those that it starts from. On steps that are too
+        long for these the solution is unstable, and has spurious modes that take long to find. And a fit that needs
+        more steps than there is room for has to compile again.
         """
         rng = np.random.default_rng(0)
         draws = [*np.array([0.0, -1.5, 1.5])[:, None, None] * np.ones(np.shape(eta))]
         draws += [*rng.normal(size=(3, *np.shape(eta)))]
-        # Without random effects all are the same.
+        # Without random effects all draws are the same.
         tries = [self._shifted(pop, params, eta, draw) for draw in draws[: len(draws) if np.size(eta) else 1]]
         found = [self._find(pop, params, at) for at in tries]
         counts = [np.max([np.asarray(one.count) for one in each.values()], axis=0) for each in found]
@@ -170,7 +172,7 @@ class Grids:
         return hard, max(int(np.max(counts)), 1), found[0]
 
     def _size(self, need: int) -> int:
-        """Return the number of steps to compile for, where so many are needed."""
+        """Return the number of steps to compile for, where ``need`` steps are needed."""
         return min(bucket_size(int(_SPARE * need) + 2), self.room)
 
     def _with(self, pop: Population, params: Any, eta: Any, found: Mapping[str, Placement], size: int) -> Population:
@@ -182,7 +184,7 @@ class Grids:
         while True:
             found = self._placer(self.room)(pop_without(pop), params, jnp.asarray(eta), self.tol)
             short = any(np.any(np.asarray(one.code) == MAX_STEPS) for one in found.values())
-            if not short or self.room >= _MOST:
+            if not short or self.room >= _LARGEST_ROOM:
                 return found
             self.room *= 4
 
@@ -202,7 +204,7 @@ class Grids:
             )
 
     def _shifted(self, pop: Population, params: Any, eta: Any, side: np.ndarray) -> Array:
-        """Return all random effects so many prior SDs to one side."""
+        """Return the random effects moved by ``side`` prior SDs; unknown ones start from the reference point."""
 
         def shift(pop: Population, params: Any, eta: Array, side: Array) -> Array:
             clean = sanitise(pop)
@@ -235,7 +237,7 @@ class Grids:
         self.program.run(clean, params, jnp.where(jnp.isnan(eta), reference, eta))
 
     def judge(self, pop: Population, params: Any, eta: Any) -> dict[str, Float[np.ndarray, " subject"]]:
-        """Return by ODE the relative error of every subject, by halving all steps."""
+        """Return the relative error of every subject for each ODE, found by halving all steps."""
 
         def judge(pop: Population, params: Any, eta: Array) -> dict[str, Array]:
             judging = _Judging()
@@ -252,13 +254,13 @@ class Grids:
         self.error = dict.fromkeys(self.solvers, 0.0)
         for eta in etas:
             for name, error in self.judge(pop, params, eta).items():
-                # An error that is no number is the largest one.
+                # An error that is NaN counts as infinite.
                 worst = float(np.max(np.nan_to_num(error, nan=np.inf), initial=0.0))
                 self.error[name] = max(self.error[name], worst)
         return max(self.error[name] / solver.rtol for name, solver in self.solvers.items())
 
     def tighten(self, goal: float = 1.0) -> None:
-        """Place for a tolerance so much smaller as the error is larger than ``goal`` times what is asked for."""
+        """Lower the tolerance of placing for each ODE whose error is above ``goal`` times what its solver asks for."""
         for name, solver in self.solvers.items():
             excess = min(self.error[name] / solver.rtol / goal, 1e4)
             if excess > 1:
@@ -266,6 +268,7 @@ class Grids:
 
 
 def _need(found: Mapping[str, Placement]) -> int:
+    """Return the largest number of steps that any subject needs for any ODE."""
     return max(int(np.max(np.asarray(one.count), initial=1)) for one in found.values())
 
 

@@ -19,9 +19,9 @@ class HeldOut:
     Attributes
     ----------
     rows : list of float
-        Log likelihood at every look, by Laplace's approximation.
+        Log likelihood at every evaluation, by Laplace's approximation where there are random effects.
     best : array, (parameter,), or None
-        Where it was highest.
+        The parameters at which it was highest.
     """
 
     WHY: ClassVar[str] = "the likelihood of the held-out subjects no longer rises"
@@ -35,17 +35,17 @@ class HeldOut:
         self._begun = 0
 
     def begin(self) -> None:
-        """Have all patience again: what one search has not found another may."""
+        """Count looks without progress from now on, because a new search may find what the last one has not."""
         self._begun = len(self.rows)
 
     def look(self, flat: Any) -> bool:
-        """Look at some parameters; return whether they are the best so far."""
+        """Evaluate the held-out subjects at some parameters; return whether these are the best so far."""
         out = self.session.value(flat, self._eta)
         eta = np.asarray(out.eta)
         if self.session.grids is not None:
-            # For the next look: the parameters will have moved on.
+            # Grids are placed anew, where that is needed, for the next look, when the parameters will have moved on.
             self.session.watch(np.asarray(flat), eta)
-        # Infinities stand for no warm start too.
+        # NaN stands for no warm start, which an infinite mode cannot be either.
         self._eta = np.where(np.isfinite(eta), eta, np.nan) if eta.size else None
         real = np.asarray(self.session.pop.subject_mask)
         value = -float(np.asarray(out.value)[real].sum())
@@ -57,7 +57,7 @@ class HeldOut:
 
     @property
     def enough(self) -> bool:
-        """Whether the last looks, as many as there is patience for, have brought nothing."""
+        """Whether the last ``patience`` looks have brought no progress."""
         since = max(int(np.argmax(self.rows)) + 1, self._begun) if self.rows else 0
         return len(self.rows) - since >= self.patience
 

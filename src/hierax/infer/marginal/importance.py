@@ -17,7 +17,7 @@ from hierax.options import Options
 from hierax.program.density import Program
 from hierax.program.read import cached
 
-# Numbers in flight at once.
+# Samples are drawn in batches of at most this many numbers (samples × subjects × records), which bounds memory.
 _CHUNK = 2_000_000
 
 
@@ -28,16 +28,16 @@ class ImportanceSampling(Options):
     Parameters
     ----------
     n : int
-        Samples a subject.
+        Samples for each subject.
     proposal : {"gaussian", "t"}
-        Shape of the proposal; a t has heavier tails than any posterior with Gaussian ones.
+        Shape of the proposal; a t distribution has heavier tails than any posterior with Gaussian tails.
     df : float
-        Degrees of freedom of the t.
+        Degrees of freedom of the t distribution.
     scale : float
-        SDs of the proposal, as a multiple of the posterior's: somewhat above 1, so that its tails reach.
+        SDs of the proposal, as a multiple of the posterior's: somewhat above 1, so that it covers the tails.
     centre : {"mode", "mean"}
-        At the mode with the inverse Hessian, or at the conditional mean with the conditional covariance, which chains
-        find first.
+        At the mode with the inverse Hessian as the covariance, or at the conditional mean with the conditional
+        covariance, which Markov chains estimate first.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def _weights(program: Program, proposal: str, batch: int, steps: int) -> Any:
             normal_key, gamma_key = jax.random.split(key)
             z = jax.random.normal(normal_key, centre.shape)
             if proposal == "t":
-                # A multivariate t: one chi-square a subject.
+                # A multivariate t distribution has one chi-square variable for each subject.
                 chi = jax.random.chisquare(gamma_key, df, (len(centre),))
                 z = z * jnp.sqrt(df / chi)[:, None]
                 log_q = log_t(z, df)
@@ -127,14 +127,14 @@ def log_normal(z: Array) -> Array:
 
 
 def log_t(z: Array, df: Any) -> Array:
-    """Return the log density of standard multivariate t vectors of so many degrees of freedom."""
+    """Return the log density of standard multivariate t vectors with ``df`` degrees of freedom."""
     size, half = z.shape[-1], 0.5 * (df + z.shape[-1])
     constant = jax.scipy.special.gammaln(half) - jax.scipy.special.gammaln(0.5 * df)
     return constant - 0.5 * size * jnp.log(df * np.pi) - half * jnp.log1p(jnp.sum(z**2, -1) / df)
 
 
 def proposal_factor(covariance: Blocks) -> Blocks:
-    """Return Cholesky factors of proposals' covariances; of what is not positive definite, with unit ones."""
+    """Return Cholesky factors of the proposals' covariances; the identity where one is not positive definite."""
     factor = jnp.linalg.cholesky(covariance)
     good = jnp.isfinite(factor).all((-1, -2))
     return jnp.where(good[:, None, None], factor, jnp.eye(covariance.shape[-1]))

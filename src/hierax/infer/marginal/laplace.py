@@ -109,7 +109,7 @@ class FOCE(_Expansion):
         return "Lindstrom & Bates (1990), Biometrics 46:673; Wang (2007), J Pharmacokinet Pharmacodyn 34:575"
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Say which sites have no information formula."""
+        """Say which sites have no formula of the Fisher information."""
         if self.interaction:
             return need_families(program, pop, "FOCE")
         return need_gaussian_data(program, pop, "FOCE(interaction=False)")

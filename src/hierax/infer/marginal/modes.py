@@ -15,19 +15,20 @@ from hierax.infer.blocks import Blocks, PerSubject, Vectors, cholesky, solve_fac
 from hierax.infer.result import Result
 from hierax.options import Options
 
-# From so many subjects on, the last eighth of them that have not converged go on alone.
+# From the first number of subjects on, the last eighth (the second number) that have not converged go on alone.
 _MANY, _PART = 256, 8
-# A step so many times longer than the reach is the work of a Hessian that is singular but for rounding: damp it first.
+# A step that is longer than the reach by more than the first number as a factor comes from a Hessian that is singular
+# up to rounding errors. Damping is raised before such a step is tried, at most as often as the second number.
 _LONG, _RAISES = 4.0, 40
-# A step of so many roundings of the coordinates is none.
+# A step shorter than this many rounding errors of the coordinates counts as no step at all.
 _ROUNDING = 256
-# The first damping; below it there is none.
+# Damping, relative to the diagonal of the Hessian, is raised to at least this; from below this it is lowered to 0.
 _SLIGHT = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Newton(Options):
-    """Options of the inner iteration.
+    """Options of the search for each subject's mode, the inner iteration.
 
     Attributes
     ----------
@@ -35,7 +36,7 @@ class Newton(Options):
         A subject has converged when its Newton decrement gᵀH⁻¹g (squared distance to the mode, in posterior SDs)
         is below it.
     max_iter : int
-        Limit on iterations; a subject that reaches it says so and disturbs no other.
+        Limit on iterations; a subject that reaches it is reported, and does not affect the others.
     reach : float
         Longest step, in prior SDs of each coordinate.
 
@@ -83,7 +84,7 @@ class _State(NamedTuple):
         return _State(*(leaf if leaf.ndim == 0 else leaf[rows] for leaf in self))
 
     def merged(self, rows: Int[Array, " row"], part: _State) -> _State:
-        """Return the state with that of some subjects put in its place."""
+        """Return the state with the rows of some subjects replaced by those of ``part``."""
         pairs = zip(self, part, strict=True)
         return _State(*(jnp.maximum(mine, new) if mine.ndim == 0 else mine.at[rows].set(new) for mine, new in pairs))
 
@@ -99,11 +100,11 @@ def find_modes(
 
     Every subject has its own damping (Levenberg), acceptance and convergence, so a bad start or a flat direction
     of one changes nothing for the others. Each begins at whichever of ``starts`` has the lowest value. No step is
-    longer than ``newton.reach`` times ``scale`` (the prior SDs) in any coordinate: far out, models mean nothing, and a
-    search that lands there stays.
+    longer than ``newton.reach`` times ``scale`` (the prior SDs) in any coordinate: far out a model means nothing, and a
+    search that lands there does not come back.
 
-    ``subset(rows)`` is the same function of some subjects: with many subjects, the few that take long go on without
-    the others, for an iteration costs as much as there are subjects in it.
+    ``subset(rows)`` returns the same function for some subjects. With many subjects, the few that take long go on
+    without the others, because the cost of an iteration is proportional to the number of subjects in it.
     """
     # The first trip through the body evaluates at the start itself (a zero step from an infinite value), so that
     # the program and its derivatives are traced and compiled once.
@@ -134,14 +135,14 @@ def find_modes(
 
 
 def _stragglers(subset: Callable[[Int[Array, " row"]], PerSubject], newton: Newton, state: _State, few: int) -> _State:
-    """Go on with the subjects that are not done, alone; in several groups, where the limit has stopped more of them."""
+    """Go on with the subjects that are not done, without the others, in groups of ``few``."""
     limit = newton.max_iter
 
     def alone(carry: tuple[_State, Array]) -> tuple[_State, Array]:
         state, tried = carry
         rows = jnp.argsort(state.done | tried, stable=True)[:few]
         part: _State = state.part(rows)
-        # Rows that are done already fill the group up; they stand still.
+        # Subjects that are done already fill up the last group; they stand still.
         inner = jax.lax.while_loop(
             lambda s: jnp.any(~s.done) & (s.count <= limit), _iteration(subset(rows), newton), part
         )
@@ -157,7 +158,7 @@ def _stragglers(subset: Callable[[Int[Array, " row"]], PerSubject], newton: Newt
 def _iteration(function: PerSubject, newton: Newton) -> Callable[[_State], _State]:
     """Return one damped Newton iteration of all subjects of a state."""
     eps = jnp.finfo(jnp.result_type(float)).eps
-    # Curvature at roundoff of the value: below this a step cannot be judged by the value.
+    # A relative change of the value below this is rounding error, by which a step cannot be judged.
     slack = 64 * eps
     tol = max(newton.tol, float(eps) ** 2 * 1e4)
 
@@ -180,7 +181,8 @@ def _iteration(function: PerSubject, newton: Newton) -> Callable[[_State], _Stat
         room = slack * (1 + jnp.abs(state.value))
         better = finite & ((value <= state.value + room) | ~jnp.isfinite(state.value))
         accept = moving & better
-        # Less damping only where the quadratic model foretold the decrease: else acceptance and refusal alternate.
+        # Damping is lowered only where the quadratic model predicted the decrease. Otherwise accepted and refused steps
+        # would alternate.
         foretold = 0.5 * jnp.maximum(state.decrement, 0.0)
         faithful = state.value - value >= 0.5 * foretold - room
         lower = jnp.where(state.damping < _SLIGHT, 0.0, state.damping * 0.1)
@@ -206,13 +208,13 @@ def _best(function: PerSubject, starts: tuple[Vectors, ...]) -> Vectors:
 
 
 def lowest(function: PerSubject, tries: Float[Array, "try subject coordinate"]) -> Vectors:
-    """Return each subject's point with the lowest value; one without a value is never it."""
+    """Return each subject's point with the lowest value; a point with the value NaN counts as infinitely high."""
     values = jnp.nan_to_num(jax.vmap(function)(tries), nan=jnp.inf)
     return jnp.take_along_axis(tries, jnp.argmin(values, axis=0)[None, :, None], axis=0)[0]
 
 
 class _Direction(NamedTuple):
-    """Damped Newton steps, their decrements, whether the damped Hessian is definite, and the length in reaches."""
+    """Damped Newton steps, their decrements, whether the damped Hessians are definite, and lengths in reaches."""
 
     step: Vectors
     decrement: Float[Array, " subject"]
@@ -221,9 +223,10 @@ class _Direction(NamedTuple):
 
 
 def _usable(state: _State) -> tuple[Float[Array, " subject"], _Direction]:
-    """Return damping under which the Hessian is definite and no step many times too long, and the directions.
+    """Return damping with which the Hessian is definite and no step many times too long, and the directions.
 
-    A refused step costs an evaluation of the model; a factorisation costs nothing beside it.
+    The damping is found here by factorisations alone, which cost next to nothing compared with the evaluation of the
+    model that a refused step costs.
     """
 
     def bad(found: _Direction) -> Array:
@@ -243,7 +246,7 @@ def _raise(damping: Float[Array, " subject"]) -> Float[Array, " subject"]:
 
 
 def _direction(state: _State, damping: Float[Array, " subject"]) -> _Direction:
-    """Return the directions under some damping."""
+    """Return the directions with a given damping."""
     diagonal = jnp.abs(jnp.diagonal(state.hessian, axis1=-2, axis2=-1))
     weight = jnp.maximum(diagonal, 1e-3 * diagonal.max(-1, keepdims=True)) + 1e-12
     damped = state.hessian + (damping[:, None] * weight)[..., None] * jnp.eye(weight.shape[-1])

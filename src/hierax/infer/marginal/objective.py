@@ -1,4 +1,4 @@
-"""Compiled objectives: one function a (model, estimator), traced again only for other shapes."""
+"""Compiled objectives: one function for each model and estimator, traced again only for arrays of other shapes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hierax.infer.marginal.estimator import Anchor, Estimator, scores
 from hierax.program.density import Program
 from hierax.program.read import cached
 
-# Past this many parameters one reverse pass costs less than a forward pass each.
+# With more parameters than this, one reverse pass costs less than a forward pass for each parameter.
 FORWARD_PARAMETERS = 40
 
 
 class Evaluated(NamedTuple):
     """The objective and all that was found on the way to it.
 
-    ``value`` −log L_i, (subject,); ``gradient`` of its sum, (parameter,); ``scores`` by subject,
-    (parameter, subject), None in reverse mode; ``eta`` modes, ``hessian`` of −log joint there, ``code`` results,
-    ``joint`` −log joint at the modes.
+    ``value`` is −log L_i, (subject,), and ``gradient`` that of its sum, (parameter,). ``scores`` are the gradients of
+    each subject, (parameter, subject), or None in reverse mode. ``eta`` are the modes, ``hessian`` and ``joint`` the
+    Hessian and the value of −log joint density there, and ``code`` says how the search for each mode ended.
     """
 
     value: Float[Array, " subject"]
@@ -44,7 +44,8 @@ def compiled_objective(
 ) -> Callable[[Array, Vectors, Population], Evaluated]:
     """Return the compiled objective with its gradient, of (flat unconstrained parameters, warm start, population).
 
-    ``forward``: the gradient by one forward pass a parameter, which also gives scores by subject; else in reverse.
+    With ``forward`` the gradient is computed by one forward pass for each parameter, which also gives scores by
+    subject; without it, by one reverse pass.
     """
 
     def params_of(flat: Array) -> Any:
@@ -93,7 +94,7 @@ def _merged(parts: Evaluated, n: int) -> Evaluated:
 def compiled_value(
     program: Program, estimator: Estimator, unravel: Callable[[Array], Any]
 ) -> Callable[[Array, Vectors, Population], Evaluated]:
-    """Return the compiled objective without its gradient (whose place stays empty)."""
+    """Return the compiled objective without its gradient, which is left empty."""
 
     def evaluate(flat: Array, eta: Vectors, pop: Population) -> Evaluated:
         return by_chunks(some, lambda parts: _merged(parts, len(eta)), flat, eta, sanitise(pop))
@@ -115,7 +116,7 @@ def _cached_jit(program: Program, key: tuple[Any, ...], function: Callable[..., 
 def compiled_scores(
     program: Program, estimator: Estimator, unravel: Callable[[Array], Any], active: tuple[int, ...]
 ) -> Callable[[Array, Vectors, Population], Float[Array, "parameter subject"]]:
-    """Return the compiled scores by subject of some parameters alone, where there are too many for all."""
+    """Return compiled scores by subject of the ``active`` parameters alone, for models with too many parameters."""
 
     def evaluate(flat: Array, eta: Vectors, pop: Population) -> Array:
         clean = sanitise(pop)

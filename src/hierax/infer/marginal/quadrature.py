@@ -20,18 +20,19 @@ from hierax.infer.requirements import need_families
 from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
 
-# Numbers in flight at once: nodes are taken in chunks, so that memory stays bounded at any number of nodes.
+# Nodes are taken in chunks of at most this many numbers (nodes × subjects × records), so that memory stays bounded at
+# any number of nodes.
 _CHUNK = 400_000
 
 
 @dataclasses.dataclass(frozen=True)
 class AGQ(ModeEstimator):
-    """Adaptive Gauss-Hermite quadrature with ``n`` nodes an axis, centred and scaled at each subject's mode.
+    """Adaptive Gauss-Hermite quadrature with ``n`` nodes per axis, centred and scaled at each subject's mode.
 
     Parameters
     ----------
     n : int
-        Nodes an axis; nᵈ in all for d random effects a subject. 1 is Laplace's approximation.
+        Nodes per axis; nᵈ in all for the d random effects of a subject. 1 is Laplace's approximation.
     hessian : {"fisher", "full"}
         Which Hessian scales the nodes: FOCE's or Laplace's.
     newton, optimiser
@@ -65,7 +66,7 @@ class AGQ(ModeEstimator):
         return "Pinheiro & Bates (1995), J Comput Graph Stat 4:12"
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Say which sites have no information formula, and when there would be too many nodes."""
+        """Say which sites have no formula of the Fisher information, and when there would be too many nodes."""
         size = len(program.effect_names)
         found = need_families(program, pop, "AGQ(hessian='fisher')") if self.hessian == "fisher" else []
         found = [text.replace("Use Laplace()", "Use AGQ(hessian='full')") for text in found]
@@ -101,7 +102,7 @@ class AGQ(ModeEstimator):
 
 
 def grid(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tensor grid of Gauss-Hermite nodes (node, coordinate) and log weights with e^{x²} taken in."""
+    """Return the tensor grid of Gauss-Hermite nodes, (node, coordinate), and the logs of their weights times e^{x²}."""
     x, w = np.polynomial.hermite.hermgauss(n)
     axes = np.meshgrid(*[x] * size, indexing="ij")
     logs = np.meshgrid(*[np.log(w) + x**2] * size, indexing="ij")

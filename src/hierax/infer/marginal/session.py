@@ -33,9 +33,10 @@ from hierax.program.read import cached, read_program
 if TYPE_CHECKING:
     from hierax.infer.marginal.held_out import HeldOut
 
-# How often the first evaluation places grids at the modes that it finds.
+# How often, at most, the first evaluation places grids anew at the modes that it finds.
 _SETTLING = 3
-# From so many subjects on, grids are fitted to the modes.
+# From this many subjects on, grids get no more steps than the modes need: one evaluation then takes longer than
+# compiling the objective again for fewer steps.
 _MANY = 200
 
 # A start is taken for absurd if its −log likelihood is higher than at the end by more than this for each observation,
@@ -56,7 +57,7 @@ class Session:
     evaluations, compile_seconds : int, float
         How often the objective was evaluated, and how long its first evaluation took.
     watcher : HeldOut, optional
-        Looks at every accepted point of a search, and ends it.
+        Evaluates held-out subjects at every accepted point of a search, and ends the search.
     """
 
     program: Program
@@ -66,11 +67,12 @@ class Session:
     priors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evaluations: int = 0
     compile_seconds: float = 0.0
-    # No value of the class, so that one that was pickled is made anew when it is asked for.
+    # A default factory leaves no attribute on the class. A session that was unpickled therefore makes its grids anew
+    # when they are asked for (see `__getattr__`).
     grids: Grids | None = dataclasses.field(default_factory=lambda: None)
     recorder: Recorder | None = None
     watcher: HeldOut | None = None
-    # The point of the lowest objective so far, and what was found there: what is known if the fit is interrupted.
+    # The point with the lowest objective so far, and the evaluation there, for a fit that is interrupted.
     best: tuple[np.ndarray, Evaluated] | None = None
 
     def __post_init__(self) -> None:
@@ -79,10 +81,10 @@ class Session:
         self.forward = self.layout.size <= objective.FORWARD_PARAMETERS
         self._prior_key = fingerprint(dict(self.priors)) if self.priors else ""
 
-    # -- as data -----------------------------------------------------------------------------------------------------
+    # -- pickling ----------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what the objective is of; the program is read again where it is needed."""
+        """Return the model, the data and the options; the program is read from the model again when it is needed."""
         if "_saved" in vars(self):
             return dict(vars(self))
         saved = (self.program.model, self.program.plate, program_digest(self.program, self.pop))
@@ -94,7 +96,7 @@ class Session:
         vars(self).update({**state, "priors": own})
 
     def __getattr__(self, name: str) -> Any:
-        """Read the program again, and with it all that comes of it."""
+        """Read the program of an unpickled session again, with all that follows from it, when it is first needed."""
         if "_saved" not in vars(self) or name.startswith("__"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         model, plate, digest = vars(self).pop("_saved")
@@ -120,12 +122,12 @@ class Session:
     def compiled(self) -> Any:
         """The compiled objective with its gradient, of (flat, warm start, population).
 
-        It belongs to the program, which drops it where it is not used for long.
+        The program keeps it, and drops it if it is not used for long.
         """
         return compiled_objective(self.program, self.estimator, self.layout.unravel, self.forward)
 
     def cold(self) -> np.ndarray:
-        """Return what stands for no warm start, (subject, coordinate): modes are then sought from the reference."""
+        """Return NaN, (subject, coordinate), in place of a warm start: modes are sought from the reference point."""
         return np.full((self.pop.n_subjects, len(self.program.effect_names)), np.nan)
 
     def place(self, flat: Any, eta: Any = None) -> None:
@@ -134,7 +136,7 @@ class Session:
         self.pop = self.grids.place(self.pop, self.layout.params(flat), self.cold() if eta is None else eta)
 
     def _settle(self, function: Any, flat: Any, eta: Any) -> Evaluated:
-        """Evaluate; where no grid is placed yet, place it at the modes, which are found on grids placed on the way."""
+        """Evaluate; if no ODE grids are placed yet, place them first, and anew at the modes that are found on them."""
 
         def at(eta: Any) -> Evaluated:
             return function(jnp.asarray(flat, float), jnp.asarray(eta), self.pop)
@@ -153,14 +155,14 @@ class Session:
             out = at(modes)
             modes = _finite(out.eta)
         if self.pop.n_subjects >= _MANY:
-            # Where an evaluation takes longer than a compilation, no more steps than the modes need.
+            # With so many subjects fewer steps are worth another compilation.
             self.grids.resize(self.pop, self.layout.params(flat), modes)
             self.place(flat, modes)
             out = at(modes)
         return out
 
     def watch(self, flat: np.ndarray, eta: Any) -> bool:
-        """Look at the error of the ODE grids; place them anew where it has grown, and return whether."""
+        """Place the ODE grids anew if their error has grown too large; return whether they were placed."""
         if self.grids is None:
             return False
         params = self.layout.params(flat)
@@ -173,9 +175,9 @@ class Session:
         return True
 
     def confirm(self, flat: np.ndarray, out: Evaluated) -> bool:
-        """Look at the error at the modes and two posterior SDs around them; place finer grids where it is too large.
+        """Return whether the error of the ODE grids is small enough; place finer grids where it is not.
 
-        Returns whether the grids were good.
+        The error is computed at the modes and two posterior SDs around them.
         """
         if self.grids is None or self.look_around(flat, out) <= 1:
             return True
@@ -222,7 +224,7 @@ class Session:
         return float(value), np.asarray(gradient)
 
     def total(self, flat: np.ndarray, out: Evaluated) -> float:
-        """Return −log likelihood at ``flat`` and −log of the priors that count, added up."""
+        """Return the sum of −log likelihood at ``flat`` and −log density of the priors that count."""
         return float(np.asarray(out.value).sum()) + self.penalty(flat)[0]
 
     def point(self, flat: np.ndarray, free: np.ndarray, eta: Any) -> Point:
@@ -268,7 +270,8 @@ class Session:
         kinds = (places.bounded(), places.matrices(), places.limits(), places.joint())
         ranges = Ranges(*(kind[free] for kind in kinds))
         names = [name for name, one in zip(self.layout.names(), free, strict=True) if one]
-        # Where a solver of ODEs has failed, subject, time and remedy are to be said. Held-out subjects stop one search.
+        # Where an ODE solver has failed at the start, the search stays there, so that a message can name the subject,
+        # the time and a remedy. With held-out subjects there is one search only, which they stop.
         stay, once = once or bool(self.program.sites.odes), once or self.watcher is not None
         far = _ABSURD * self.pop.n_observations
         starting = Starting(once, stay, far, places.start(None)[free])
@@ -277,14 +280,14 @@ class Session:
         )
 
     def better_modes(self, flat: np.ndarray, eta: Any) -> Any:
-        """Seek all modes anew; return them where they are better than ``eta``, or None where none is.
+        """Seek all modes anew; return ``eta`` with the modes that are better, or None if no mode is better.
 
         A subject's mode that was followed from point to point may have been overtaken by another one, or may be
         about to vanish in a fold, where the objective has a cliff.
         """
         if not self.estimator.has_modes or eta is None or not np.size(eta):
             return None
-        # By the objective with its gradient, which is compiled already.
+        # The objective is evaluated with its gradient, because that function is compiled already.
         known, fresh = self.evaluate(flat, eta), self.evaluate(flat)
         slack = 1e-6 * (1 + np.abs(np.asarray(known.joint)))
         better = np.asarray(fresh.joint) < np.asarray(known.joint) - slack
@@ -301,19 +304,19 @@ def _compiled_penalty(program: Program, places: Layout, priors: Mapping[str, Any
 
 
 def session_of(program: Program, pop: Population, estimator: Estimator) -> Session:
-    """Return the objective of a program that is known to hold, for another population."""
+    """Return the objective of a program for another population, without checking the program again."""
     other = read_program(program.model, pop, program.plate, checked=False)
     return Session(other, estimator, pop, layout(other))
 
 
 def _finite(eta: Any) -> np.ndarray:
-    """Return modes with what is no number as what stands for no warm start."""
+    """Return modes with NaN, which stands for no warm start, in place of infinite values."""
     return np.where(np.isfinite(eta), eta, np.nan)
 
 
 def _spread(hessian: np.ndarray) -> np.ndarray:
     """Return the posterior SD of every coordinate by the Hessian at the mode, 0 where it has none."""
-    # How far around the mode ODE grids are judged: nowhere but at the mode where there is no Hessian.
+    # ODE grids are judged within these SDs around the mode, so that 0 means at the mode alone.
     diagonal = np.einsum("nkk->nk", np.linalg.pinv(np.nan_to_num(hessian), hermitian=True))
     return np.sqrt(np.clip(diagonal, 0.0, None))
 

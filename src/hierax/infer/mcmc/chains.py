@@ -14,7 +14,7 @@ from hierax.data.population import Population
 if TYPE_CHECKING:
     from hierax.infer.mcmc.nuts import Sampler
 
-# Iterations that run together; between two blocks progress is shown and the state may be written.
+# Iterations that run together; between two blocks progress is shown and a checkpoint may be written.
 BLOCK = 50
 
 
@@ -36,7 +36,7 @@ def marginal_potential(
 
 
 class Draws(NamedTuple):
-    """What each iteration of each chain shows, (chain, iteration, ...)."""
+    """What each iteration of each chain records, (chain, iteration, ...)."""
 
     z: Any
     diverging: Array
@@ -52,7 +52,7 @@ def nuts_block(
 
     ``potential(z, data)`` is −log density; ``begin(z, data, keys)`` → state; ``advance(state, data)`` → state, draws.
     NumPyro's functional kernels do the work; everything that the density depends on is an argument, so that other data
-    compile nothing.
+    of the same shapes need no compilation.
     """
     init, sample = hmc(potential_fn_gen=lambda data: lambda z: potential(z, data), algo="NUTS")
 
@@ -67,7 +67,8 @@ def nuts_block(
         )
 
     def advance_one(state: Any, data: Any) -> tuple[Any, Draws]:
-        # Called for what it sets in the kernels: their adaptation belongs to the trace that they run in.
+        # NumPyro's kernel keeps functions of its adaptation that the start sets, and those of one JAX trace cannot be
+        # used in another. So the start is called in this trace too, and its result is not used.
         begin_one(state.z, data, jax.random.key_data(jax.random.key(0)))
 
         def step(state: Any, _: Any) -> tuple[Any, Draws]:
@@ -78,7 +79,7 @@ def nuts_block(
 
     if sampler.chain_method == "vectorized":
         return jax.vmap(begin_one, (0, None, 0)), jax.vmap(advance_one, (0, None))
-    # One chain after the other: each takes the steps that it needs, and no chain waits for another's.
+    # One chain after the other: no chain has to wait for another one that needs more steps per iteration.
     return (
         lambda z, data, keys: jax.lax.map(lambda pair: begin_one(pair[0], data, pair[1]), (z, keys)),
         lambda state, data: jax.lax.map(lambda one: advance_one(one, data), state),

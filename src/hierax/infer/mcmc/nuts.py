@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Sampler(Procedure):
-    """What NUTS on the joint and on the marginal density have in common."""
+    """Options that NUTS on the joint and on the marginal density have in common."""
 
     warmup: int = 1000
     draws: int = 1000
@@ -58,12 +58,12 @@ class NUTS(Sampler):
     target_accept, max_tree_depth
         As in NumPyro; a higher ``target_accept`` takes shorter steps.
     chain_method : {"vectorized", "sequential"}
-        Whether chains run side by side, or one after the other (where one takes far longer steps than the others).
+        Whether chains run side by side, or one after the other (faster if one needs far more steps than the others).
     objective : Estimator
-        What EBEs and residuals at the posterior mean are by.
+        Approximation by which EBEs and residuals at the posterior mean are computed.
     centring : {"auto", True, False}
         Whether random effects are sampled centred (φ = η + Aθ) or as standard normals; "auto" chooses by how much
-        the data say of each.
+        the data say about each.
 
     Examples
     --------
@@ -117,5 +117,5 @@ class MarginalNUTS(Sampler):
         return f"NUTS on the marginal likelihood ({self.chains} chains of {self.draws} draws)"
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Say why this algorithm cannot treat a program; empty where it can."""
+        """Say why this algorithm cannot fit a program; empty if it can."""
         return self.objective.refusals(program, pop)

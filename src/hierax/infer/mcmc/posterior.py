@@ -29,15 +29,15 @@ _INFORMED = 0.6
 class Posterior:
     """The joint posterior of a program, in coordinates in which it is easy to sample.
 
-    Random effects that the data say little of are written as mean + root · z (non-centred); those that they say much
-    of as φ = η + Aθ, where parameters shift them (centred). Coordinates are of one kind for all subjects.
+    A random effect about which the data say little is written as mean + root · z (non-centred), one about which they
+    say much as φ = η + Aθ with the parameters θ that shift it (centred). The choice is the same for all subjects.
 
     Attributes
     ----------
     free : bool array, (parameter,)
         Which population parameters vary.
     flat : array, (parameter,)
-        All of them; the free ones are replaced.
+        All population parameters, of which the free ones are replaced.
     centred : bool array, (coordinate,)
     centre, spread : arrays, (subject, coordinate)
         Location and scale of the centred coordinates.
@@ -48,18 +48,18 @@ class Posterior:
     priors: Mapping[str, Any]
     roles: Roles
     free: Bool[np.ndarray, " parameter"]
-    flat: Float[np.ndarray, " parameter"]
-    centred: Bool[np.ndarray, " coordinate"]
-    centre: Float[np.ndarray, "subject coordinate"]
-    spread: Float[np.ndarray, "subject coordinate"]
+    flat: Float[np.ndarray | Array, " parameter"]
+    centred: Bool[np.ndarray | Array, " coordinate"]
+    centre: Float[np.ndarray | Array, "subject coordinate"]
+    spread: Float[np.ndarray | Array, "subject coordinate"]
 
     def arrays(self) -> dict[str, Any]:
-        """Return the numbers among the parts, for functions that are compiled once for all of them."""
+        """Return the numeric fields, as arguments of functions that are compiled once for all their values."""
         names = ("flat", "centred", "centre", "spread")
         return {**{name: getattr(self, name) for name in names}, "design": self.roles.design}
 
     def with_arrays(self, arrays: Mapping[str, Any]) -> Posterior:
-        """Return the posterior with other numbers, which may be traced."""
+        """Return the posterior with other numeric fields, which may be traced."""
         parts = dict(arrays)
         roles = dataclasses.replace(self.roles, design=parts.pop("design"))
         return dataclasses.replace(self, roles=roles, **parts)
@@ -69,7 +69,7 @@ class Posterior:
         return jnp.asarray(self.flat).at[np.flatnonzero(self.free)].set(x)
 
     def effects(self, x: Array, z: Vectors, pop: Population) -> tuple[Array, Vectors, Array]:
-        """Return flat vector, random effects, and log|∂η/∂z| by subject; ``pop`` sanitised."""
+        """Return flat vector, random effects, and log|∂η/∂z| by subject; ``pop`` has to be sanitised."""
         flat = self.place(x)
         params = self.program.constrain(self.layout.unravel(flat))
         mean = self.program.reference(pop, params)
@@ -89,6 +89,7 @@ class Posterior:
         params = self.program.constrain(self.layout.unravel(flat))
         real = jnp.asarray(pop.subject_mask)
         joint = self.program.log_joint(clean, params, eta) + log_det
+        # Coordinates of padded subjects get a standard normal density, so that the posterior stays proper.
         idle = -0.5 * jnp.sum(values["z"] ** 2, -1)
         return -jnp.sum(jnp.where(real, joint, idle)) - log_prior(self.layout, self.priors, flat, clean)
 
@@ -127,7 +128,7 @@ def posterior(
     Parameters
     ----------
     eta, covariance : arrays, (subject, coordinate[, coordinate])
-        Modes and conditional covariances there.
+        Modes and conditional covariances at this point.
     centring : {"auto", True, False}
         Whether random effects are sampled centred.
     """
@@ -142,14 +143,14 @@ def posterior(
     root, sd = (np.asarray(part) for part in cached(program, "scales", lambda: jax.jit(scales))(pop, params))
     rows = np.flatnonzero(np.asarray(pop.subject_mask))
     spread = np.sqrt(np.clip(np.einsum("nii->ni", covariance), 0, None))
-    # Only the scale of coordinates: any positive one samples the same posterior.
+    # This is only the scale of the coordinates: the posterior is the same for any positive one.
     spread = np.where((spread > 0) & np.isfinite(spread), spread, sd)
     size = eta.shape[1]
     if centring == "auto":
         centred = np.median(spread[rows] / sd[rows], axis=0) < _INFORMED
         crossed = np.abs(root[rows] - np.einsum("nii->ni", root[rows])[:, :, None] * np.eye(size)).max(initial=0.0) > 0
         if crossed:
-            # Correlated effects are of one kind.
+            # Correlated random effects are either all centred or all non-centred.
             centred = np.full(size, centred.mean() > 0.5)
     else:
         centred = np.full(size, bool(centring))

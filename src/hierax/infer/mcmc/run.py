@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from hierax.infer.fitting.job import Job
     from hierax.infer.mcmc.nuts import NUTS, MarginalNUTS
 
-# Chains start this far apart, in units of the coordinates (prior or posterior SDs).
+# SD of the noise by which the chains' start values differ, in units of the coordinates (prior or posterior SDs).
 _JITTER = 0.1
-# At so many draws of the first chain the steps of ODEs are judged.
+# Number of draws of the first chain at which the error of ODE solutions is evaluated.
 _JUDGED = 8
 
 
@@ -95,7 +95,7 @@ def run_marginal_nuts(job: Job, nuts: MarginalNUTS) -> Outcome:
 
 
 class _Chains(Blocks):
-    """Chains in progress: blocks of iterations, what they have shown, and the state to go on from."""
+    """Chains in progress: blocks of iterations, their draws so far, and the state to go on from."""
 
     def __init__(self, job: Job, sampler: Any, start: dict[str, Any], data: Any, potential: Any, key: Any):
         super().__init__(job, sampler)
@@ -103,7 +103,7 @@ class _Chains(Blocks):
         self.data = jax.tree.map(jnp.asarray, data)
         known = ("nuts", fingerprint((sampler, job.counted)), *key, job.free.tobytes())
         begin, self.compiled = cached(job.program, known, lambda: tuple(map(jax.jit, nuts_block(potential, sampler))))
-        # Chains of two fits at the default seed have nothing in common.
+        # Chains of two fits at the same (default) seed are independent, because the key also depends on the fit.
         own = number_of(job.program, job.layout, job.pop, job.flat)
         keys = jax.vmap(jax.random.key_data)(jax.random.split(own_key(job.seed, own), sampler.chains))
         self.state = begin(_jittered(start, sampler.chains, [job.seed, own]), self.data, keys)
@@ -140,7 +140,7 @@ class _Chains(Blocks):
         return {"flat": flats.mean((0, 1)), "samples": Samples(flats, None, _stats(draws))}
 
     def announce(self, bar: Progress) -> None:
-        """Show nothing: every chain starts somewhere else."""
+        """Show no start values, because every chain has its own."""
 
     def advance(self, bar: Progress) -> None:
         """Run a block of iterations of all chains."""
@@ -239,7 +239,7 @@ def _outcome(
     if result is Result.interrupted:
         why = f"{result.meaning} after {samples.flat.shape[1]} draws a chain"
     else:
-        # A chain that stands still has no R-hat, and no draws that could be judged by one.
+        # A parameter that does not move in some chain has no R-hat by which its draws could be judged.
         moved = np.ptp(samples.flat, axis=1).min(0)
         stayed = unmoved(np.zeros(moved.size), moved, job.free, job.layout.names())
         result, why = stayed or (Result.converged, "R-hat below 1.01, and no divergences to speak of")

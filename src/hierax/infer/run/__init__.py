@@ -1,1 +1,1 @@
-"""What keeps a long fit safe and stops it early: files, locks, owners, held-out subjects."""
+"""The state of a long fit on disk: files, locks, and what they belong to."""

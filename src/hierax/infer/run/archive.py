@@ -1,4 +1,4 @@
-"""Files of arrays and JSON: written all or nothing, read with one message where they are damaged or foreign."""
+"""Files of arrays and JSON, written all or nothing; reading a damaged or foreign file raises one kind of error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# A file may unpack to this many bytes, and beyond that to so many times its own size.
+# A file is refused if it would unpack both to more bytes than the first number and to more than the second number times
+# its own size.
 _MODEST, _RATIO = 256 * 2**20, 100
 
 
@@ -26,6 +27,7 @@ class Kind(NamedTuple):
     advice: str
 
 
+# The kinds of files, each with the advice that an error message gives.
 CHECKPOINT = Kind(
     "checkpoint", "checkpoint.json", "state.npz", "Pass another checkpoint=, or delete the file if nobody needs it."
 )
@@ -40,7 +42,7 @@ def read_archive(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, np.n
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is damaged, empty, of another program, or would unpack to far more than it is.
+        The file is damaged, empty, of another program, or would unpack to far more than its own size.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}, so that no {kind.name} can be read. Check the path.")
@@ -55,14 +57,14 @@ def read_archive(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, np.n
             found = {name: arrays[name] for name in arrays.files}
         if not isinstance(meta, dict):
             raise TypeError("its description is no mapping")
-    except Exception as error:  # Whatever a damaged file raises (bad zip, CRC, key, JSON, header), it is one thing.
+    except Exception as error:  # All errors of a damaged file (bad zip, CRC, key, JSON, header) become one message.
         reason = "it is empty" if not path.is_dir() and path.stat().st_size == 0 else f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} is no {kind.name} of Hierax, or it is damaged ({reason}). {kind.advice}") from None
     return meta, found
 
 
 def write_archive(path: Path, kind: Kind, meta: Mapping[str, Any], arrays: Mapping[str, Any], *, packed: bool) -> None:
-    """Write a file by way of another one beside it, whose name no other process uses."""
+    """Write a file all or nothing: first under a name beside it that no other process uses, then renamed."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     part = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
@@ -103,7 +105,7 @@ def try_folder(path: Path, argument: str) -> None:
 
 
 def _refuse_bombs(file: zipfile.ZipFile, size: int) -> None:
-    """Refuse what would unpack to far more than it is, going by its header."""
+    """Refuse an archive whose headers say that it would unpack to far more than its own size."""
     unpacked = sum(member.file_size for member in file.infolist())
     if unpacked > max(_MODEST, _RATIO * size):
         raise ValueError(f"{size / 2**20:.1f} MiB would unpack to {unpacked / 2**30:.1f} GiB")

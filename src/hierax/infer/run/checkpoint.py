@@ -20,6 +20,7 @@ from hierax.infer.run.archive import CHECKPOINT, read_archive, try_folder, write
 from hierax.infer.run.lock import held
 from hierax.infer.run.owner import both_digests, differences
 
+# The format of the files; a file of another format is refused.
 FORMAT = 2
 
 
@@ -98,7 +99,7 @@ class Checkpoint:
             return
         try_folder(self.path, "checkpoint")
         if self.path.exists():
-            # What is no checkpoint is somebody's file: it is neither read nor written over.
+            # A file that is not a checkpoint is somebody else's: reading it raises before it could be written over.
             read_archive(self.path, CHECKPOINT)
         with held(self.path):
             yield
@@ -121,7 +122,7 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def _failed(self, error: OSError) -> None:
-        """Warn once that states cannot be written: the fit itself is worth more than its checkpoint."""
+        """Warn once that states cannot be written, and let the fit go on, which is worth more than its checkpoint."""
         if not self.told:
             self.told = True
             tell(

@@ -1,4 +1,4 @@
-"""A file that says who is writing another one."""
+"""A lock file, which says which process is writing another file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold a path while something is done: ``path.lock`` lies beside it, and says which process it is.
+    """Hold a path by a lock file beside it, ``path.lock``, which says which process holds it.
 
     Raises
     ------
     ValueError
-        Another fit holds it: a process of this machine that lives, or any of another machine.
+        Another fit holds the path: a process of this machine that is still running, or any of another machine.
     """
     lock = path.with_name(path.name + ".lock")
     _take(lock, path)
@@ -38,7 +38,7 @@ def _take(lock: Path, path: Path) -> None:
         except FileExistsError:
             holder = _holder(lock)
             if holder is None or (holder.get("host") == mine["host"] and not _lives(holder.get("process"))):
-                # Whoever held it was killed and could not let go.
+                # The process that held the lock was killed before it could remove it.
                 lock.unlink(missing_ok=True)
                 continue
             raise ValueError(
@@ -50,7 +50,7 @@ def _take(lock: Path, path: Path) -> None:
 
 
 def _holder(lock: Path) -> dict[str, object] | None:
-    """Return who holds a lock; None where it says nothing."""
+    """Return who holds a lock, or None where its file cannot be read."""
     try:
         found = json.loads(lock.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Numbers that make random draws those of one fit, so that draws of two are independent at the same seed."""
+"""Numbers that belong to one fit or program, so that random draws of two of them are independent at the same seed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _DECIMALS = 3
 
 
 def number_of(program: Program, layout: Layout, pop: Population, flat: Float[np.ndarray, " parameter"]) -> int:
-    """Return a number below 2³² that belongs to a program, its sites, its data and an estimate.
+    """Return a number below 2³² that identifies a program, its sites, its data and an estimate.
 
-    Draws are keyed with it beside the seed. Two fits that were both left at the default seed would otherwise get the
-    same random numbers, and draws of one would be correlated with draws of the other, though nothing connects the
-    two. It is the same in every process, and after saving and loading.
+    Random keys are made of the seed and this number. Two fits that were both left at the default seed would otherwise
+    get the same random numbers, and draws of one would be correlated with draws of the other, though nothing connects
+    the two. The number is the same in every process, and after saving and loading.
     """
     name, plate, *sites = _named(program)
     # The estimate is rounded, because its last digits differ between machines. Adding 0 turns -0 into 0.
@@ -32,7 +32,7 @@ def number_of(program: Program, layout: Layout, pop: Population, flat: Float[np.
 
 
 def own_key(seed: int, number: int) -> Array:
-    """Return the random key of a seed and of a number that belongs to one fit or one program."""
+    """Return the random key made of a seed and of a number that belongs to one fit or one program."""
     return jax.random.fold_in(jax.random.key(seed), np.uint32(number))
 
 
@@ -51,6 +51,6 @@ def _named(program: Program) -> list[str]:
 
 
 def _number(names: list[str], more: bytes = b"") -> int:
-    """Return a number below 2³² that names and bytes determine, the same one in every process."""
+    """Return a number below 2³² that depends on names and bytes alone, so that it is the same in every process."""
     hashed = hashlib.sha256("\n".join(names).encode() + more)
     return int.from_bytes(hashed.digest()[:4], "little")

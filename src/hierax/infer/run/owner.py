@@ -17,14 +17,16 @@ from hierax.program.digest import program_digest
 from hierax.program.identity import digest, lasting_parts
 from hierax.program.priors import OWN, tensors_of
 
+# Names of the parts of an owner that are treated in their own way when two owners are compared.
 PROGRAM, SHAPE, VERSIONS = "program", "sizes of the data", "versions"
+# Packages whose versions are a part of an owner.
 _PACKAGES = ("hierax", "jax", "numpyro")
 # What the parts of a population are called in messages.
 _NAMES = {"dv": "observations", "mask": "which records are observations", "events": "doses", "data": "with_data arrays"}
 
 
 def owner(program: Program, pop: Population, priors: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a fit belongs to, as text by name, but for its options: program, data, and priors that count."""
+    """Return what a fit belongs to, except its options, as text by name: program, data, and priors that count."""
     return {
         PROGRAM: program_digest(program, pop),
         VERSIONS: ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES),
@@ -35,8 +37,8 @@ def owner(program: Program, pop: Population, priors: Mapping[str, Any]) -> dict[
 
 
 def population_parts(pop: Population, prefix: str = "") -> dict[str, str]:
-    """Return what a population is: its values by kind, and all that is no array (names, ids, interpolation)."""
-    # Frozen ODE steps are the fit's doing, not data.
+    """Return a population as text by name: digests of its arrays, and all else (names, ids, interpolation)."""
+    # Frozen ODE steps are made by the fit and are not data.
     bare = dataclasses.replace(pop, grids={}, ids=None)
     out = {SHAPE: _short(str([np.shape(leaf) for leaf in jax.tree.leaves(bare)]))}
     for name in (field.name for field in dataclasses.fields(pop) if field.name not in ("grids", "ids", "covariates")):
@@ -49,9 +51,9 @@ def population_parts(pop: Population, prefix: str = "") -> dict[str, str]:
 
 
 def observation_digest(pop: Population) -> str:
-    """Return one text for what was observed of whom and when: that two likelihoods are of the same observations.
+    """Return a digest of what was observed in whom and when; it tells whether two likelihoods are of the same data.
 
-    Covariates, doses and padding are no part of it.
+    Covariates, doses and padding are not part of it.
     """
     rows = np.flatnonzero(np.asarray(pop.subject_mask))
     found = hashlib.sha256()
@@ -65,7 +67,7 @@ def observation_digest(pop: Population) -> str:
 
 
 def prior_parts(program: Program, priors: Mapping[str, Any]) -> dict[str, str]:
-    """Return each prior with its values; those of weights tensor by tensor."""
+    """Return each prior with its values as text by name; priors of network weights tensor by tensor."""
     out = {}
     for name, prior in priors.items():
         if prior is OWN:
@@ -77,14 +79,15 @@ def prior_parts(program: Program, priors: Mapping[str, Any]) -> dict[str, str]:
 
 
 def option_parts(thing: Any, name: str) -> dict[str, str]:
-    """Return an estimator's options, with what the functions among them close over."""
+    """Return an estimator's options as text by name, including the values that functions among them close over."""
     return lasting_parts(thing, name)
 
 
 def differences(saved: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Say item by item what differs between two owners.
+    """Return in words, item by item, what differs between two owners.
 
-    Programs are compared by their traced operations, which other sizes of the data and other versions change too.
+    Programs are compared by their traced operations, which also change with the sizes of the data and with versions.
+    Where these differ, the program is therefore not named.
     """
     other = sorted(name for name in saved.keys() | now.keys() if saved.get(name) != now.get(name))
     if SHAPE in other or VERSIONS in other:
@@ -93,7 +96,7 @@ def differences(saved: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def population_part(items: Mapping[str, str]) -> dict[str, str]:
-    """Return what of an owner is the population."""
+    """Return the parts of an owner that describe the population."""
     others = (PROGRAM, VERSIONS, "plate")
     return {name: text for name, text in items.items() if name not in others and not name.startswith("prior of ")}
 
@@ -109,7 +112,7 @@ def _said(name: str, there: str, here: str) -> str:
 
 
 def _distribution(fn: Any) -> str:
-    """Return a distribution's name and parameters, and a digest of all that it is."""
+    """Return a distribution's name and parameters, and a digest of all its parts."""
     inner = unwrap(fn)[1]
     values = {name: np.asarray(getattr(inner, name)) for name in type(inner).arg_constraints if hasattr(inner, name)}
     shown = ", ".join(f"{name}={value.tolist()}" for name, value in values.items() if value.size <= 4)

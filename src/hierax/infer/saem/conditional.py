@@ -17,11 +17,11 @@ from hierax.infer.saem.kernels import Kernels, begin, landscape, sweep
 from hierax.program.density import Program
 from hierax.program.read import cached
 
-# Iterations to find the right step lengths, and between two draws that are kept.
+# Warm-up iterations, in which step lengths are adapted, and iterations from one kept draw to the next.
 _WARM, _THIN = 100, 5
 _KERNELS = Kernels()
-# Numbers that draws may take.
-_MOST = 20_000_000
+# Largest number of values (draws × subjects × coordinates) that may be asked for, which bounds the memory.
+_MAX_SIZE = 20_000_000
 
 
 def conditional_draws(
@@ -35,23 +35,23 @@ def conditional_draws(
     own: int = 0,
     kernels: Kernels = _KERNELS,
 ) -> Float[np.ndarray, "chain draw subject coordinate"]:
-    """Return draws of every subject's conditional distribution by Markov chains, 4 chains or more for few subjects.
+    """Return draws of every subject's conditional distribution by 4 to 16 Markov chains, more for fewer subjects.
 
     Parameters
     ----------
     centre, covariance : arrays, (subject, coordinate[, coordinate])
-        Where the distributions lie, roughly: modes and inverse Hessians, or moments seen before.
+        Approximate means and covariances of the distributions: modes and inverse Hessians, or moments of earlier draws.
     draws : int
-        Draws a subject, all chains together.
+        Draws per subject, all chains together.
     seed, own : int
         The user's seed, and a number below 2³² that tells this use of it from others (see ``own_number``).
     """
     chains = int(np.clip(-(-200 // max(len(pop), 1)), 4, 16))
     kept = -(-draws // chains)
     numbers = kept * chains * pop.n_subjects * max(centre.shape[-1], 1)
-    if numbers > _MOST:
+    if numbers > _MAX_SIZE:
         raise ValueError(
-            f"{draws} draws of {len(pop)} subjects are {numbers:.1e} numbers, more than {_MOST:.0e}. Ask for fewer."
+            f"{draws} draws of {len(pop)} subjects are {numbers:.1e} numbers, more than {_MAX_SIZE:.0e}. Ask for fewer."
         )
     function = cached(
         program,

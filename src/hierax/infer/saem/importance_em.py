@@ -22,19 +22,19 @@ from hierax.infer.saem.state import Schedule, State, Trace
 
 @dataclasses.dataclass(frozen=True)
 class ImportanceEM(SAEM):
-    """EM whose expectations are importance samples around each subject's mode, found anew at every iteration.
+    """EM whose expectations come from importance samples around each subject's mode, found anew every iteration.
 
-    The parameters are maximised as by :class:`SAEM`. The history's ``complete`` is the log likelihood by importance
-    sampling, before each step: unlike SAEM's, a likelihood.
+    The parameters are maximised as by :class:`SAEM`. The history's ``complete`` is the marginal log likelihood by
+    importance sampling before each step, whereas SAEM's is the complete-data log likelihood.
 
     Parameters
     ----------
     samples : int
-        Samples a subject and iteration.
+        Samples per subject and iteration.
     scale : float
         SDs of the proposal, as a multiple of those at the mode.
     exploratory, smoothing : int
-        Iterations with full steps, and with smaller and smaller ones.
+        Largest number of iterations with full steps, and of those with smaller and smaller steps.
     automatic, annealing, optimiser, updates, objective
         As for :class:`SAEM`.
 
@@ -74,7 +74,7 @@ class ImportanceEM(SAEM):
         return Sampling
 
     def chains_for(self, pop: Population) -> int:
-        """Return the number of samples a subject."""
+        """Return the number of samples per subject."""
         return self.samples
 
 
@@ -90,7 +90,7 @@ class Sampling(Iteration):
         params, program, pop = self.params_of(state.flat), self.program, self.pop
         drawn = self.propose(state, params, here)
         logs = jax.vmap(lambda e: program.log_joint(pop, params, e))(drawn.eta) - drawn.log_density
-        # A sample without a density has no weight; subjects all of whose samples are such end the fit (`verdict`).
+        # A sample without a finite density has weight 0. A subject with only such samples ends the fit (`stopped_by`).
         logs = jnp.where(self.real, jnp.where(jnp.isfinite(logs), logs, -jnp.inf), 0.0)
         weights = jax.nn.softmax(logs, axis=0)
         total = jnp.sum(jax.scipy.special.logsumexp(logs, axis=0) - jnp.log(float(len(logs))), where=self.real)
@@ -103,14 +103,14 @@ class Sampling(Iteration):
         return state, Trace(state.flat, total, shares)
 
     def propose(self, state: State, params: Any, key: PRNGKeyArray) -> Drawn:
-        """Return samples of all subjects, the density that they are from, and its centre and root."""
+        """Return samples of all subjects, and the density, centre and root of their proposal."""
         anchor = self.saem.objective.anchor(self.program, self.pop, params, state.centre)
         factor = proposal_factor(jnp.linalg.inv(anchor.hessian) * self.saem.scale**2)
         z = jax.random.normal(key, state.chains.eta.shape)
         return drawn_from(anchor.eta, factor, z, log_normal(z))
 
     def remember(self, state: State, drawn: Drawn, weights: Array, effective: Array) -> State:
-        """Return the state with what the next iteration's proposal needs: nothing, where modes are found anew."""
+        """Return the state with what the next proposal needs; here nothing is added, because modes are found anew."""
         return state
 
 
@@ -121,9 +121,9 @@ class Drawn(NamedTuple):
     ----------
     eta : array, (sample, subject, coordinate)
     log_density : array, (sample, subject)
-        Of the proposal.
+        Log density of the proposal at the samples.
     centre, factor : arrays, (subject, coordinate[, coordinate])
-        Where the proposal lies, and the Cholesky factor of its scale matrix.
+        Centre of the proposal, and the Cholesky factor of its scale matrix.
     """
 
     eta: Array
@@ -133,6 +133,6 @@ class Drawn(NamedTuple):
 
 
 def drawn_from(centre: Vectors, factor: Blocks, z: Array, log_density: Array) -> Drawn:
-    """Return centre + factor·z, and its log density where z has the given one, (sample, subject)."""
+    """Return centre + factor·z and its log density; ``log_density`` is that of z, (sample, subject)."""
     log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
     return Drawn(centre + jnp.einsum("nij,cnj->cni", factor, z), log_density - log_det, centre, factor)

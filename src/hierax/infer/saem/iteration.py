@@ -1,4 +1,4 @@
-"""One iteration of SAEM: simulation, averages, and maximisation of what they say."""
+"""One iteration of SAEM: simulation of random effects, averages of their moments, and maximisation."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def block(
 
 
 def _left_out(state: State, step: int, good: Array) -> State:
-    """Count a step that was left out because it was not finite."""
+    """Count a step as left out, unless it was finite (``good``)."""
     return state._replace(skipped=state.skipped.at[step].add(~good))
 
 
@@ -127,8 +127,8 @@ class Iteration:
     def _held(self, state: State) -> dict[str, Array]:
         """Return the values of random effects behind flows, (chain, subject, ...).
 
-        They are the missing data, not the flow's normal coordinates: with those held, a step of the flow's weights
-        would move every subject's parameters away from what fits its data.
+        These values are the missing data, and not the flow's normal coordinates: with the coordinates held, a step of
+        the flow's weights would move every subject's parameters away from what fits its data.
         """
         if not self.program.flows:
             return {}
@@ -136,7 +136,7 @@ class Iteration:
         return jax.vmap(lambda e: self.program.behind_flows(self.pop, params, e))(state.chains.eta)
 
     def _carry(self, state: State, held: dict[str, Array]) -> State:
-        """Take the chains to where the values are that were held."""
+        """Move the chains to the coordinates at which the flows give the held values again."""
         if not held:
             return state
         params, eta = self.params_of(state.flat), state.chains.eta
@@ -167,7 +167,7 @@ class Iteration:
         )
 
     def _closed(self, state: State, land: Landscape, now: Schedule) -> tuple[Array, Array, Array]:
-        """Maximise what the random effects' moments say all of; keep φ where it is. Also count what is left out."""
+        """Return flat vector and η after exact maximisation at fixed φ, and counts of the steps that were left out."""
         flat, eta, roles = state.flat, state.chains.eta, self.roles
         skipped = jnp.zeros_like(state.skipped)
         index = np.flatnonzero(roles.shift)
@@ -186,7 +186,7 @@ class Iteration:
         second = self._annealed(second, first, land, now)
         pop = self.pop
         if roles.common:
-            # One subject stands for all: same prior, mean moments.
+            # All subjects have the same prior: one of them, with the mean moments, stands for all.
             count = jnp.sum(self.real)
             keep = self.real[:, None]
             first = (jnp.where(keep, first, 0.0).sum(0) / count)[None]
@@ -202,7 +202,7 @@ class Iteration:
         return flat.at[where].set(jnp.where(good, values, flat[where])), eta, skipped.at[PRIOR].add(~good)
 
     def _annealed(self, second: Blocks, first: Vectors, land: Landscape, now: Schedule) -> Blocks:
-        """Let no variance fall faster than annealing allows: add what is missing to every subject's moments."""
+        """Return second moments that are raised so far that no variance falls faster than annealing allows."""
         old = jnp.einsum("nij,nij->ni", land.root, land.root)
         diagonal = jnp.diagonal(second, axis1=-2, axis2=-1) - 2 * first * land.mean + land.mean**2
         keep = self.real[:, None]
@@ -213,9 +213,10 @@ class Iteration:
     def _loss(
         self, flat: Array, eta: Array, held: dict[str, Array], prior_alone: bool = False, still: Array | None = None
     ) -> Array:
-        """Return −log joint density (or of the random effects alone), the mean over chains, and the penalty.
+        """Return the mean over chains of −log joint density, plus the penalty.
 
-        Weights are those of ``still`` where it is given, so that no derivative goes through networks for nothing.
+        With ``prior_alone`` the density is that of the random effects alone. If ``still`` is given, network weights are
+        taken from this flat vector, so that no derivatives go through networks where none are wanted.
         """
         params = self.params_of(flat)
         if still is not None:
@@ -250,7 +251,7 @@ class Iteration:
         index = np.flatnonzero(self.optimised)
         if not index.size:
             return state
-        # What the data say is the same whatever weights are aloof: no model is solved for their steps.
+        # If the data's density does not depend on the weights (`Roles.aloof`), the model is not solved for their steps.
         alone = self.roles.aloof and not (self.optimised & ~self.roles.weights).any()
 
         def loss(values: Array) -> Array:
@@ -266,7 +267,7 @@ class Iteration:
 
         start = state.flat[index], state.optimiser
         moved, good = jax.lax.scan(update, start, None, length=self.saem.updates)
-        # An iteration counts once, if none of its steps was finite.
+        # An iteration counts as left out once, if none of its steps had a finite gradient.
         state = _left_out(state, OPTIMISER, good.any())
         values, inner = jax.tree.map(lambda new, old: jnp.where(now.step > 0, new, old), moved, start)
         flat = state.flat.at[index].set(values)

@@ -16,10 +16,12 @@ from hierax.infer.blocks import Blocks, Vectors, cholesky, push_basis
 from hierax.options import Options
 from hierax.program.density import Program
 
-# Kinds of moves; the first only looks at the density where the chain stands.
+# Kinds of moves; the first one only evaluates the density where the chain stands.
 _LOOK, _POPULATION, _COMPONENT, _BLOCK = range(4)
-# Acceptance rates at which random walks mix best, in one dimension and in several (Roberts & Rosenthal 2001).
-_ONE, _SEVERAL, _GRADIENT = 0.44, 0.3, 0.574
+# Acceptance rates that step lengths are adapted to: those at which random walks of one coordinate, random walks of
+# several and Langevin moves mix best (Roberts & Rosenthal 2001).
+_GOAL_ONE, _GOAL_SEVERAL, _GOAL_GRADIENT = 0.44, 0.3, 0.574
+# Change of a log step length per difference between acceptance rate and goal, at a gain of 1.
 _GAIN = 0.5
 
 LogDensity = Callable[[Vectors], Float[Array, " subject"]]
@@ -36,9 +38,9 @@ class Kernels(Options):
     component : int
         Sweeps of random-walk moves of one coordinate at a time.
     block : int
-        Random-walk moves of all coordinates at once, along the conditional covariance that was seen so far.
+        Random-walk moves of all coordinates at once, by the conditional covariance as estimated so far.
     gradient : int
-        Langevin moves (MALA) with that covariance: dear (one gradient each), for many random effects.
+        Langevin moves (MALA) with that covariance. Each costs a gradient; they are meant for many random effects.
 
     Examples
     --------
@@ -57,7 +59,7 @@ class Kernels(Options):
             raise ValueError(f"{self} makes no moves. Give counts of 0 or more, and one at least.")
 
     def schedule(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return kind and coordinate of every move of an iteration but the gradient's."""
+        """Return kind and coordinate of every move of an iteration except gradient moves."""
         moves = [(_LOOK, 0)] + [(_POPULATION, 0)] * self.population
         moves += [(_COMPONENT, k) for k in range(size)] * self.component + [(_BLOCK, 0)] * self.block
         kinds, coordinates = np.array(moves).T
@@ -65,7 +67,7 @@ class Kernels(Options):
 
 
 class Chains(NamedTuple):
-    """The chains, and what they have learnt of how far to step.
+    """The positions of the chains, and their adapted step lengths.
 
     Attributes
     ----------
@@ -84,7 +86,7 @@ class Chains(NamedTuple):
 
 
 class Landscape(NamedTuple):
-    """What the moves know of each subject's distribution: prior mean and root, conditional root."""
+    """Each subject's prior mean and root, and the root of its conditional covariance, by which moves are proposed."""
 
     mean: Vectors
     root: Blocks
@@ -101,7 +103,7 @@ def begin(eta: Float[Array, "chain subject coordinate"]) -> Chains:
 def sweep(
     log_density: LogDensity, chains: Chains, land: Landscape, key: PRNGKeyArray, kernels: Kernels, gain: Any
 ) -> Chains:
-    """Make one iteration's moves; ``gain`` (0 to 1) is how much is learnt of step lengths."""
+    """Make one iteration's moves; ``gain`` (0 to 1) is how fast step lengths adapt."""
     size = chains.eta.shape[-1]
     kinds, coordinates = kernels.schedule(size)
     sd = jnp.sqrt(jnp.einsum("nij,nij->ni", land.root, land.root))
@@ -118,13 +120,13 @@ def sweep(
         matrix = jnp.select([kind == _POPULATION, kind == _COMPONENT, kind == _BLOCK], [land.root, single, block], 0.0)
         origin = jnp.where(kind == _POPULATION, land.mean, chains.eta)
         trial = origin + jnp.einsum("nij,cnj->cni", matrix, xi)
-        density = _or_none(jax.vmap(log_density)(trial))
+        density = _minus_infinity_for_nan(jax.vmap(log_density)(trial))
         ratio = density - chains.log_density
         fresh = prior(chains.eta) + 0.5 * jnp.sum(xi**2, axis=-1)
         ratio = ratio + jnp.where(kind == _POPULATION, fresh, 0.0)
         accept = (chance < ratio) | (kind == _LOOK)
         share = jnp.mean(accept, axis=0)
-        goal = jnp.where(kind == _COMPONENT, _ONE, _SEVERAL)
+        goal = jnp.where(kind == _COMPONENT, _GOAL_ONE, _GOAL_SEVERAL)
         step = gain * _GAIN * (share - goal)[:, None]
         here = jnp.concatenate([unit & (kind == _COMPONENT), jnp.array([False, False])])
         here = here.at[size].set(kind == _BLOCK)
@@ -136,7 +138,7 @@ def sweep(
         )
         return (chains, tallies), None
 
-    # All random numbers at once: for few subjects a call costs more than its numbers.
+    # All random numbers are drawn at once, because for few subjects a call costs more than the numbers it draws.
     noise_key, chance_key, gradient_key = jax.random.split(key, 3)
     xi = _noise(noise_key, (len(kinds), *chains.eta.shape), chains.eta.dtype)
     along = (jnp.asarray(kinds), jnp.asarray(coordinates), xi, _log_chance(chance_key, xi.shape[:-1], xi.dtype))
@@ -146,21 +148,21 @@ def sweep(
     return _langevin(log_density, chains, land, gradient_key, kernels.gradient, gain) if kernels.gradient else chains
 
 
-def _or_none(density: Array) -> Array:
-    """Return log densities with −∞ where they are no number.
+def _minus_infinity_for_nan(density: Array) -> Array:
+    """Return log densities with −∞ in place of NaN.
 
-    A chain that stands on such a place takes any proposal that has a density, and is counted as long as it finds none.
+    A chain at such a point accepts any proposal with a finite density; chains that never find one are reported.
     """
     return jnp.where(jnp.isnan(density), -jnp.inf, density)
 
 
 def _noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return standard normal numbers: proposals are as good of 24 random bits as of 53, and cheaper."""
+    """Return standard normal numbers of single precision, which suffices for proposals and is cheaper."""
     return jax.random.normal(key, shape, jnp.float32).astype(dtype)
 
 
 def _log_chance(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return logs of uniform numbers, what a ratio has to exceed for a move to be accepted."""
+    """Return logs of uniform numbers; a move is accepted if its log density ratio exceeds one of them."""
     return -jax.random.exponential(key, shape, jnp.float32).astype(dtype)
 
 
@@ -185,11 +187,11 @@ def _langevin(
         """Return density and its gradient in whitened coordinates."""
         value, tangents = jax.vmap(lambda e: push_basis(log_density, e))(eta)
         gradient = jnp.einsum("nji,cjn->cni", land.spread, tangents)
-        # A very long gradient would throw the chain out of where the model means anything.
+        # A very long gradient would send proposals far outside the region where the model makes sense.
         norm = jnp.linalg.norm(gradient, axis=-1, keepdims=True)
         shorter = jnp.where(norm > 0, jnp.minimum(1.0, 3.0 * jnp.sqrt(size) / jnp.where(norm > 0, norm, 1.0)), 1.0)
-        # Where there is no gradient the move is a random walk's, which needs none to be right.
-        return _or_none(value), jnp.where(jnp.isfinite(gradient), gradient * shorter, 0.0)
+        # Where the gradient is not finite the move is a random walk, which is valid without a gradient.
+        return _minus_infinity_for_nan(value), jnp.where(jnp.isfinite(gradient), gradient * shorter, 0.0)
 
     def move(carry: Any, key: PRNGKeyArray) -> tuple[Any, Any]:
         chains, gradient = carry
@@ -207,7 +209,7 @@ def _langevin(
         chains = chains._replace(
             eta=jnp.where(accept[..., None], trial, chains.eta),
             log_density=jnp.where(accept, density, chains.log_density),
-            scale=chains.scale.at[:, size + 1].add(gain * _GAIN * (share - _GRADIENT)),
+            scale=chains.scale.at[:, size + 1].add(gain * _GAIN * (share - _GOAL_GRADIENT)),
         )
         return (chains, jnp.where(accept[..., None], after, gradient)), share.mean()
 
@@ -217,7 +219,7 @@ def _langevin(
 
 
 def conditional_root(covariance: Blocks, root: Blocks) -> Blocks:
-    """Return a factor of the conditional covariances seen so far, with a part of the prior's: they may be singular."""
+    """Return scaled factors of the conditional covariances; a small part of the prior's keeps them regular."""
     size = covariance.shape[-1]
     floor = jnp.einsum("nij,nkj->nik", root, root)
     factor, good = cholesky(covariance + 1e-3 * floor)

@@ -1,4 +1,4 @@
-"""What a run of SAEM left out because it was not finite, and whether that leaves anything to go on with."""
+"""Steps that a run of SAEM left out because they were not finite, and whether the run can go on without them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def subjects_without_density(log_density: Any, real: Any) -> Bool[np.ndarray, " 
 
 
 def stopped_by(skipped: np.ndarray, iterations: int, lost: Bool[np.ndarray, " subject"], ids: Sequence[Any]) -> str:
-    """Say why a run of SAEM cannot go on, or nothing.
+    """Say why a run of SAEM cannot go on; empty if it can.
 
     Parameters
     ----------
     skipped : array of int, (step,)
-        Steps of each kind that were left out in the last so many ``iterations``.
+        How many steps of each kind were left out in the last ``iterations``.
     lost : array of bool, (subject,)
         Real subjects without a finite density, in the order of ``ids``.
     """
@@ -36,7 +36,7 @@ def stopped_by(skipped: np.ndarray, iterations: int, lost: Bool[np.ndarray, " su
 
 
 def left_out(skipped: np.ndarray, iterations: int, stuck: Bool[np.ndarray, "chain subject"]) -> str:
-    """Say which steps of a run were not finite and left out, and which chains stand where there is no density."""
+    """Say how many steps of a run were left out, and how many chains stand where the density is not finite."""
     parts = [f"{count} of {iterations} {name}" for name, count in zip(STEPS, skipped, strict=True) if count]
     if stuck.any():
         parts.append(f"{stuck.sum()} of {stuck.size} chains")

@@ -17,12 +17,12 @@ from hierax.program.density import Program
 from hierax.program.parameters import Layout
 from hierax.program.read import cached
 
-# Draws that are treated together by what is compiled once.
+# Number of draws that one call of the compiled function takes.
 CHUNK = 64
 
 
 class Louis(NamedTuple):
-    """The information of the data, and how well it is known.
+    """The observed information, its scores, and its Monte-Carlo error.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Louis(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What draws say: log density of data and random effects, its scores in the parameters, and second derivatives.
+    """Log density of data and random effects at each draw, and its first and second derivatives in the parameters.
 
     Attributes
     ----------
@@ -57,8 +57,8 @@ class Parts(NamedTuple):
 class Terms:
     """The derivatives that Louis' formula takes, of one program at one estimate.
 
-    Of ℓ_i, the log density of data and φ = η + Aθ: with the shifted random effects held, less is missing and the
-    formula less noisy than with η held.
+    They are derivatives of ℓ_i, the log density of data and φ = η + Aθ, at fixed φ: less information is then missing
+    than at fixed η, and the formula is less noisy.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ def louis_information(parts: Parts, weights: Float[np.ndarray, "group draw subje
     Parameters
     ----------
     parts : Parts
-        Of all draws, a group after the other.
+        The parts of all draws, one group after the other.
     weights : array, (group, draw, subject)
-        Of the draws, summing to one in every group. Groups are independent: separate chains or separate samples, so
-        that what differs between them is the Monte-Carlo error, autocorrelation included.
+        Weights of the draws, which sum to one in every group. Groups are independent (separate chains or separate
+        samples), so that the differences between them show the Monte-Carlo error, autocorrelation included.
     """
     groups, count, _ = weights.shape
     scores = parts.scores.reshape(groups, count, *parts.scores.shape[1:])

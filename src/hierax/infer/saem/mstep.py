@@ -13,10 +13,11 @@ from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.program.density import Program
 
-# Longest step in unconstrained space, and how many Newton iterations bring a Gaussian's parameters to their optimum.
+# Longest step of a parameter in unconstrained space, and the largest number of Newton iterations for the parameters of
+# Gaussian random effects, which start near their optimum.
 _LONGEST = 1.0
 _ITERATIONS = 5
-# After a step as short as this, Newton's next one is below rounding.
+# Newton's method ends after a step as short as this, because the next one would be below rounding errors.
 _SETTLED = 1e-7
 
 
@@ -87,16 +88,17 @@ def minimise_by_newton(loss: Callable[[Array], Array], start: Array) -> Array:
 
 
 def gradient_and_hessian(loss: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
-    """Return both in forward mode, the gradient on the way to the Hessian."""
+    """Return gradient and Hessian in forward mode; the gradient is a by-product of the Hessian."""
     slope = jax.jacfwd(loss)
     hessian, gradient = jax.jacfwd(lambda v: (slope(v),) * 2, has_aux=True)(x)
     return gradient, hessian
 
 
 def newton_step(gradient: Array, hessian: Array, longest: Any = _LONGEST) -> Array:
-    """Return |H|⁻¹g, shortened to ``longest`` in every entry: H with the moduli of its eigenvalues.
+    """Return the Newton step |H|⁻¹g, shortened so that no entry exceeds ``longest``.
 
-    No number where gradient or Hessian are none: who takes the step counts that.
+    |H| is the (scaled) Hessian with the absolute values of its eigenvalues, so that the step goes downhill. Where the
+    gradient or the Hessian is not finite the step is not either; callers check that.
     """
     spread = jnp.sqrt(jnp.abs(jnp.diagonal(hessian)))
     spread = jnp.where(spread > 0, spread, 1.0)

@@ -20,9 +20,9 @@ from hierax.infer.saem.iteration import Iteration
 from hierax.infer.saem.state import State
 
 # A subject whose effective samples are fewer than this many times its random effects keeps the covariance of its
-# proposal, because that of so few samples is too rough to sample from.
+# proposal, because a covariance of so few samples is too rough to sample from.
 _EFFECTIVE_PER_COORDINATE = 5.0
-# Quantiles are taken this far inside 0 and 1, where they are finite.
+# Probabilities are kept this far away from 0 and 1, where normal quantiles are infinite.
 _INSIDE = 1e-12
 
 
@@ -30,19 +30,20 @@ _INSIDE = 1e-12
 class QRPEM(ImportanceEM):
     """EM whose expectations are sums over quasi-random points around each subject's conditional mean.
 
-    The points are Sobol's sequence, whose directions are shifted at random for every subject and iteration: they cover
-    the proposal more evenly than random ones, and the error of their sums falls faster. The proposal is a multivariate
-    t at the conditional mean with the conditional covariance that the iteration before has found; the first one lies
-    at the mode. No mode is sought after that, which makes an iteration cheaper than one of :class:`ImportanceEM`.
+    The points are Sobol's sequence, shifted at random in every direction for every subject and iteration: they cover
+    the proposal more evenly than random points do, and the error of their sums falls faster. The proposal is a
+    multivariate t at the conditional mean, with the conditional covariance, that the previous iteration has found; the
+    first proposal lies at the mode. No mode is sought after that, so that an iteration is cheaper than one of
+    :class:`ImportanceEM`.
 
     Parameters
     ----------
     samples : int
-        Points a subject and iteration: a power of 2, of which Sobol's sequence is balanced.
+        Points per subject and iteration: a power of 2, for which Sobol's sequence is balanced.
     scale : float
         Scale of the proposal, as a multiple of the conditional SDs.
     df : float
-        Degrees of freedom of the t.
+        Degrees of freedom of the t distribution.
     exploratory, smoothing, automatic, annealing, optimiser, updates, objective
         As for :class:`ImportanceEM`.
 
@@ -93,7 +94,7 @@ class _QuasiSampling(Sampling):
     saem: QRPEM
 
     def propose(self, state: State, params: Any, key: PRNGKeyArray) -> Drawn:
-        """Return samples of all subjects, the density that they are from, and its centre and root."""
+        """Return samples of all subjects, and the density, centre and root of their proposal."""
 
         def at_modes() -> tuple[Array, Array]:
             anchor = self.saem.objective.anchor(self.program, self.pop, params, state.centre)
@@ -129,7 +130,7 @@ class _QuasiSampling(Sampling):
 
 @functools.lru_cache(8)
 def _sobol(samples: int, size: int, df: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return Sobol's points, (sample, coordinate), and chi-square quantiles at those of one more coordinate."""
+    """Return Sobol's points, (sample, coordinate), and chi-square quantiles at the points' extra coordinate."""
     from scipy.stats import qmc
 
     points = qmc.Sobol(size + 1, scramble=False).random(samples)

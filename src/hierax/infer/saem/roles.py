@@ -1,8 +1,8 @@
 """What each population parameter does in a program, found by differentiating it at random points.
 
-SAEM's maximisation is exact where a parameter belongs to the distribution of the random effects alone, or only shifts
-random effects: with CL = cl·exp(η), the data see log cl + η. That such a parameter enters the data's density as
-φ = η + Aθ and in no other way is seen from the derivatives: ∂ℓ/∂θ = ∂ℓ/∂η·A with the same A everywhere.
+SAEM's maximisation is exact for a parameter that belongs to the distribution of the random effects alone, or that only
+shifts random effects: with CL = cl·exp(η), the data depend on log cl + η. Whether parameters θ enter the data's density
+ℓ through φ = η + Aθ, and in no other way, is judged by derivatives: then ∂ℓ/∂θ = ∂ℓ/∂η·A with the same A everywhere.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from hierax.program.density import Program
 from hierax.program.parameters import Layout
 from hierax.program.read import cached
 
-# Points beyond the number of unknowns to solve for a shift, and to verify it at.
+# Number of random points, beyond the number of unknowns, from which a shift is solved, and of further points at which
+# it is verified.
 _SPARE, _VERIFY = 3, 3
+# Relative error of the derivatives up to which a shift counts as verified.
 _TOLERANCE = 1e-6
-# Past this many, the parameters without a closed form go by the optimiser instead of Newton steps.
+# If more parameters than this have no closed form, they are moved by the optimiser instead of Newton steps.
 _NEWTON_UP_TO = 24
 
 
@@ -36,11 +38,11 @@ class Roles:
     Attributes
     ----------
     prior : bool array, (parameter,)
-        In the distribution of the random effects alone, which is Gaussian.
+        Parameters of the distribution of the random effects alone, which is Gaussian.
     shift : bool array, (parameter,)
-        Shift random effects, and do nothing else.
+        Parameters that shift random effects, and do nothing else.
     rest : bool array, (parameter,)
-        All other free ones: residual error, effects without random effects, ...
+        All other free parameters: residual error, effects without random effects, ...
     weights : bool array, (parameter,)
         Network weights among ``rest``.
     design : array, (shift, subject, coordinate)
@@ -48,20 +50,21 @@ class Roles:
     common : bool
         Whether all subjects' random effects have the same distribution.
     aloof : bool
-        Whether the data see nothing of the weights once the values of random effects are held: those of a flow.
+        Whether the data's density does not depend on the weights at fixed values of the random effects, because they
+        are the weights of a flow.
     """
 
     prior: Bool[np.ndarray, " parameter"]
     shift: Bool[np.ndarray, " parameter"]
     rest: Bool[np.ndarray, " parameter"]
     weights: Bool[np.ndarray, " parameter"]
-    design: Float[np.ndarray, "shift subject coordinate"]
+    design: Float[np.ndarray | Array, "shift subject coordinate"]
     common: bool
     aloof: bool = False
 
     @property
     def optimised(self) -> Bool[np.ndarray, " parameter"]:
-        """Which entries go by the optimiser: weights, and all without closed form where there are many."""
+        """Which entries the optimiser moves: weights, and all those without a closed form if there are many."""
         rest = self.rest & ~self.weights
         return self.weights | rest if rest.sum() > _NEWTON_UP_TO else self.weights
 
@@ -69,7 +72,8 @@ class Roles:
 def find_roles(program: Program, pop: Population, layout: Layout, flat: np.ndarray, free: np.ndarray) -> Roles:
     """Return the roles of the free entries of the flat vector.
 
-    ``free`` marks them; entries with a prior that counts should be left out, and are ``rest`` (see ``roles_of``).
+    ``free`` marks these entries. For SAEM, entries whose prior is part of the objective are left out of ``free`` and
+    added to ``rest`` afterwards (see ``roles_of``).
     """
     weights = layout.weights() & free
     candidates = np.flatnonzero(free & ~weights)
@@ -161,9 +165,10 @@ def _slopes(program: Program, unravel: Any, wanted: tuple[int, ...]) -> Any:
 
 
 def _design(effect: np.ndarray, slope: np.ndarray, fitted: int) -> np.ndarray | None:
-    """Return A with ∂ℓ/∂θ = ∂ℓ/∂η·A at all points, (subject, coordinate), or None where there is none.
+    """Return A with ∂ℓ/∂θ = ∂ℓ/∂η·A at all points, (subject, coordinate), or None if there is no such A.
 
-    ``effect`` is (point, subject, coordinate), ``slope`` (point, subject). The last points only verify.
+    ``effect`` is (point, subject, coordinate), ``slope`` (point, subject). A is solved from the first ``fitted``
+    points, and verified at the others.
     """
     matrix, right = np.moveaxis(effect, 1, 0), slope.T
     scale = np.abs(matrix).max(1, keepdims=True)
@@ -178,7 +183,10 @@ def _design(effect: np.ndarray, slope: np.ndarray, fitted: int) -> np.ndarray | 
 
 
 def weights_are_aloof(program: Program, pop: Population, layout: Layout, flat: np.ndarray, weights: np.ndarray) -> bool:
-    """Return whether the weights only shape random effects' distributions: two derivatives of the data's density."""
+    """Return whether the data's density does not depend on the weights at fixed values of the random effects.
+
+    This is so for the weights of flows. It is judged by the density's gradient in the weights at two random points.
+    """
     if not program.flows or not weights.any():
         return False
     index, rng = np.flatnonzero(weights), np.random.default_rng(5)

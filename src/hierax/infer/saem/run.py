@@ -47,7 +47,7 @@ def run_saem(job: Job, saem: SAEM) -> Outcome:
 
 
 class _Run(Blocks):
-    """One run of SAEM: its state, its phases, and what it has shown."""
+    """One run of SAEM: its state, its phases, and its history."""
 
     def __init__(self, job: Job, saem: SAEM, session: Session):
         super().__init__(job, saem)
@@ -72,7 +72,7 @@ class _Run(Blocks):
     def _compiled(self) -> Any:
         job, roles = self.job, self.roles
         masks = tuple(mask.tobytes() for mask in (roles.prior, roles.shift, roles.rest, roles.weights))
-        # Options and priors are closed over: what was compiled with others of the same values is of use.
+        # The compiled function holds options and priors; the key has their values, so that equal ones share it.
         key = ("saem", fingerprint((self.saem, job.counted)), masks, roles.common, roles.aloof)
 
         def params_of(flat: Any) -> Any:
@@ -102,7 +102,7 @@ class _Run(Blocks):
         self.phases.restore(saved["phases"])
         self.flats = np.asarray(saved["flats"])
         table = pd.DataFrame({name: np.asarray(values) for name, values in saved["history"].items()})
-        self.rows = table.to_dict("records")
+        self.rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
         if self.watcher is not None:
             self.watcher.restore(saved["held_out"])
             self.best = jax.tree.map(jnp.asarray, saved["best"])
@@ -110,7 +110,7 @@ class _Run(Blocks):
             self.session.place(np.asarray(self.state.flat), np.asarray(self.state.centre))
 
     def known(self) -> dict[str, Any]:
-        """Return where the parameters stand, and what the chains have seen."""
+        """Return the estimate so far, and the moments of the random effects by the chains."""
         state = self.state if self.watcher is None else State(*self.best)
         averaged = self.watcher is None and len(self.flats)
         flat = self.phases.averaged(self.flats) if averaged else np.asarray(state.flat)
@@ -121,18 +121,18 @@ class _Run(Blocks):
 
     @property
     def finished(self) -> bool:
-        """Whether both phases are over, or the held-out subjects have had enough."""
+        """Whether both phases are over, or held-out subjects no longer become more likely."""
         return self.phases.finished or (self.watcher is not None and self.watcher.enough)
 
     @property
     def broken(self) -> bool:
-        """Whether going on is of no use: a parameter is no number, or what the last block did was not finite."""
+        """Whether the run cannot go on: a parameter is not finite, or the last block is useless (``trouble``)."""
         if not np.isfinite(self.state.flat).all():
             self.trouble = "a parameter is no number"
         return bool(self.trouble)
 
     def _judge_block(self, before: Any, schedule: Schedule) -> None:
-        """Note what makes the last block useless."""
+        """Note in ``trouble`` what makes the last block useless, if anything."""
         maximised = int((np.asarray(schedule.active) & (np.asarray(schedule.step) > 0)).sum())
         lost = subjects_without_density(self.state.chains.log_density, self.session.pop.subject_mask)
         skipped = np.asarray(self.state.skipped) - np.asarray(before)
@@ -188,7 +188,7 @@ _EMPTY: dict[str, np.ndarray] = {name: np.zeros(0) for name in _COLUMNS}
 
 
 def roles_of(job: Job, pop: Any) -> Roles:
-    """Return the roles of a job's free parameters; those with a prior that counts have no closed form."""
+    """Return the roles of a job's free parameters; those whose prior is part of the objective have no closed form."""
     held = np.zeros(job.layout.size, bool)
     for name in job.counted:
         held[job.layout.slices[name]] = True
@@ -230,7 +230,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Outcome:
 
 
 def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tuple[Result, str]:
-    """Return how the run has ended, and why."""
+    """Return how the run ended, and why."""
     job, watcher = run.job, run.watcher
     session, free = run.session, job.free & ~run.roles.weights
     if result is not Result.converged:
@@ -249,7 +249,7 @@ def _verdict(run: _Run, result: Result, flat: np.ndarray, out: Evaluated) -> tup
 
 
 def _history(run: _Run, ofv: float) -> pd.DataFrame:
-    """Return one row an iteration: phase, complete log likelihood, acceptance, and the parameters."""
+    """Return one row per iteration: phase, complete log likelihood, acceptance, and the parameters."""
     frame = pd.DataFrame(run.rows)
     if not len(frame):
         return pd.DataFrame(columns=["start", "iteration", "phase", "ofv", "gradient", "seconds"])
@@ -257,7 +257,7 @@ def _history(run: _Run, ofv: float) -> pd.DataFrame:
     smoothing = frame.pop("smoothing") > 0
     frame.insert(1, "phase", np.where(smoothing, "smoothing", "exploratory"))
     frame.insert(0, "start", 0)
-    # The marginal likelihood is known where the run has ended.
+    # The marginal likelihood is computed at the end of the run alone.
     frame["ofv"] = np.where(np.arange(len(frame)) == len(frame) - 1, ofv, np.nan)
     frame["gradient"] = np.nan
     names = run.job.layout.names()

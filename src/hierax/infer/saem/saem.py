@@ -33,29 +33,30 @@ class SAEM(Procedure):
     Parameters
     ----------
     exploratory, smoothing : int
-        Most iterations of the phase with step 1, and of the one with falling steps (k to the power −0.7), over whose
-        last three quarters the estimates are averaged.
+        Largest number of iterations of the exploratory phase, whose steps are 1, and of the smoothing phase, whose
+        steps fall as k to the power −0.7. The estimates are means over the last three quarters of the smoothing phase.
     automatic : bool
         Whether a phase ends early: the first where no parameter has a trend left, the second where the averages no
         longer move by more than 1.5 % of their spread over the exploratory phase.
     chains : int, optional
-        Chains a subject; by default as many as make 400 subjects: with few subjects more chains are what makes the
-        estimates precise, and cost little.
+        Chains per subject; by default as many as give 400 chains of all subjects together. With few subjects, more
+        chains make the estimates more precise, and cost little.
     kernels : Kernels
         The moves of an iteration.
     burn_in : int
         Iterations of the chains before the first maximisation.
     annealing : float
-        During the first third of the exploratory phase no variance of a random effect falls by more than this factor an
-        iteration; 0 for none.
+        During the first third of the exploratory phase no variance of a random effect falls by more than this factor
+        per iteration; 0 for no such limit.
     optimiser : optax optimiser, optional
-        For network weights and where there are many parameters without a closed form; by default Adam at 1e-2, of
-        gradients without outliers.
+        Optimiser of network weights, and of parameters without a closed form if there are many; by default Adam at
+        1e-2, after outliers among the gradients are cut.
     updates : int
-        Steps of the optimiser an iteration. Networks take some thousand steps to train, chains some hundred iterations.
+        Steps of the optimiser per iteration: networks take some thousand steps to train, chains only some hundred
+        iterations.
     objective : Estimator
-        What the reported log likelihood and the EBEs at the estimate are by. :func:`hierax.log_likelihood` gives it by
-        importance sampling or quadrature.
+        Approximation for the reported log likelihood and the EBEs at the estimate. :func:`hierax.log_likelihood` gives
+        the log likelihood by importance sampling or quadrature.
 
     Examples
     --------
@@ -108,7 +109,7 @@ class SAEM(Procedure):
         return run_saem(job, self)
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Say why SAEM cannot treat a program; empty where it can."""
+        """Say why SAEM cannot fit a program; empty if it can."""
         if not program.sites.effects:
             return [
                 "SAEM simulates random effects, but the program has none. Use NaivePooled(), or add random effects."
@@ -126,5 +127,5 @@ class SAEM(Procedure):
         return Iteration
 
     def chains_for(self, pop: Population) -> int:
-        """Return the number of chains a subject."""
+        """Return the number of chains per subject."""
         return self.chains or max(1, -(-400 // max(len(pop), 1)))

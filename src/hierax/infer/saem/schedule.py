@@ -11,26 +11,28 @@ from hierax.infer.saem.state import Schedule
 if TYPE_CHECKING:
     from hierax.infer.saem.saem import SAEM
 
-# Iterations that are compiled and run together; between two blocks progress is shown and the phases judged.
+# Iterations that are compiled and run together; between two blocks progress is shown and phases are judged.
 BLOCK = 25
-# Steps of the smoothing phase fall with this power; the estimate is the mean over its last three quarters. That is as
-# precise as steps 1/k are at best, and does not depend on how much information is missing (Polyak & Juditsky 1992).
+# Steps of the smoothing phase fall as k to minus this power, and the estimate is the mean over the last three quarters
+# of the phase. This is as precise as steps of 1/k are at best, whatever the share of missing information (Polyak &
+# Juditsky 1992).
 _POWER = 0.7
-# The exploratory phase ends where the last so many iterations show no trend, and not before so many.
-_WINDOW, _EARLIEST = 50, 100
-# The smoothing phase ends where a block moves no parameter by more than this part of its exploratory spread.
-_STILL, _SMOOTHEST = 0.015, 100
+# The exploratory phase ends early if this many last iterations show no trend, but not before this many in all.
+_WINDOW, _FEWEST_EXPLORATORY = 50, 100
+# The smoothing phase ends early if a block changes no parameter's mean by more than this part of its SD at the end of
+# the exploratory phase, but not before this many iterations.
+_STILL, _FEWEST_SMOOTHING = 0.015, 100
 
 
 class Phases:
-    """Says what the next block of iterations does, and when a phase is over.
+    """The schedule of the two phases: what the next block of iterations does, and when a phase is over.
 
     Attributes
     ----------
     done : int
-        Iterations so far.
+        Number of iterations so far.
     explored : int or None
-        At which iteration the exploratory phase ended.
+        Iteration at which the exploratory phase ended; None before that.
     """
 
     def __init__(self, saem: SAEM, parameters: np.ndarray):
@@ -96,20 +98,20 @@ class Phases:
         return self.trace[max(end - _WINDOW, 0) : end].std(0)
 
     def _settled(self) -> bool:
-        earliest = max(_EARLIEST, self.saem.exploratory // 3 + _WINDOW) + self.saem.burn_in
+        earliest = max(_FEWEST_EXPLORATORY, self.saem.exploratory // 3 + _WINDOW) + self.saem.burn_in
         if self.done < earliest:
             return False
         return bool(np.all(np.abs(trend(self.trace[-_WINDOW:])) < 2.0))
 
     def _still(self, after: int) -> bool:
-        if after < _SMOOTHEST:
+        if after < _FEWEST_SMOOTHING:
             return False
         moved = np.abs(self.averaged(self.trace) - self.averaged(self.trace[:-BLOCK]))
         return bool(np.all(moved <= _STILL * self.spread() + 1e-12))
 
 
 def trend(series: np.ndarray) -> np.ndarray:
-    """Return the t statistics of linear trends, (parameter,), with the residuals' autocorrelation of order 1."""
+    """Return t statistics of linear trends, (parameter,), that allow for first-order autocorrelation of residuals."""
     n = len(series)
     time = np.arange(n) - (n - 1) / 2
     slope = time @ series / (time @ time)

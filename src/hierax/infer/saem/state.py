@@ -1,4 +1,4 @@
-"""Where a run of SAEM stands, what its iterations do, and what they show."""
+"""The state of a run of SAEM, the schedule of its iterations, and what they record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHIFT, PRIOR, NEWTON, OPTIMISER, FLOW = range(len(STEPS))
 
 
 class State(NamedTuple):
-    """Where a run of SAEM stands: everything that its next iteration depends on.
+    """The state of a run of SAEM: everything that its next iteration depends on.
 
     Attributes
     ----------
@@ -31,14 +31,14 @@ class State(NamedTuple):
     first, second : arrays, (subject, coordinate[, coordinate])
         Averaged moments of φ = η + Aθ.
     centre, square : arrays, (subject, coordinate[, coordinate])
-        Averaged moments of η, for the chains' steps.
+        Averaged moments of η, for the proposals of the chains.
     hessian : array, (rest, rest)
         Averaged Hessian of −log joint density in the parameters without closed form.
     optimiser : pytree
         State of the optimiser of weights.
     key : PRNG key data
     skipped : array of int, (step,)
-        How many steps of each kind of ``STEPS`` were not finite and left out, of all so far.
+        How many steps of each kind in ``STEPS`` were left out so far because they were not finite.
     """
 
     flat: Float[Array, " parameter"]
@@ -54,7 +54,21 @@ class State(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """What each iteration of a block does: all arrays of one length."""
+    """The settings of every iteration of a block, as arrays of one length.
+
+    Attributes
+    ----------
+    active : array of bool
+        Whether the iteration takes place.
+    step : array
+        Step of the stochastic approximation; 0 during burn-in.
+    gain : array
+        How fast the chains' step lengths adapt.
+    annealing : array
+        Smallest factor by which variances may fall; 0 for no limit.
+    longest : array
+        Longest Newton step of a parameter.
+    """
 
     active: Any
     step: Any
@@ -64,7 +78,7 @@ class Schedule(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What each iteration shows."""
+    """Parameters, complete log likelihood and acceptance rates at every iteration."""
 
     flat: Float[Array, "iteration parameter"]
     complete: Float[Array, " iteration"]

@@ -1,4 +1,4 @@
-"""From a start far from any optimum to where quasi-Newton steps make sense."""
+"""Steps that lead from a start far from any optimum to where quasi-Newton steps make sense."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import numpy as np
 
 from hierax.infer.search.scaling import Point, idle, standardised
 
-# The standardised gradient of N subjects is at most √N, which it reaches where all scores point the same way: every
-# subject then asks for the same thing, and the scores say nothing of curvature.
+# The standardised gradient of N subjects is at most √N, and reaches it where all subjects' scores point the same way.
+# There the scores say nothing about curvature. Beyond this share of √N a point counts as far from any optimum.
 _SATURATED = 0.9
-# First length of a step, in logarithms (or relative, where an entry has no bounds), and the shortest one.
+# The length of the first damped step, and the length below which no more steps are tried: in units of the logarithm or
+# logit for a bounded parameter, relative to the parameter for one without bounds.
 _FIRST, _SHORTEST = 0.5, 1e-3
-# Most steps on the way.
+# The largest number of damped steps.
 _STEPS = 60
-# Levenberg's damping: entries that change the objective little, beside the others, stay where they are for now.
+# Levenberg's damping, relative to the largest sum of squared scores: it leaves parameters that change the objective
+# little, compared with the others, where they are for now.
 _DAMPING = 1e-4
-# How far entries that the objective does not feel are moved to look for a place where it does, in decades.
+# How far, in decades, a parameter that does not change the objective is moved in search of a place where it does.
 _DECADES = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0])
-# A value has to differ by so much log likelihood for the objective to feel anything there.
+# The objective counts as changed where its value differs by more than this, in units of log likelihood.
 FELT = 1e-3
 
 
 class Seeker(Protocol):
-    """A search that can look at points: it keeps the best one."""
+    """A search that evaluates points: ``see`` keeps the best one, ``look`` only evaluates."""
 
     best: Point | None
     best_x: np.ndarray
@@ -35,13 +37,14 @@ class Seeker(Protocol):
 
 
 def wake(search: Seeker, entries: np.ndarray, clearly: float) -> np.ndarray:
-    """Look for lower values along ``entries`` that the objective does not feel, and go there.
+    """Look for a lower objective along ``entries``, which do not change it at this point, and go there.
 
-    At a standard deviation of 1e-8 the objective is flat in its logarithm, and so it is where a rate constant is so
-    high that a state empties at once. No gradient leads out of there: some points decades away are tried, all such
-    entries together, and then one by one. ``clearly`` is by how much a value has to be lower to be gone to.
+    Where a standard deviation is 1e-8, the objective is flat in its logarithm; the same holds for a rate constant so
+    high that a compartment empties at once. No gradient leads out of such a place. Points some decades away are tried
+    instead: first with all these parameters moved inwards together, then with one parameter moved at a time. The
+    search goes to the lowest point if the objective is lower there by more than ``clearly``.
 
-    Returns which entries the objective does not feel decades around either, (parameter,).
+    Returns which of ``entries`` do not change the objective decades around either, (parameter,).
     """
     flat = np.zeros(entries.size, bool)
     if not entries.any():
@@ -57,10 +60,10 @@ def wake(search: Seeker, entries: np.ndarray, clearly: float) -> np.ndarray:
 
 
 def look_back(search: Seeker, entries: np.ndarray, clearly: float) -> None:
-    """Look for lower values inside the ranges of parameters that have come to the end of them, and go there.
+    """Look for a lower objective inside the range of each parameter that has come to the end of it, and go there.
 
-    At the end of a range the slope is smaller than its rounding error, so that it cannot lead back. A random effect
-    whose variance fell to 0 while other parameters were far off may be needed where these are now.
+    At the end of a range the slope is smaller than its rounding error, so that it cannot lead back. But a random effect
+    whose variance fell to 0 while other parameters were far off may be needed now that these have moved.
     """
     for entry in np.flatnonzero(entries):
         assert search.best is not None
@@ -86,8 +89,9 @@ def _scan(search: Seeker, places: list[np.ndarray], clearly: float) -> np.ndarra
 def come_nearer(search: Seeker, longest: float) -> None:
     """Descend by damped steps of bounded length until the subjects' scores no longer all point the same way.
 
-    Where scores are collinear their outer product is no curvature, so that only its direction is used; the length is
-    doubled after a success and quartered after a failure. No entry moves by more than ``longest`` in a step.
+    Where the scores are collinear, their outer product does not approximate the curvature. A step therefore takes only
+    its direction from them; its length is doubled after a success and quartered after a failure. No parameter moves by
+    more than ``longest`` in a step.
     """
     reach = _FIRST
     for _ in range(_STEPS):
@@ -110,14 +114,15 @@ def is_far(point: Point) -> bool:
     subjects = np.count_nonzero(np.abs(point.scores).max(0, initial=0.0))
     if subjects > point.gradient.size:
         return bool(standardised(point) > _SATURATED * np.sqrt(subjects))
-    # Of so few subjects' scores some combination is collinear anywhere: only a parameter by itself can tell.
+    # With no more subjects than parameters, some combination of the scores is collinear everywhere. Each parameter is
+    # therefore judged by itself.
     squares = (point.scores**2).sum(-1)
     share = np.divide(point.gradient**2, subjects * squares, out=np.zeros_like(squares), where=squares > 0)
     return bool(subjects > 2 and share.max() > _SATURATED)
 
 
 def _step(point: Point, x: np.ndarray, bounded: np.ndarray, reach: float) -> np.ndarray:
-    """Return −(S + λI)⁻¹g in relative units, its largest entry brought to ``reach``."""
+    """Return the damped step −(S + λI)⁻¹g, scaled so that its largest entry in relative units is ``reach``."""
     assert point.scores is not None
     unit = np.where(bounded, 1.0, np.maximum(np.abs(x), 0.1))
     scores = unit[:, None] * point.scores

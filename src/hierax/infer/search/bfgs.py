@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-# A line search that has halved this often is not limited by the step but by the objective.
+# After this many halvings a line search is no longer limited by the length of its step but by noise in the objective.
 HALVINGS = 30
 
 
 class AskTell:
     """optimistix's BFGS, one step at a time: it asks for a point, and is told value and gradient there.
 
-    The model is evaluated outside, by the one compiled function that everything else uses too; what is compiled
-    here knows nothing of the model.
+    The model is evaluated outside, by the one compiled function that everything else uses too; the code that is
+    compiled here does not depend on the model.
     """
 
     def __init__(self, x: np.ndarray):
@@ -36,7 +36,7 @@ class AskTell:
         return np.asarray(self.state.y_eval)
 
     def ask_within(self, length: Callable[[np.ndarray], float], longest: float) -> np.ndarray:
-        """Return the step to evaluate next, halved until its ``length`` is at most ``longest``."""
+        """Return the point to evaluate next, after halving the step until its ``length`` is at most ``longest``."""
         for _ in range(HALVINGS):
             if length(self.ask()) <= longest:
                 break
@@ -44,7 +44,7 @@ class AskTell:
         return self.ask()
 
     def tell(self, value: float, gradient: np.ndarray) -> bool:
-        """Take value and gradient at the asked point; return whether it was accepted."""
+        """Take value and gradient at the point that was asked for; return whether the point was accepted."""
         import jax.numpy as jnp
 
         before = self.accepted
@@ -54,22 +54,22 @@ class AskTell:
         return self.accepted > before
 
     def halve(self, times: int) -> None:
-        """Halve the step that is asked for."""
+        """Halve the step to the next point ``times`` times."""
         for _ in range(times):
             self.tell(np.inf, np.zeros(self.x.shape))
 
     def promised(self) -> float:
-        """Return by how much the asked step would decrease a linear function."""
+        """Return by how much the step to the next point would decrease the objective if it were linear."""
         return -float(self.state.f_info.grad @ (self.state.y_eval - self.x))
 
     def decrement(self) -> float:
-        """Return gᵀBg at the accepted point, B the inverse Hessian by BFGS: twice the decrease to expect."""
+        """Return gᵀBg at the accepted point, twice the decrease to expect; B is the inverse Hessian by BFGS."""
         info = self.state.f_info
         return float(info.grad @ info.hessian_inv.mv(info.grad))
 
 
 def _told(y: Any, told: Any) -> Any:
-    """Return a function with the told value and gradient at ``y``."""
+    """Return the told value, written so that its derivative with respect to ``y`` is the told gradient."""
     import jax
     import jax.numpy as jnp
 

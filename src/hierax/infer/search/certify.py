@@ -7,19 +7,22 @@ import numpy as np
 from hierax.infer.search.approach import Seeker
 from hierax.infer.search.scaling import Point
 
-# Steps of the differences of the exact gradient, in the units of the subjects' scores, and their bounds.
-_STEP, _LEAST, _MOST = 1e-3, 1e-6, 1e-2
+# The Hessian is computed by differences of the gradient. The step of a parameter is the first number divided by the
+# root of its summed squared scores (about a thousandth of a standard error), kept between the other two.
+_STEP, _SHORTEST_STEP, _LONGEST_STEP = 1e-3, 1e-6, 1e-2
+# The largest number of Newton steps, and of lengths at which each is tried, every one half the one before.
 _ROUNDS, _HALVINGS = 6, 8
-# More parameters than this are not differentiated one by one.
+# With more parameters than this no Hessian is computed, because it takes an evaluation for each parameter.
 _PARAMETERS = 60
 
 
 def polish(search: Seeker, tolerance: float, without: np.ndarray, longest: float) -> tuple[bool, float]:
     """Take Newton steps from the best point; return whether it is an optimum, and the decrement there.
 
-    The Hessian is by differences of the gradient. The decrement √(gᵀH⁻¹g) is the distance to the optimum in standard
-    errors; the point is an optimum where it is below ``tolerance`` and no curvature is negative. Along negative
-    curvatures their moduli are taken, so that a saddle is left. ``without`` marks entries at the end of their range.
+    The decrement √(gᵀH⁻¹g), with the gradient g and the Hessian H, is the distance to the optimum in standard errors.
+    The point is an optimum where the decrement is below ``tolerance`` and no curvature is negative. Negative curvatures
+    are replaced by their absolute values, so that a step leads away from a saddle. ``without`` marks parameters at the
+    end of their range, which stay there. No bounded parameter moves by more than ``longest`` in a step.
     """
     inner = np.flatnonzero(~without)
     decrement = np.inf
@@ -40,11 +43,11 @@ def polish(search: Seeker, tolerance: float, without: np.ndarray, longest: float
 
 
 def _hessian(search: Seeker, point: Point, inner: np.ndarray) -> np.ndarray:
-    """Return the Hessian by forward differences of the exact gradient, modes found anew at each point."""
+    """Return the Hessian by forward differences of the exact gradient; modes are found anew at each point."""
     scale = np.ones(inner.size) if point.scores is None else np.sqrt((point.scores[inner] ** 2).sum(-1))
     origin, columns = search.best_x.copy(), []
     for entry, size in zip(inner, scale, strict=True):
-        step = float(np.clip(_STEP / max(size, 1e-12), _LEAST, _MOST))
+        step = float(np.clip(_STEP / max(size, 1e-12), _SHORTEST_STEP, _LONGEST_STEP))
         moved = origin.copy()
         moved[entry] += step
         columns.append((search.look(moved, point.state).gradient[inner] - point.gradient[inner]) / step)
@@ -53,7 +56,7 @@ def _hessian(search: Seeker, point: Point, inner: np.ndarray) -> np.ndarray:
 
 
 def _newton(gradient: np.ndarray, hessian: np.ndarray) -> tuple[np.ndarray, float, bool]:
-    """Return −|H|⁻¹g, the decrement, and whether H is positive definite (flat directions count as not)."""
+    """Return −|H|⁻¹g, the decrement, and whether no curvature is negative (a flat direction is allowed)."""
     spread = np.sqrt(np.abs(np.diag(hessian)))
     spread = np.where(spread > 0, spread, 1.0)
     values, vectors = np.linalg.eigh(hessian / np.outer(spread, spread))
@@ -64,7 +67,7 @@ def _newton(gradient: np.ndarray, hessian: np.ndarray) -> tuple[np.ndarray, floa
 
 
 def _descended(search: Seeker, point: Point, inner: np.ndarray, step: np.ndarray, longest: float) -> bool:
-    """Try the step, shortened until it descends; return whether one did."""
+    """Try the step, halved until it lowers the objective; return whether it did so at any length."""
     bounded = search.bounded[inner]
     step = np.where(bounded, np.clip(step, -longest, longest), step)
     origin = search.best_x.copy()

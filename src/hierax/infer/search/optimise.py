@@ -1,4 +1,4 @@
-"""The search over population parameters: quasi-Newton steps asked from optimistix, evaluations told to it."""
+"""The search over population parameters, by quasi-Newton steps of optimistix."""
 
 from __future__ import annotations
 
@@ -29,19 +29,24 @@ from hierax.infer.search.trail import Trail, falls_on
 from hierax.infer.search.words import not_felt, not_finite, without_bound
 
 Evaluate = Callable[[np.ndarray, Any], Point]
-# After this many refused steps in a row, the modes themselves are looked at.
-_SUSPICION = 6
+# After this many refused steps in a row the subjects' modes are sought anew, because they may be the reason.
+_REFUSALS = 6
+# How often, at most, BFGS is begun anew from the best point.
 _RESTARTS = 4
-# So many changes of the objective by ``watch`` are no restarts.
-_CHANGES = 20
+# Up to this many changes of the problem do not count as restarts. The problem changes where `watch` changes the
+# objective, and where a parameter reaches the end of its range.
+_FREE_CHANGES = 20
+# After this many accepted steps in a row that do not change the objective the search ends.
 _STILL = 4
-# So many points in a row at which all scores point the same way, and BFGS has nothing to learn a curvature from.
-_ASTRAY = 4
-# By how much log likelihood a value decades away has to be lower to be gone to: a lot at the start, where a place that
-# is a little lower may lie in another valley, and next to nothing at the end.
+# After this many points in a row at which nearly all scores point the same way BFGS stops, because it cannot learn a
+# curvature from them.
+_COLLINEAR = 4
+# By how much −log likelihood must be lower at a place decades away for the search to go there: by a lot at the start,
+# where a place that is a little lower may lie in another valley, and by next to nothing at the end.
 _A_LOT, _A_LITTLE = 0.1, 1e-4
-# Where BFGS has come to rest, the gradient has to be below so many gtol for it to be an optimum.
+# Where BFGS has come to rest, the point is an optimum if the standardised gradient is below this multiple of gtol.
 _SMALL = 100
+# By default a search may look for a better start.
 _AS_GIVEN = Starting()
 
 
@@ -61,11 +66,11 @@ def minimise(
 
     ``evaluate(x, state)`` returns a :class:`Point`; its ``state`` (the modes) of the last accepted point is handed
     to the next evaluation as a warm start. ``max_step`` holds for the bounded entries of ``ranges``.
-    ``anew(x, state)`` returns a better state than ``state``, or None: it is asked where a search ends or meets a
-    cliff. ``watch(x, state)`` looks at every accepted point, and returns whether it has changed the objective (by
-    placing the grid of an ODE anew); it raises :class:`Enough` to end the search. ``names`` are those of the
-    entries, for messages. A search that has lost its way starts once more from elsewhere, as far as ``starting``
-    permits. Interrupting (Ctrl-C) returns the best point so far.
+    ``anew(x, state)`` returns a better state than ``state``, or None: it is called where a search ends, and where many
+    steps in a row are refused. ``watch(x, state)`` is called at every accepted point, and returns whether it has
+    changed the objective (by placing the grid of an ODE anew); it raises :class:`Enough` to end the search. ``names``
+    are those of the entries, for messages. A search that has lost its way starts once more from elsewhere, as far as
+    ``starting`` permits. Interrupting (Ctrl-C) returns the best point so far.
     """
     none = np.zeros(len(x), bool)
     run = _Run(evaluate, options, report, ranges or Ranges(none, none), anew, watch, names, starting)
@@ -103,10 +108,11 @@ class _Run:
         size = self.bounded.size
         self.names = names or [f"parameter {index}" for index in range(size)]
         self.trail = Trail(self.bounded)
+        # Parameters that do not change the objective even decades away, and those along which such places were tried.
         self.unfelt = np.zeros(size, bool)
         self.scanned, self.start = np.zeros(size, bool), np.zeros(size)
-        # Whether the start was so far off that the end of the search deserves a second look, and whether there was no
-        # second start yet.
+        # Whether the end of the search deserves a second look because the start was far off, whether the start was far
+        # off, and whether a second start is still allowed.
         self.doubtful, self.far_off, self.second_start = False, False, not starting.once
         self.starting = starting
         # How often the objective was looked at around the end of the search.
@@ -118,7 +124,7 @@ class _Run:
         self.started = time.perf_counter()
 
     def go(self, x: np.ndarray, state: Any) -> tuple[Result, str]:
-        """Search: from afar if need be, then by BFGS, rescaled and begun anew where a line search finds no decrease."""
+        """Search by damped steps from a start far off, then by BFGS, which is begun anew where it finds no decrease."""
         point = self.see(x, state, 0.0)
         if x.size == 0 and is_finite(point):
             return Result.converged, "nothing is free to vary"
@@ -130,7 +136,7 @@ class _Run:
         assert self.best is not None
         self.first = point = self.best
         self.far_off = is_far(point) or bool(idle(point, self.bounded).any())
-        # A search that is told to search once takes no second look either: it is a part of another one.
+        # A search that may start only once takes no second look either, because it is a part of another one.
         self.doubtful = self.far_off and self.second_start
         self.found_lower(_A_LOT)
         attempt = -1
@@ -142,7 +148,7 @@ class _Run:
             changes = self.changed
             done = self.descend()
             if self.changed > changes:
-                attempt -= self.changed <= _CHANGES
+                attempt -= self.changed <= _FREE_CHANGES
                 continue
             # Where the search has ended, modes that were followed for long may no longer be the best ones.
             if (self.refresh() or self.found_lower()) and attempt < _RESTARTS:
@@ -155,49 +161,50 @@ class _Run:
             inside = done[0] is Result.converged and self.lower_elsewhere()
             if not inside and not self.lower_from_another_start(done[0]) and not lower_nearby(self, done[0], _A_LITTLE):
                 return self.moved(*done)
-            # From there the search begins anew, once.
+            # The search goes on from the lower place, with all its restarts.
             attempt = -1
         return self.moved(*self.judged())
 
     def moved(self, result: Result, why: str) -> tuple[Result, str]:
-        """Return how the search ended; where an entry is not felt at all, it was not estimated."""
+        """Return how the search ended; a parameter that does not change the objective was not estimated."""
         unfelt = self.unfelt | still(self, self.start)
         if result is not Result.converged or not unfelt.any():
             return result, why
         return Result.did_not_move, not_felt(self.names, unfelt)
 
     def judged(self) -> tuple[Result, str]:
-        """Say whether the place where no step helps any more is an optimum; Newton steps decide where it is unclear."""
+        """Return whether the place where no step helps any more is an optimum, by Newton steps where it is unclear."""
         small = _SMALL * self.options.gtol
         if self.norm() >= small:
             good, decrement = polish(self, small, self.at_boundary(), self.options.max_step)
             if good:
                 why = f"the distance to the optimum is {decrement:.1e} standard errors, by the Hessian"
                 return Result.converged, why
-        # Newton steps may have made it small.
+        # Newton steps may have made the gradient small.
         if self.norm() < small:
             return Result.converged, f"no step decreases the objective; standardised gradient {self.norm():.1e}"
         return Result.no_progress, f"{Result.no_progress.meaning} (standardised gradient {self.norm():.1e})"
 
     def found_lower(self, clearly: float = _A_LITTLE) -> bool:
-        """Look for lower values along entries that the objective does not feel; return whether there are any.
+        """Look for a lower objective along parameters that do not change it here; return whether there is one.
 
-        An entry that has come to the end of its range by descending is looked at on the way back alone.
+        A parameter that has descended to the end of its range is moved back inwards only.
         """
         assert self.best is not None
-        # Far out, matrices are singular but for rounding, and values there are none.
+        # Far out, matrices are singular up to rounding errors, so that the objective there means nothing.
         here = idle(self.best, self.bounded & ~self.ranges.matrices)
         outward = (self.best_x - self.start) * np.sign(self.best_x) > 1
         before = self.best.value
         ended = here & outward & at_boundary(self.best, self.ranges, self.best_x)
         self.unfelt = wake(self, here & ~ended, clearly)
         look_back(self, ended, clearly)
-        # What nothing lower was found along counts as being at its end, as long as the objective does not feel it.
+        # A parameter along which nothing lower was found counts as being at the end of its range, as long as it does
+        # not change the objective.
         self.scanned = here
         return self.best.value < before
 
     def lower_elsewhere(self) -> bool:
-        """Return whether, after a doubtful start, the objective is lower inside the range of an entry at its end."""
+        """Return whether, after a doubtful start, the objective is lower inside the range of a parameter at its end."""
         doubtful, self.doubtful = self.doubtful, False
         return doubtful and lower_inside(self, np.flatnonzero(self.at_boundary() & ~self.ranges.matrices), _A_LITTLE)
 
@@ -206,7 +213,7 @@ class _Run:
         return np.flatnonzero(np.broadcast_to(~np.asarray(self.ranges.joint), self.bounded.shape))
 
     def lower_from_another_start(self, result: Result) -> bool:
-        """Where the search has lost its way, search again from a better start; return whether to go on from its end."""
+        """Search again from a better start if the search has lost its way; return whether to go on searching."""
         first_time, self.second_start = self.second_start, False
         assert self.best is not None
         assert self.first is not None
@@ -228,13 +235,13 @@ class _Run:
         ]
         if found.result is Result.interrupted:
             return self.interrupted_elsewhere(found, result)
-        # Both are looked at by what the objective is now: `watch` may have changed it on the way.
+        # Both ends are evaluated by the present objective, because `watch` may have changed it on the way.
         here, there = self.look(self.best_x, self.best.state), self.look(found.x, found.point.state)
         lower = there.value < here.value - worth_leaving(self.first, found.result, result, _A_LITTLE)
         if lower:
             self.see(found.x, found.point.state, 0.0, replace=True)
         elif self.watch is not None:
-            # The objective may have changed on the way: what was found before is judged anew.
+            # The objective may have changed on the way, so that the end of the first search is judged anew.
             self.see(self.best_x, self.best.state, 0.0, replace=True)
             return True
         return lower
@@ -264,10 +271,10 @@ class _Run:
         return minimise(evaluate, x[keep], self.best.state, options, lambda row: None, ranges, starting=alone)
 
     def at_boundary(self) -> np.ndarray:
-        """Return which entries have nothing to gain any more on their way to the end of their range."""
+        """Return which parameters have nothing left to gain on the way to the end of their range."""
         assert self.best is not None
         there = at_boundary(self.best, self.ranges, self.best_x)
-        # One that would still gain by going outwards goes on.
+        # A parameter that would still gain by moving outwards is not held.
         inward = self.best.gradient * np.sign(self.best_x) >= 0
         return there | (self.scanned & inward & idle(self.best, self.bounded))
 
@@ -277,7 +284,7 @@ class _Run:
         return standardised(self.best, self.at_boundary())
 
     def descend(self) -> tuple[Result, str] | None:
-        """Run BFGS from the best point; None where the line search gave up."""
+        """Run BFGS from the best point; return how it ended, or None where it has to be begun anew."""
         assert self.best is not None
         if self.norm() < self.options.gtol:
             return Result.converged, "the standardised gradient is below gtol"
@@ -288,7 +295,8 @@ class _Run:
         refused, still, ahead, suspected, astray = 0, 0, 0, False, 0
         while len(self.history) < self.options.max_iter:
             if not refused:
-                # Where the last step had to be halved twice, this one will have to be too: half of that is not tried.
+                # A step is halved in advance, once less often than the last one had to be, because it will most likely
+                # be too long as well.
                 bfgs.halve(ahead)
             step = bfgs.ask_within(lambda step: self.far_from_best(origin + scale @ step), self.options.max_step)
             promised = bfgs.promised()
@@ -306,13 +314,14 @@ class _Run:
                 if unbounded.any() and falls_on(self, unbounded, _A_LOT):
                     return Result.degenerate, without_bound(self.names, unbounded)
                 astray = astray + 1 if is_far(self.best) else 0
-                if astray >= _ASTRAY:
+                if astray >= _COLLINEAR:
                     return None
                 if (self.at_boundary() != held).any():
-                    # From here on that entry stays where it is, for it would only run on, and hold the others up.
+                    # BFGS begins anew without the parameters at the end of their range: they would only run on, and
+                    # hold the others up.
                     self.changed += 1
                     return None
-                # With few subjects their scores say little of the curvature; BFGS knows it after some steps.
+                # With few subjects the scores say little about the curvature, but BFGS knows it after some steps.
                 if bfgs.accepted > 2 * origin.size and bfgs.decrement() < self.options.gtol**2:
                     return self.ended("the decrease that is left to expect is below gtol²")
                 ahead = max(ahead + refused - 1, 0)
@@ -323,10 +332,11 @@ class _Run:
             else:
                 refused += 1
                 if point.value - previous > promised:
-                    # So far above the tangent, a parabola has its minimum within a quarter of the step.
+                    # Where the objective rises by more than it was to fall, the parabola through both points and the
+                    # slope has its minimum within a quarter of the step.
                     bfgs.halve(1)
                     refused += 1
-            if refused >= _SUSPICION and not suspected:
+            if refused >= _REFUSALS and not suspected:
                 suspected = True
                 if self.refresh():
                     return None
@@ -335,16 +345,16 @@ class _Run:
         return Result.max_iterations, Result.max_iterations.meaning
 
     def ended(self, why: str) -> tuple[Result, str] | None:
-        """Return that the search has converged, if the gradient is small too; None where it has only got stuck."""
+        """Return that the search has converged if the gradient is small too, or None where it has only got stuck."""
         assert self.best is not None
         if self.best.scores is not None and self.norm() >= _SMALL * self.options.gtol:
             return None
         return Result.converged, why
 
     def refresh(self) -> bool:
-        """Let the modes at the best point be sought anew; return whether that changed anything.
+        """Seek the modes at the best point anew; return whether better ones were found.
 
-        The objective with better modes may be higher: it replaces the best point all the same.
+        The objective may be higher with better modes; the best point is replaced all the same.
         """
         assert self.best is not None
         state = None if self.anew is None else self.anew(self.best_x, self.best.state)
@@ -354,7 +364,7 @@ class _Run:
         return True
 
     def far_from_best(self, x: np.ndarray) -> float:
-        """Return the longest way of a bounded parameter from the best point."""
+        """Return the largest distance of a bounded parameter from its value at the best point."""
         return float(np.abs(x - self.best_x)[self.bounded].max(initial=0.0))
 
     def see(self, x: np.ndarray, state: Any, step: float, *, replace: bool = False) -> Point:
@@ -376,12 +386,12 @@ class _Run:
         return point
 
     def look(self, x: np.ndarray, state: Any) -> Point:
-        """Evaluate, and remember nothing; a point that cannot be computed with has the value infinity."""
+        """Evaluate, and remember nothing; a point with numbers that are not finite gets the value infinity."""
         if self.history and (np.abs(x) > self.ranges.limits).any():
             assert self.best is not None
             return self.best._replace(value=np.inf, gradient=np.zeros_like(x))
         point = self.evaluate(x, state)
         if not self.history or is_finite(point):
-            # The first point is kept as it is, to say what of it is not finite.
+            # The first point is kept as it is, so that a message can say what is not finite there.
             return point
         return point._replace(value=np.inf, gradient=np.zeros_like(x))

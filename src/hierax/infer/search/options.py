@@ -17,13 +17,15 @@ class QuasiNewton(Options):
     Parameters
     ----------
     gtol : float
-        Converged when the standardised gradient sqrt(gᵀS⁻¹g), S the sum of the subjects' score outer products, is
-        below it: the distance to the optimum in standard errors, whatever the units of the parameters.
+        The search has converged when the standardised gradient sqrt(gᵀS⁻¹g) is below this, where S is the sum of the
+        outer products of the subjects' scores. It is the distance to the optimum in standard errors, whatever the units
+        of the parameters.
     max_iter : int
-        Limit on evaluations. Looking for a better start, where a search has lost its way, may take as many once more.
+        Limit on evaluations of the objective. Where a search has lost its way, looking for a better start may take as
+        many again.
     max_step : float
-        Longest step of a bounded parameter (positive, in an interval) in unconstrained space: a longer one is halved
-        before the objective is looked at, so that a search stays in the valley that it starts in.
+        Longest step of a bounded parameter (positive, or in an interval) in unconstrained space. A longer step is
+        halved before the objective is evaluated, so that a search stays in the valley that it starts in.
 
     Examples
     --------
@@ -48,14 +50,16 @@ class Starting:
     Attributes
     ----------
     once : bool
-        Whether it never looks for a better start: it begins where another search has ended, or is a part of one.
+        Whether the search never looks for a better start, because it begins where another search has ended or is a part
+        of another search.
     stay : bool
-        Whether a start without a value or gradient is the end, which is said, rather than left for one nearby.
+        Whether the search ends at once where objective or gradient is not finite at the start. Otherwise it looks for
+        another start at which they are.
     far : float
-        A start is taken for absurd if its −log likelihood is higher than that of the end by more than this; then
-        another one is looked for too.
+        A start counts as absurd if its −log likelihood is higher than that of the end by more than this; another start
+        is then tried too.
     own : array, (parameter,), optional
-        The start values of the program itself, where others were given.
+        The program's own start values, from which the given ones may differ.
     """
 
     once: bool = False

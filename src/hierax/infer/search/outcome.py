@@ -21,4 +21,4 @@ class Search(NamedTuple):
 
 
 class Enough(Exception):
-    """Raised by ``watch``: the search is to end; says why."""
+    """Raised by ``watch`` to end a search; its message says why."""

@@ -1,4 +1,4 @@
-"""Evaluations of a search, kept so that an interrupted one can be gone through again without evaluating."""
+"""Evaluations of a search, kept so that an interrupted search can be repeated without evaluating again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from hierax.infer.run.checkpoint import Checkpoint
 from hierax.infer.search.scaling import Point
 
+# The arrays of a checkpoint: the unconstrained parameters (`at`), and the fields of the points there.
 _NAMES = ("at", "value", "gradient", "scores", "state", "penalty")
 
 
@@ -18,8 +19,8 @@ _NAMES = ("at", "value", "gradient", "scores", "state", "penalty")
 class Recorder:
     """All points that the searches of a fit have evaluated, in order.
 
-    A search depends on what it evaluated and on nothing else. A resumed fit therefore searches from its beginning, is
-    given the points that are known, and is where it was, bitwise, as soon as they are used up.
+    A search depends on the points that it has evaluated and on nothing else. A resumed fit therefore searches from the
+    beginning, but takes these points instead of evaluating. When they are used up it is, bitwise, where it was.
     """
 
     checkpoint: Checkpoint
@@ -42,7 +43,7 @@ class Recorder:
         if self.used < len(self.points):
             known, point = self.points[self.used]
             if not np.array_equal(known, at):
-                # Another machine, say: what is known from here on is of no use.
+                # The search has taken another path (on another machine, say), so that the later points are of no use.
                 del self.points[self.used :]
             else:
                 self.used += 1

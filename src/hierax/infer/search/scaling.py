@@ -6,16 +6,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# An entry whose scores are below this for every subject is not felt by the objective: a unit step of a logarithm
-# changes no subject's log likelihood by as much. Entries of matrices count as ended earlier, see _OF_MATRICES.
+# A bounded parameter does not change the objective where its score is below this for every subject: a unit step of its
+# logarithm changes no subject's log likelihood by as much. Entries of matrices have a larger threshold, because they
+# come to the end of their range earlier (see below).
 _IDLE, _IDLE_OF_MATRICES = 1e-5, 1e-3
-# What may be left to gain by moving such an entry to the end of its range, in units of log likelihood. Closer to a
-# singular matrix, rounding of its factors is larger than what is left.
-_NEGLIGIBLE, _OF_MATRICES = 1e-8, 1e-6
+# Such a parameter has come to the end of its range if its gradient is below this, in units of log likelihood per unit
+# step. For entries of matrices the bound is larger, because close to a singular matrix the rounding errors of its
+# factors exceed what is left to gain.
+_NEGLIGIBLE, _NEGLIGIBLE_OF_MATRICES = 1e-8, 1e-6
 
 
 class Point(NamedTuple):
-    """The objective at one point, as the optimiser sees it (-log likelihood scale, free parameters only)."""
+    """The objective at one point, as the optimiser sees it (-log likelihood scale, free parameters only).
+
+    ``state`` is what the next evaluation starts from (the modes), and ``penalty`` the part of ``value`` due to priors.
+    """
 
     value: float
     gradient: np.ndarray
@@ -25,10 +30,12 @@ class Point(NamedTuple):
 
 
 class Ranges(NamedTuple):
-    """Which entries have the ends of their range at infinity, (parameter,), and which of these belong to matrices.
+    """The ranges of the parameters in unconstrained space, (parameter,) each.
 
-    ``limits`` are the largest absolute values that the entries may take; the objective is infinite beyond them.
-    ``joint`` marks entries that can only be interpreted together: network weights, entries of matrices and simplexes.
+    ``bounded`` marks entries whose range has its ends at infinity (logarithms, logits), and ``matrices`` those of them
+    that belong to matrices. ``limits`` are the largest absolute values that the entries may take; the objective is
+    infinite beyond them. ``joint`` marks entries that can only be interpreted together: network weights, entries of
+    matrices and simplexes.
     """
 
     bounded: np.ndarray
@@ -38,16 +45,17 @@ class Ranges(NamedTuple):
 
 
 def is_finite(point: Point) -> bool:
-    """Return whether value, gradient and scores can be computed with."""
-    # Scores whose squares overflow are of no use either: such a point is too far out.
+    """Return whether value, gradient and squared scores are finite."""
+    # A point at which the squares of the scores overflow is too far out to be of use.
     squares = point.gradient if point.scores is None else point.scores @ point.scores.T
     return bool(np.isfinite(point.value) and np.isfinite(point.gradient).all() and np.isfinite(squares).all())
 
 
 def idle(point: Point, bounded: np.ndarray) -> np.ndarray:
-    """Return which bounded entries the objective does not feel at this point, (parameter,).
+    """Return which bounded parameters do not change the objective at this point, (parameter,).
 
-    A variance that is all but 0 is such an entry, and so is an absorption rate so high that absorption takes no time.
+    A variance that is all but 0 is such a parameter, and so is an absorption rate constant so high that absorption
+    takes no time.
     """
     if point.scores is None:
         return np.zeros(bounded.size, bool)
@@ -55,18 +63,18 @@ def idle(point: Point, bounded: np.ndarray) -> np.ndarray:
 
 
 def at_boundary(point: Point, ranges: Ranges, x: np.ndarray) -> np.ndarray:
-    """Return which entries have reached the end of their range, (parameter,).
+    """Return which parameters have reached the end of their range, (parameter,).
 
-    The objective hardly feels them, and falls (or does not change) on the way further out: there is nothing left to
-    gain. The ends of a logarithm or a logit lie at infinity, so that an entry never arrives.
+    These parameters hardly change the objective, which falls (or stays the same) further out, so that there is nothing
+    left to gain. The ends of a logarithm or a logit lie at infinity, so that a parameter never arrives exactly.
     """
     outward = point.gradient * np.sign(x) <= 0
-    small = np.abs(point.gradient) < np.where(ranges.matrices, _OF_MATRICES, _NEGLIGIBLE)
+    small = np.abs(point.gradient) < np.where(ranges.matrices, _NEGLIGIBLE_OF_MATRICES, _NEGLIGIBLE)
     return _quiet(point, ranges) & outward & small
 
 
 def _quiet(point: Point, ranges: Ranges) -> np.ndarray:
-    """Return which entries are idle, those of matrices by their own, larger threshold."""
+    """Return which parameters do not change the objective; entries of matrices have a larger threshold."""
     if point.scores is None:
         return np.zeros(ranges.bounded.size, bool)
     return idle(point, ranges.bounded) | (

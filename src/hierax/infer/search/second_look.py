@@ -1,4 +1,4 @@
-"""Whether a search has missed a lower optimum: it is looked for inside ranges, and from a better start."""
+"""Check whether a search has missed a lower optimum: inside ranges, nearby, or reached from a better start."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from hierax.infer.search.options import QuasiNewton, Starting
 from hierax.infer.search.scaling import Point, Ranges, is_finite
 from hierax.infer.search.words import started_elsewhere
 
-# How far inside its range an entry at the end of it is looked at, in decades.
+# How far inside its range a parameter that has come to the end of it is tried, in decades.
 _INWARD = np.arange(0.5, 12.5, 0.5)
-# How many of the places that the objective feels are looked at, and by how many evaluations each, at most.
+# From how many of the places at which the objective changes a search is begun, and how many evaluations each search
+# may take, at most.
 _PLACES, _EVALUATIONS = 3, 60
 # A search that has gained more log likelihood than this for each subject began far from any optimum.
 _FAR_OFF = 10.0
 # A bounded parameter is far out where it differs from 1 by more than a factor of 1e4; one without bounds where it is
 # more than 1e5 times its start value (or 1e5, if the start is below 1).
 _FAR_OUT, _FAR_OUT_WITHOUT_ENDS = np.log(1e4), 1e5
-# In search of a better start one parameter at a time is moved by so many decades.
-_AWAY = np.array([0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0])
+# How far, in decades, one parameter at a time is moved up and down in search of a better start.
+_DISTANCES = np.array([0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0])
 # The largest number of such moves, and how far from the start a parameter may get in all, in decades. One without
 # bounds may get less far, because rounding errors of the objective grow with it.
 _MOVES, _FURTHEST, _FURTHEST_WITHOUT_ENDS = 12, 12.0, 2.0
 # A move is made if it lowers −log likelihood by more than this.
 _WORTH = 0.5
-# How far from its value, on both sides, each parameter is looked at around the end of a search: a relative distance.
+# The relative distance at which each parameter is tried, on both sides of its value, around the end of a search.
 _NEARBY = 0.05
-# So often, at most, a search is sent on from there.
-_LOOKS = 10
+# How often, at most, a search looks around its end in this way.
+_LOOKS_AROUND = 10
 
 
 class Profiler(Seeker, Protocol):
@@ -52,14 +53,14 @@ class Profiler(Seeker, Protocol):
 
 
 def lower_inside(search: Profiler, entries: Int[np.ndarray, " entry"], clearly: float) -> bool:
-    """Return whether the objective is lower inside the range of an entry that has come to the end of it, and go there.
+    """Return whether the objective is lower inside the range of a parameter at its end, and go there.
 
-    Each entry is held at some places where the objective depends on it, and all other entries are estimated anew. A
-    place counts as lower where −log likelihood is lower by more than ``clearly``.
+    Each parameter is held at some places where the objective depends on it, and all others are estimated anew. A place
+    counts as lower where −log likelihood is lower by more than ``clearly``.
     """
     assert search.best is not None
     for entry in map(int, entries):
-        for place in _felt_places(search, entry):
+        for place in _sensitive_places(search, entry):
             found = search.profile(place, entry, _EVALUATIONS)
             if found.point.value < search.best.value - clearly:
                 search.see(np.insert(found.x, entry, place[entry]), found.point.state, 0.0)
@@ -68,18 +69,18 @@ def lower_inside(search: Profiler, entries: Int[np.ndarray, " entry"], clearly: 
 
 
 def lower_nearby(search: Profiler, result: Result, clearly: float) -> bool:
-    """Return whether the objective is lower some per cent beside the end of a search, and go to the lowest such place.
+    """Return whether the objective is lower some per cent away from the end of a search, and go to the lowest place.
 
-    One parameter is moved at a time. Where an optimum is smooth there is no such place; an approximation by few
-    nodes at wide random effects has cliffs, and a search may come to rest on the ledge between two of them.
+    One parameter is moved at a time. Near a smooth optimum there is no such place. But quadrature with few nodes has
+    jumps where random effects have large variances, and a search may come to rest between two of them.
 
-    It is looked at where there is reason to doubt the end: the start was absurd, or no step helped any more.
+    This is done only where there is reason to doubt the end: the start was absurd, or no step helped any more.
     """
     assert search.best is not None
     assert search.first is not None
     absurd = search.first.value - search.best.value > search.starting.far
     doubtful = result is Result.no_progress or (absurd and result is Result.converged)
-    if not doubtful or search.starting.stay or search.looks >= _LOOKS:
+    if not doubtful or search.starting.stay or search.looks >= _LOOKS_AROUND:
         return False
     search.looks += 1
     unit = np.where(search.bounded, 1.0, np.maximum(np.abs(search.best_x), 0.1))
@@ -139,6 +140,7 @@ def worth_leaving(first: Point, found: Result, before: Result, clearly: float) -
 
 
 def _far_off(first: Point) -> float:
+    """Return the gain of log likelihood by which a search is known to have begun far from any optimum."""
     subjects = 1 if first.scores is None else np.count_nonzero(np.abs(first.scores).max(0, initial=0.0))
     return _FAR_OFF * subjects
 
@@ -154,8 +156,9 @@ def still(search: Profiler, start: Float[np.ndarray, " parameter"]) -> Bool[np.n
 def leave_start(search: Profiler, point: Point, why: str) -> bool:
     """Move to a start at which objective and gradient are finite, if there is one near the given start.
 
-    A gradient that is not finite at the program's own start values either has its reason in the model, which has to be
-    named: it would be finite in some far corner only.
+    If the objective is finite and its gradient is not, and the gradient is not finite at the program's own start values
+    either, the reason lies in the model. The start is then kept so that the reason is reported, because the gradient
+    would be finite in some far corner only.
 
     Parameters
     ----------
@@ -189,14 +192,14 @@ def better_start(
 ) -> tuple[Float[np.ndarray, " parameter"], Point]:
     """Return a place with a lower objective than ``start``, and the point there.
 
-    One parameter is moved at a time: the one, by the distance, that lowers the objective most. Values are compared and
-    no gradients, because far from any optimum gradients do not say how far to go.
+    One parameter is moved at a time. Each move takes the parameter and the distance that lower the objective most.
+    Values are compared and not gradients, because far from any optimum gradients do not say how far to go.
     """
     x, here, looks = start, first._replace(value=first.value if is_finite(first) else np.inf), 0
     for _ in range(_MOVES):
         places = [place for entry in map(int, entries) for place in _around(search, x, start, entry)]
         looks += len(places)
-        # The comparison may take as many evaluations as a search.
+        # The comparison may take no more evaluations than a search.
         if not places or looks > search.options.max_iter:
             break
         looked = [search.look(place, first.state) for place in places]
@@ -211,7 +214,7 @@ def better_start(
 def _around(search: Profiler, x: np.ndarray, start: np.ndarray, entry: int) -> list[Float[np.ndarray, " parameter"]]:
     """Return places at which one parameter is some decades away; one without bounds also with the other sign."""
     ten, alone = np.log(10), np.arange(x.size) == entry
-    away = np.concatenate([-_AWAY, _AWAY])
+    away = np.concatenate([-_DISTANCES, _DISTANCES])
     if search.bounded[entry]:
         moved = x[entry] + away * ten
         moved = moved[np.abs(moved - start[entry]) <= (_FURTHEST + 0.1) * ten]
@@ -223,8 +226,8 @@ def _around(search: Profiler, x: np.ndarray, start: np.ndarray, entry: int) -> l
     return [np.where(alone, value, x) for value in moved]
 
 
-def _felt_places(search: Profiler, entry: int) -> list[Float[np.ndarray, " parameter"]]:
-    """Return places inside a parameter's range at which the objective depends on it: the first one, and the lowest."""
+def _sensitive_places(search: Profiler, entry: int) -> list[Float[np.ndarray, " parameter"]]:
+    """Return places further inside a parameter's range that change the objective: the first one, and the lowest."""
     assert search.best is not None
     inward = -np.sign(search.best_x[entry]) * np.log(10) * np.eye(search.best_x.size)[entry]
     places = [search.best_x + inward * decades for decades in _INWARD]

@@ -1,4 +1,4 @@
-"""Where a search has been, by which a likelihood without a maximum is known."""
+"""The path of a search, by which a likelihood without a maximum is recognised."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import numpy as np
 
 from hierax.infer.search.approach import Seeker
 
-# An entry is suspected where it has moved so far from the start of the search, in logarithms: a factor of 1e8.
+# The likelihood may have no maximum along a parameter that has moved by more than this from the start of the search, in
+# units of its logarithm: a factor of nearly 1e8.
 _FAR = 18.0
-# The fall over the last half of that way has to be like the one over the half before it, but for this factor, and
-# steep enough (log likelihood by unit of the logarithm) to be felt.
-_ALIKE, _FELT = 1.4, 0.05
+# Along such a parameter the likelihood has no maximum if its slope over the last half of that way is the same as over
+# the half before it, up to the first number as a factor, and larger than the second (log likelihood per unit of the
+# logarithm).
+_ALIKE, _STEEP = 1.4, 0.05
 
 
 class Trail:
     """The best points of a search, one after the other.
 
-    A likelihood without a maximum falls with a constant slope in the logarithm of a scale: n observations that are
-    fitted exactly are each as much likelier, the smaller the scale is. In an ordinary valley slopes vanish.
+    Where the likelihood has no maximum, the objective falls with a constant slope in the logarithm of a scale
+    parameter: halving it makes each of the observations that are fitted exactly twice as likely. In an ordinary valley
+    slopes vanish.
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ class Trail:
         """Return along which entries the objective falls without bound, (parameter,)."""
         places = np.array(self.places)
         x, moved = places[-1], places[-1] - places[0]
-        # Coming back from a start that is far off is no falling without bound.
+        # A parameter that only comes back from a start far out does not count.
         far = self.bounded & (np.abs(moved) > _FAR) & (moved * x > 0)
         if not far.any():
             return far
@@ -47,15 +50,15 @@ class Trail:
         half, whole = (np.flatnonzero(way >= length)[-1] for length in (_FAR / 2, _FAR))
         last = (self.values[half] - self.values[-1]) / way[half]
         first = (self.values[whole] - self.values[half]) / max(way[whole] - way[half], 1e-9)
-        # Scales that fall together have not all come quite as far.
+        # Of several scale parameters that fall together, some have not come quite as far.
         along = self.bounded & (np.abs(moved) > 0.75 * _FAR) & (moved * x > 0)
-        return along & bool(last > _FELT and 1 / _ALIKE < first / last < _ALIKE)
+        return along & bool(last > _STEEP and 1 / _ALIKE < first / last < _ALIKE)
 
 
 def falls_on(search: Seeker, entries: np.ndarray, clearly: float) -> bool:
-    """Return whether the objective goes on falling where these entries alone go another decade outwards.
+    """Return whether the objective goes on falling when these parameters alone move another decade outwards.
 
-    On the way here other parameters may have made it fall.
+    The fall on the way here may have come from other parameters.
     """
     assert search.best is not None
     further = search.best_x + np.where(entries, np.sign(search.best_x) * np.log(10), 0.0)

@@ -9,6 +9,7 @@ import numpy as np
 from hierax.infer.result import Result
 from hierax.infer.search.scaling import Point
 
+# How messages name the start; a message that begins with these words leaves them out of the reason that it quotes.
 AT_THE_START = " at the start values"
 
 

@@ -19,15 +19,15 @@ from hierax.program.read import cached
 Values = dict[str, Any]
 Once = Callable[[Any, Population, Mapping[str, Any]], Values]
 
-# Drawn values are found again by a second run of the same operations; they may differ in the last bits.
+# Relative difference up to which values of two runs of the same operations count as the same: last bits may differ.
 _SAME = 1e-6
 
 
 def depends(closed: Any, inputs: Sequence[bool]) -> list[bool]:
     """Return which outputs of a jaxpr depend on any of the marked inputs.
 
-    Calls are looked into. Of loops and branches every output counts as depending on all that goes in, so that the
-    answer may be yes where the truth is no, never the reverse.
+    Called functions are looked into. Every output of a loop or branch counts as depending on all of its inputs, so that
+    an output may be marked although it does not depend on the inputs, but never the reverse.
     """
     jaxpr = closed.jaxpr if hasattr(closed, "jaxpr") else closed
     marked = {id(var) for var, mark in zip(jaxpr.invars, inputs, strict=True) if mark}
@@ -73,7 +73,7 @@ def sites_that_read_data(program: Program, pop: Population, once: Once) -> froze
 
 
 def _named(pop: Population) -> dict[str, Any]:
-    """Return the arrays of a population by name, which its own flattening does not keep."""
+    """Return the arrays of a population by name; its own flattening as a pytree does not keep the names."""
     return {name: getattr(pop, name) for name in ARRAYS}
 
 
@@ -117,13 +117,14 @@ def _shape(program: Program, name: str) -> tuple[int, ...]:
 
 
 def open_records(pop: Population, names: Sequence[str]) -> dict[str, Array]:
-    """Return which records are drawn, by endpoint: its observations, or all without a dose where it has none.
+    """Return which records are drawn, by endpoint: its observations, or all without a dose if it has none.
 
-    Doses stay no data, as they were when the program was fitted: what it reads there is what it read then.
+    Records of doses are not drawn, as they were no data when the program was fitted: the program reads there what it
+    read then.
     """
     held = jnp.asarray(pop.record_mask) & jnp.asarray(pop.subject_mask)[:, None]
     if "evid" in pop.records:
-        # An empty EVID is no dose and no observation, as −1.
+        # A missing EVID becomes −1, which counts as neither an observation nor a dose.
         held = held & jnp.isin(jnp.nan_to_num(jnp.asarray(pop.records["evid"]), nan=-1.0), jnp.array([0.0, 2.0]))
     masks = {name: jnp.asarray(pop.mask[name]) & jnp.asarray(pop.subject_mask)[:, None] for name in names}
     return {name: jnp.where(mask.any(), mask, held) for name, mask in masks.items()}
@@ -134,8 +135,8 @@ def record_by_record(
 ) -> tuple[Values, Array]:
     """Draw data in the order of the records, each given what was drawn before it.
 
-    Every turn runs the program with the same key, so that random effects stay what they are, and keeps one record.
-    One turn more shows whether the values are what the program makes of them.
+    Every turn runs the whole program with the same key, so that random effects stay the same, and keeps the values of
+    one record. A last turn shows whether the program, given all drawn values, draws the same values again.
 
     Returns
     -------

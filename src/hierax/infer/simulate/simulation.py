@@ -26,7 +26,8 @@ from hierax.program.parameters import layout
 from hierax.program.read import cached
 from hierax.program.trace import RUNNING
 
-# Numbers drawn at once: replicates go through in batches, so that memory stays bounded.
+# Largest number of values (replicates × subjects × records) that are drawn at once: replicates are drawn in batches, so
+# that memory stays bounded.
 _CHUNK = 2_000_000
 # Name under which a batch says whether its records could be drawn in order.
 _CONSISTENT = "records drawn in order"
@@ -35,8 +36,8 @@ _CONSISTENT = "records drawn in order"
 def every_record(pop: Population) -> Population:
     """Return the population with every real record open to every endpoint, and no censoring.
 
-    ``observe`` puts constants in place of predictions where there is no datum; predictions and simulations want
-    them at all records.
+    ``observe`` puts constants in place of predictions at records without an observation, but predictions and
+    simulations are wanted at all records.
     """
     held = jnp.asarray(pop.record_mask)
     return dataclasses.replace(pop, mask={name: held for name in pop.mask}, cens={}, limit={}, censoring=())
@@ -54,9 +55,9 @@ def draw(
 ) -> dict[str, np.ndarray]:
     """Return ``n`` draws of every data site, individual parameter and random effect, replicates in front.
 
-    The same program runs: its observed sites are unconditioned, its population parameters substituted. Where a
-    wanted site depends on observations of the population, data are drawn record by record, each given those drawn
-    before it.
+    The same program runs as in a fit, with its observed sites unconditioned and its population parameters substituted.
+    Where a wanted site depends on observations of the population, data are drawn record by record, each given those
+    drawn before it.
 
     Parameters
     ----------
@@ -95,14 +96,14 @@ def reads_data(program: Program, pop: Population) -> frozenset[str]:
 
 
 def _once(program: Program, sites: Collection[str] | None) -> Callable[..., dict[str, Any]]:
-    """Return the function that draws one replicate; the same one each time, for compiled functions hold it."""
+    """Return the function that draws one replicate; always the same object, because compiled functions hold it."""
     wanted = [name for name, site in program.sites.data.items() if not site.factor]
     wanted += [*program.sites.individual, *program.sites.effects]
     kept = tuple(name for name in wanted if sites is None or name in sites)
 
     def once(key: Any, pop: Population, params: Mapping[str, Any]) -> dict[str, Any]:
         model = handlers.substitute(handlers.uncondition(program.model), data=dict(params))
-        # Drawn random effects may lie far from those that a grid was placed for: each draw gets its own.
+        # Drawn random effects may lie far from those for which a grid of time steps was placed: each draw gets its own.
         clean = dataclasses.replace(pop, grids={}, cens={}, limit={}, censoring=())
         with RUNNING, handlers.trace() as trace:
             handlers.seed(model, key)(clean)

@@ -18,15 +18,16 @@ from hierax.infer.requirements import need_families
 from hierax.infer.vi.guide import Guide, Near, Normal
 from hierax.program.density import Program
 
-# Parts of a scoring step that are tried; the best of them is taken, or none.
-_PARTS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.0)
+# Fractions of a Fisher scoring step that are tried for each subject. The one with the highest density is taken; 0 is
+# no step.
+_STEP_FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.0)
 
 
 class Encoder(linen.Module):
-    """A set of records → location and factor of a Gaussian; any number of records, in any order.
+    """A network from a set of records, of any number and in any order, to the location and factor of a Gaussian.
 
-    Every record is embedded with its time, values and covariates, then summed over what is observed: sums of many
-    features of (time, value) are what a posterior of a regression depends on.
+    Every record is embedded with its time, values and covariates, and the embeddings of observed records are summed,
+    because the posterior of a regression depends on the data through sums of features of (time, value).
 
     Examples
     --------
@@ -42,7 +43,7 @@ class Encoder(linen.Module):
     def __call__(
         self, features: Array, mask: Array, doses: Array, dose_mask: Array, static: Array
     ) -> tuple[Array, ...]:
-        """Return (location, log scale, lower triangle), each a row a subject."""
+        """Return location, log scale and lower triangle of the Gaussians, each with one row per subject."""
         given = linen.Dense(self.width)(doses)
         given = jnp.sum(jnp.where(dose_mask[..., None], linen.silu(given), 0.0), axis=1)
         context = linen.silu(linen.Dense(self.width)(jnp.concatenate([given, static], axis=-1)))
@@ -64,23 +65,24 @@ class Encoder(linen.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Amortised(Guide):
-    """A network that reads a subject's data and gives its Gaussian: works for subjects it was not fitted to.
+    """A network that computes a subject's Gaussian from its data, also for subjects that were not in the fit.
 
     Parameters
     ----------
     width, depth : int
-        Of the network's layers.
+        Width of the network's layers, and their number both before and after records are summed.
     refine : int
-        Steps of Fisher scoring on the subject's own density that follow the network's answer where the guide is read
-        (``encode``, ``bounds``, EBEs): then the location is the mode, and the covariance the inverse information there.
-        A network that has seen some hundreds of subjects is wrong by several posterior SDs for some others, which
-        four steps mend, at the cost of a derivative of the model each; 0 for the network alone. Training does without.
+        Number of Fisher scoring steps on the subject's own density that follow the network's answer when results are
+        computed (``encode``, ``bounds``, EBEs). The location is then the mode, and the covariance the inverse
+        information there. A network trained on some hundreds of subjects is wrong by several posterior SDs for some
+        others; four steps correct that, at the cost of a derivative of the model each. With 0 the network's answer is
+        used as it is. Training never takes these steps.
     module : flax module, optional
         A network of your own, called as :class:`Encoder` is.
 
     Notes
     -----
-    Kingma & Welling (2014); of steps that follow the network: Kim, Wiseman, Miller, Sontag & Rush (2018).
+    Kingma & Welling (2014); on steps that follow the network's answer: Kim, Wiseman, Miller, Sontag & Rush (2018).
 
     Examples
     --------
@@ -100,15 +102,15 @@ class Amortised(Guide):
 
     @property
     def refines(self) -> bool:
-        """Whether steps of scoring follow the network's answer where the guide is read."""
+        """Whether scoring steps follow the network's answer when results are computed."""
         return self.refine > 0
 
     def network(self, size: int) -> Any:
-        """Return the network for so many random effects."""
+        """Return the network for ``size`` random effects."""
         return self.module or Encoder(size, self.width, self.depth)
 
     def begin(self, key: Any, pop: Population, mode: Vectors, root: Blocks) -> Any:
-        """Start at the mean of the modes, with their mean spread."""
+        """Return a new network's weights, to start from the mean of all subjects' modes and their mean log SD."""
         features = subject_features(pop)
         scale = jnp.sqrt(jnp.einsum("nij,nij->ni", root, root))
         real = jnp.asarray(pop.subject_mask)[:, None]
@@ -120,7 +122,7 @@ class Amortised(Guide):
         return {"weights": weights, "centre": centre, "log_scale": spread, "standards": standards(features)}
 
     def at(self, parameters: Any, pop: Population) -> Any:
-        """Run the network."""
+        """Return each subject's Gaussian by the network alone."""
         known = jax.lax.stop_gradient(parameters["standards"])
         inputs = _standardised(subject_features(pop), known)
         loc, log_scale, lower = self.network(len(parameters["centre"])).apply(parameters["weights"], **inputs)
@@ -128,11 +130,11 @@ class Amortised(Guide):
         return Normal().at(own, pop)
 
     def read(self, parameters: Any, pop: Population, near: Near) -> Any:
-        """Run the network, refine its locations, and take the inverse information there."""
+        """Return Gaussians at the network's locations after scoring steps, with the inverse information there."""
         own = self.at(parameters, pop)
         if not self.refine:
             return own
-        # Far from what it was trained on a network's answer may be worse than none.
+        # For a subject unlike those it was trained on, the network's location may be worse than the centre of them all.
         centre = jnp.broadcast_to(parameters["centre"], own["loc"].shape)
         loc = _best(near, jnp.stack([own["loc"], centre]))
         for _ in range(self.refine):
@@ -144,7 +146,7 @@ class Amortised(Guide):
         return {"loc": loc, "factor": root, "log_scale": jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1))}
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Say which sites have no information formula, where it is needed."""
+        """Say which sites have no formula for the Fisher information, if scoring steps need one."""
         instead = "Use Amortised(refine=0), which does without"
         return need_families(program, pop, "Amortised(refine > 0)", instead) if self.refine else []
 
@@ -166,18 +168,17 @@ def _scored(near: Near, loc: Vectors) -> Vectors:
     _, gradient = value_and_gradient(near.joint, loc)
     factor, good = cholesky(near.information(loc))
     step = jnp.where(good[:, None], solve_factored(factor, gradient), 0.0)
-    # Of several parts of a step the best one is taken, the step of 0 among them.
     step = jnp.where(jnp.isfinite(step), step, 0.0)
-    return _best(near, loc + jnp.array(_PARTS)[:, None, None] * step)
+    return _best(near, loc + jnp.array(_STEP_FRACTIONS)[:, None, None] * step)
 
 
 def _best(near: Near, tries: Array) -> Vectors:
-    """Return each subject's best of some points, (try, subject, coordinate)."""
+    """Return, by subject, the point of the highest joint density among ``tries``."""
     return lowest(lambda phi: -near.joint(phi), tries)
 
 
 def subject_features(pop: Population) -> dict[str, Array]:
-    """Return what a network sees of each subject: records, doses, constant covariates; masked."""
+    """Return a network's inputs of each subject: records and doses with their masks, and constant covariates."""
     times = jnp.asarray(pop.times)
     names = sorted(pop.dv)
     seen = [jnp.asarray(pop.mask[name]) for name in names]
@@ -198,7 +199,7 @@ def subject_features(pop: Population) -> dict[str, Array]:
 
 
 def standards(features: dict[str, Array]) -> dict[str, tuple[Array, Array]]:
-    """Return mean and SD of every input, over what is there."""
+    """Return mean and SD of every input over all unmasked records, unmasked doses and subjects."""
 
     def moments(values: Array, mask: Array) -> tuple[Array, Array]:
         weight = mask[..., None].astype(values.dtype)

@@ -23,12 +23,12 @@ from hierax.program.density import Program
 if TYPE_CHECKING:
     from hierax.infer.vi.vi import VI
 
-# Steps that are compiled and run together.
+# Number of optimiser steps that are compiled and run together; progress is judged and shown between two blocks.
 BLOCK = 100
 
 
 class State(NamedTuple):
-    """Where a run of VI stands.
+    """The state of a run of VI between two steps.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class State(NamedTuple):
     guide : pytree
         Parameters of the guides.
     moments : tuple
-        Optimiser states of both; for local guides a state a subject.
+        Optimiser states of ``population`` and ``guide``; for a local guide, one state per subject.
     key : array
     """
 
@@ -50,9 +50,10 @@ class State(NamedTuple):
 class Setting(NamedTuple):
     """The static parts of a run.
 
-    Guides are those of φ = η + A(θ − θ₀), which parameters that shift random effects (``shift``) leave where it is:
-    guides of η would all have to follow each step of such a parameter. ``pace`` are multiples of the learning rate, of
-    the free entries. ``linked`` are those of them that the guides of random effects are conditional on.
+    Guides are distributions of φ = η + A(θ − θ₀), where θ are the parameters that shift random effects (``shift``) and
+    θ₀ their start values. The data's density at a given φ does not depend on θ, so that guides of φ can stay where they
+    are when θ takes a step; guides of η would all have to follow it. ``pace`` holds a multiple of the learning rate for
+    each free entry. ``linked`` are the free entries that the guides of random effects are conditional on.
     """
 
     vi: VI
@@ -65,12 +66,12 @@ class Setting(NamedTuple):
     linked: np.ndarray | None = None
 
     def paced(self) -> optax.GradientTransformation:
-        """Return what scales gradients of the population parameters."""
+        """Return the transformation that scales gradients of the population parameters, ``pace`` included."""
 
         def slower(updates: Any, population: Any) -> Any:
             pace = jnp.asarray(self.pace)
             if population is not None and "log_scale" in population:
-                # A parameter that is hundreds wide, and wide in its posterior, would not arrive by steps of 0.02.
+                # A parameter whose posterior SD is in the hundreds would not arrive by steps of the rate 0.02.
                 pace = pace * jnp.maximum(jnp.exp(population["log_scale"]), 1.0)
             return {**updates, "loc": pace * updates["loc"]}
 
@@ -92,7 +93,7 @@ def begin(setting: Setting, flat: Array, guide: Any, key: Any) -> State:
 
 
 def place(setting: Setting, population: Any, flat: Array, noise: Array) -> Array:
-    """Return the flat vector: a point, or a draw of the population parameters' guide."""
+    """Return the flat vector with the population parameters' point, or with a draw of their guide."""
     x = population["loc"]
     if "log_scale" in population:
         x = x + jnp.exp(population["log_scale"]) * standardised(population, noise)
@@ -100,7 +101,7 @@ def place(setting: Setting, population: Any, flat: Array, noise: Array) -> Array
 
 
 def standardised(population: Any, noise: Array) -> Array:
-    """Return a draw of the population parameters' guide, in the units of its scales; 0 of no noise."""
+    """Return a draw of the population parameters' guide in units of its scales; it is 0 if ``noise`` is 0."""
     if "lower" not in population:
         return noise
     skew, tail = population["skew"], jnp.exp(population["log_tail"])
@@ -109,7 +110,7 @@ def standardised(population: Any, noise: Array) -> Array:
 
 
 def log_volume(population: Any, noise: Array) -> Array:
-    """Return log |∂θ/∂noise| of a draw of the population parameters' guide; 0 of a point."""
+    """Return log |∂θ/∂noise| of a draw of the population parameters' guide; 0 if they are points."""
     if "log_scale" not in population:
         return jnp.zeros(())
     total = jnp.sum(population["log_scale"])
@@ -120,13 +121,16 @@ def log_volume(population: Any, noise: Array) -> Array:
 
 
 def moved(setting: Setting, here: Array, flat: Array, design: Array) -> Vectors:
-    """Return A(θ − θ₀): by how much φ is ahead of η, (subject, coordinate)."""
+    """Return A(θ − θ₀), the difference φ − η, (subject, coordinate)."""
     index = np.flatnonzero(setting.shift)
     return shifted(design, here[index] - flat[index])
 
 
 def members(setting: Setting, guide: Any, here: Array, away: Vectors, standard: Array, pop: Population) -> Any:
-    """Return the guide's members as it is trained, at the flat vector ``here``, ``standard`` of the guide of it."""
+    """Return the guide's members for training, at the flat vector ``here``.
+
+    ``away`` is φ − η (see :func:`moved`), and ``standard`` is ``here`` in units of its guide's scales.
+    """
     if setting.linked is None:
         return setting.vi.guide.at(guide, pop)
     program, params = setting.program, setting.params_of(here)
@@ -137,7 +141,7 @@ def members(setting: Setting, guide: Any, here: Array, away: Vectors, standard: 
 
 
 def read(setting: Setting, guide: Any, here: Array, away: Vectors, standard: Array, pop: Population) -> Any:
-    """Return the guide's members where it is read, at the flat vector ``here``."""
+    """Return the guide's members for results, which some guides refine, at the flat vector ``here``."""
     if not setting.vi.guide.refines:
         return members(setting, guide, here, away, standard, pop)
     guide = guide if setting.linked is None else guide["own"]
@@ -152,7 +156,7 @@ def read(setting: Setting, guide: Any, here: Array, away: Vectors, standard: Arr
 def moments(
     setting: Setting, guide: Any, here: Array, flat: Array, design: Array, pop: Population, key: Any, refined: bool
 ) -> tuple[Vectors, Blocks]:
-    """Return mean and covariance of every subject's random effects: as the guide is read, or as it is trained."""
+    """Return mean and covariance of every subject's random effects, by :func:`read` if ``refined``."""
     clean, away = sanitise(pop), moved(setting, here, flat, design)
     centre = jnp.zeros(int(setting.free.sum()))
     member = (read if refined else members)(setting, guide, here, away, centre, clean)
@@ -172,11 +176,10 @@ def bound(
     key: Any,
     member: Any = None,
 ) -> tuple[Array, Any, Any, Float[Array, " subject"]]:
-    """Return the bound of the log likelihood, and its gradients in the population's parameters and the guide's.
+    """Return the bound of the log likelihood, its gradients in population and guide, and the bound by subject.
 
-    ``weight`` multiplies each subject (0 for padded ones, N/B in a batch); ``member`` are the guide's
-    members, by default as it is trained, or a function that returns them like :func:`members`. Also the bound by
-    subject.
+    ``weight`` multiplies each subject's bound: 0 for padded subjects, and N/B in a batch of B out of N subjects.
+    ``member`` are the guide's members, or a function that returns them; the default is :func:`members`.
     """
     vi, program = setting.vi, setting.program
     size, count = len(program.effect_names), pop.n_subjects
@@ -208,10 +211,12 @@ def bound(
     shares = jax.nn.softmax(logs, axis=0) * weight
     by_eta, by_population, by_guide = pull(shares)
     if setting.linked is not None:
-        # Draws follow the population parameters, in full: no score of theirs is left out.
+        # Draws of linked guides move with the population parameters, whose gradient is the full one: through the
+        # draws, and through the guides' density.
         by_population = jax.tree.map(jnp.add, by_population, pull_draw(by_eta)[1])
     if vi.gradient == "path":
-        # The guide's own parameters drop out: their score has mean zero, and squared weights make up for it (K > 1).
+        # The score of the guide's own parameters is left out: its mean is zero for K = 1, and for K > 1 squared weights
+        # make up for it (Tucker et al. 2019).
         by_eta = by_eta * jax.nn.softmax(logs, axis=0)[..., None]
         by_guide = jax.tree.map(jnp.zeros_like, by_guide)
     by_draw = pull_draw(by_eta)[0]
@@ -228,11 +233,11 @@ def bound(
 
 
 def block(setting: Setting) -> Callable[..., tuple[State, Array, Array]]:
-    """Return the function of a block of steps, to be compiled.
+    """Return the function that runs a block of steps, to be compiled.
 
-    It takes (state, rates, rows, flat, design, pop) and returns state, bounds, and which steps had a finite gradient of
-    the population parameters; those that had none moved nothing. ``rows`` (step, batch) are the
-    subjects of each step; with no columns, all.
+    It takes (state, rates, rows, flat, design, pop) and returns the state, the bounds, and which steps had a finite
+    gradient in the population parameters; a step without one leaves these parameters where they are. ``rows``
+    (step, batch) are the subjects of each step; if it has no columns, every step takes all subjects.
     """
     vi = setting.vi
     scaler, paced = vi.scaler(), setting.paced()
@@ -284,7 +289,7 @@ def _finite(tree: Any) -> Array:
 def _climb(
     scaler: optax.GradientTransformation, values: Any, gradient: Any, state: Any, rate: Array
 ) -> tuple[Any, Any]:
-    """Take a step upwards; one whose gradient is not finite is skipped."""
+    """Return values and optimiser state after a step upwards; a gradient that is not finite changes neither."""
     good = _finite(gradient)
     safe = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0.0), gradient)
     updates, new = scaler.update(safe, state, values)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Course:
-    """Learning rates: full until the smoothed bound has no trend, then falling.
+    """The schedule of learning rates: constant until the smoothed bound has no trend, then falling to a hundredth.
 
     Parameters
     ----------
@@ -23,11 +23,12 @@ class Course:
     Attributes
     ----------
     done : int
-        Steps so far.
+        Number of steps so far.
     turned : int or None
-        When the rate began to fall.
+        Step at which the rate began to fall; None before that.
     """
 
+    # Blocks whose mean bound is compared with that of as many blocks before, to see whether the bound still rises.
     _WINDOW = 5
 
     def __init__(self, vi: VI, network: bool = False):
@@ -55,9 +56,9 @@ class Course:
 
     @property
     def fell(self) -> bool:
-        """Whether the bound ended below where it began, by more than its noise: steps were too long to climb."""
+        """Whether the bound ended below its first value by more than its noise, because steps were too long."""
         last = np.array(self.bounds[-BLOCK:])
-        # Medians: bounds of runs that go wrong have outliers of any size.
+        # Medians, because the bounds of runs that go wrong have outliers of any size.
         middle = np.median(last)
         return bool(middle + 10 * np.median(np.abs(last - middle)) < self.bounds[0])
 
@@ -78,13 +79,14 @@ class Course:
         full = self.done >= self.vi.steps - self.cooling
         if full or (self.vi.automatic and self._flat()):
             self.turned = self.done
-            # A search that has ended early is cooled for as long as it has lasted, at most.
+            # After an early end the rate falls for half as many steps as there were (three blocks at least), and never
+            # for longer than planned.
             self.cooling = min(self.cooling, max(self.done // 2 // BLOCK, 3) * BLOCK)
 
     def _flat(self) -> bool:
-        """Whether the means of the last blocks, in two halves, no longer rise by more than their noise."""
+        """Return whether the mean bound of the last blocks exceeds that of as many before by no more than its noise."""
         means = np.array(self.bounds).reshape(-1, BLOCK).mean(1)
-        # A network learns slowly for long: the longer it has, the longer it must have stood still.
+        # A network may learn slowly for long, so that its windows grow with the number of blocks so far.
         window = self._WINDOW if not self.network else max(3 * self._WINDOW, len(means) // 4)
         if len(means) < 2 * window:
             return False

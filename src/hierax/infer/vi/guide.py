@@ -19,7 +19,7 @@ from hierax.program.density import Program
 
 
 class Near(NamedTuple):
-    """The model around some random effects, at fixed population parameters.
+    """The model's densities as functions of the random effects, at fixed population parameters.
 
     ``joint(φ)`` is the log joint density of every subject, ``information(φ)`` the Fisher information of its data plus
     the curvature of its prior, (subject, coordinate, coordinate).
@@ -30,9 +30,10 @@ class Near(NamedTuple):
 
 
 class Guide(Options, abc.ABC):
-    """A family of distributions q_i(η), one member a subject.
+    """A family of distributions q_i(η), with one member per subject.
 
-    ``local`` says whether its parameters have a row a subject (and follow mini-batches), or are shared.
+    ``local`` says whether its parameters have one row per subject (of which a step takes those of its mini-batch), or
+    are shared by all subjects.
 
     Examples
     --------
@@ -44,7 +45,7 @@ class Guide(Options, abc.ABC):
 
     @property
     def refines(self) -> bool:
-        """Whether ``read`` gives other members than ``at`` does."""
+        """Whether ``read`` gives other members than ``at``."""
         return False
 
     @abc.abstractmethod
@@ -53,14 +54,14 @@ class Guide(Options, abc.ABC):
 
     @abc.abstractmethod
     def at(self, parameters: Any, pop: Population) -> Any:
-        """Return what ``sample`` and ``log_density`` need for these subjects."""
+        """Return the members of these subjects, which ``sample`` and ``log_density`` take."""
 
     def read(self, parameters: Any, pop: Population, near: Near) -> Any:
-        """Return what ``at`` does, where the guide is read and not trained: the same, by default."""
+        """Return the members for results (EBEs, bounds, draws) and not for training; by default those of ``at``."""
         return self.at(parameters, pop)
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Say why this guide cannot be one of a program's random effects; empty where it can."""
+        """Say why this guide cannot be used for a program's random effects; empty if it can."""
         return []
 
     @abc.abstractmethod
@@ -81,12 +82,12 @@ class Guide(Options, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Normal(Guide):
-    """A Gaussian of its own for every subject.
+    """A separate Gaussian for every subject.
 
     Parameters
     ----------
     rank : {"full", "mean-field"}
-        With or without correlations.
+        With or without correlations between the random effects of a subject.
 
     Examples
     --------
@@ -97,7 +98,7 @@ class Normal(Guide):
     rank: Literal["full", "mean-field"] = "full"
 
     def begin(self, key: Any, pop: Population, mode: Vectors, root: Blocks) -> Any:
-        """Start at the modes, with the inverse Hessians."""
+        """Return Gaussians at the modes, whose spread is that of the inverse Hessians there."""
         factor = jnp.linalg.cholesky(jnp.einsum("nij,nkj->nik", root, root))
         good = jnp.isfinite(factor).all((-1, -2))[:, None, None]
         factor = jnp.where(good, factor, jnp.eye(mode.shape[-1]))
@@ -138,10 +139,10 @@ def _whitened(member: Any, eta: Vectors) -> Vectors:
 
 @dataclasses.dataclass(frozen=True)
 class Sinh(Guide):
-    """A Gaussian bent by a sinh-arcsinh flow in every coordinate of its own frame, for every subject.
+    """A Gaussian for every subject, to which sinh-arcsinh flows give skewness and heavier or lighter tails.
 
-    Skewness and tail weight are free: η = loc + L·sinh((asinh(ε) + skew)·tail), the Gaussian at skew 0, tail 1
-    (Jones & Pewsey 2009).
+    The flow changes each standard normal coordinate ε before it is multiplied by L: η = loc + L·sinh((asinh(ε) +
+    skew)·tail), which is the Gaussian at skew 0 and tail 1 (Jones & Pewsey 2009).
 
     Examples
     --------
@@ -150,7 +151,7 @@ class Sinh(Guide):
     """
 
     def begin(self, key: Any, pop: Population, mode: Vectors, root: Blocks) -> Any:
-        """Start at the Gaussian."""
+        """Return the first parameters of :class:`Normal`, with skew 0 and tail 1."""
         first = Normal().begin(key, pop, mode, root)
         return {**first, "skew": jnp.zeros_like(mode), "log_tail": jnp.zeros_like(mode)}
 
@@ -159,7 +160,7 @@ class Sinh(Guide):
         return {**Normal().at(parameters, pop), "skew": parameters["skew"], "tail": jnp.exp(parameters["log_tail"])}
 
     def sample(self, member: Any, noise: Vectors) -> Vectors:
-        """Return the bent and moved noise."""
+        """Return location + factor · the noise after the flow."""
         bent = jnp.sinh((jnp.arcsinh(noise) + member["skew"]) * member["tail"])
         return member["loc"] + jnp.einsum("nij,nj->ni", member["factor"], bent)
 

@@ -1,4 +1,4 @@
-"""Draws of a guide of population parameters and subjects, and the importance weights that judge it."""
+"""Draws from the guides of population parameters and random effects, and importance weights that judge them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hierax.infer.vi.bound import Setting, log_volume, moved, place, read, stand
 
 
 def guide_draws(setting: Setting) -> Callable[..., tuple[Array, Array]]:
-    """Return the function of draws, to be compiled.
+    """Return the function that draws from the guides, to be compiled.
 
-    It takes (state, flat, design, pop, keys) and returns by key the flat vector and the random effects, both from the
-    guide: independent draws.
+    It takes (state, flat, design, pop, keys). For every key it returns one independent draw of the flat vector and of
+    the random effects.
     """
 
     def run(state: Any, flat: Array, design: Array, pop: Population, keys: Array) -> tuple[Array, Array]:
@@ -40,11 +40,11 @@ def guide_draws(setting: Setting) -> Callable[..., tuple[Array, Array]]:
 def guide_log_weights(setting: Setting) -> Callable[..., Array]:
     """Return the function of the log weights p(y, θ)/q(θ) of draws of the population parameters, to be compiled.
 
-    It takes (state, flat, design, pop, noise, effects): standard normal numbers, (draw, entry) and (repetition,
-    subject, coordinate). The random effects are integrated out by importance sampling with the guide's q(φ | θ), so
-    that the weights show what is wrong with the population's guide however many subjects there are: weights of joint
-    draws would differ by the misfit of all of them together. Every draw uses the same ``effects``: what their noise
-    does to log p(y | θ) is then almost the same for all θ, and cancels.
+    It takes (state, flat, design, pop, noise, effects), where ``noise`` (draw, entry) and ``effects`` (repetition,
+    subject, coordinate) are standard normal numbers. The random effects are integrated out by importance sampling with
+    the guide's q(φ | θ), so that the weights show the misfit of the population's guide alone; weights of joint draws
+    would vary by the misfits of all subjects' guides together. Every draw of θ uses the same ``effects``: the
+    Monte-Carlo error of log p(y | θ) is then almost the same for all θ, and cancels.
     """
     vi, program = setting.vi, setting.program
 

@@ -1,11 +1,12 @@
 """Guides of random effects that depend on the population parameters.
 
-Beside a guide of the population parameters θ, a guide q_i(φ_i) that is the same for every θ makes posteriors of θ far
-too narrow: θ may then only move as far as no random effect has to follow. What a subject's random effects are given θ
-is known up to the data's part: p(φ_i | y_i, θ) ∝ p(φ_i | θ)·p(y_i | φ_i, θ). So here a guide's member is a stand-in
-for p(y_i | φ_i, θ), a Gaussian in φ_i, and what is drawn from is its product with the Gaussian of p(φ_i | θ)'s mean and
-covariance: exact, for every θ, where the data are linear in φ_i. The stand-in's location and log SDs are linear in θ,
-for parameters of the data's own (a residual SD, an effect without a random one).
+If a guide q_i(φ_i) of random effects is the same for all values of the population parameters θ, the guide of θ becomes
+far too narrow, because θ can then move only as far as no random effect has to follow it. How a subject's random effects
+depend on θ is known but for the likelihood of its data: p(φ_i | y_i, θ) ∝ p(φ_i | θ)·p(y_i | φ_i, θ). Here, therefore,
+a guide's member is a Gaussian in φ_i that stands in for the likelihood p(y_i | φ_i, θ). Random effects are drawn from
+the product of this stand-in and the Gaussian with the mean and covariance of p(φ_i | θ), which is exact for every θ if
+the data are linear in φ_i. Location and log SDs of the stand-in are linear in θ, because some parameters act on the
+likelihood alone (a residual SD, a fixed effect without a random effect).
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ from jaxtyping import Array, Float
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.vi.guide import Guide
 
-# Information of the data in a prior SD's units that a start has at least: the stand-in of none would lie at infinity.
-_LEAST = 0.05
+# Smallest information of the data, in units of the prior's, that a stand-in starts from: without any information its
+# location would be infinite.
+_LEAST_INFORMATION = 0.05
+# Parts of a guide's member that are replaced when it is multiplied with the prior.
 _NEEDED = {"loc", "factor", "log_scale"}
 
 
 class Linked(NamedTuple):
-    """Members at one θ.
+    """A guide's members at one value of θ, multiplied with the prior of the random effects.
 
     Attributes
     ----------
     frame : pytree
-        The guide's members with location 0 and scale 1: the shape that is left of them.
+        The guide's members with location 0 and factor 1, so that only their shape (skewness, tails) is left.
     mean, root : arrays, (subject, coordinate[, coordinate])
         Mean and lower root of the covariance of p(φ | θ).
     loc, factor : arrays, (subject, coordinate[, coordinate])
@@ -45,33 +48,33 @@ class Linked(NamedTuple):
 
 
 def stand_ins(mode: Vectors, hessian: Blocks, mean: Vectors, root: Blocks) -> tuple[Vectors, Blocks]:
-    """Return location and root of the Gaussians in φ that make ``mode`` and ``hessian`` out of the prior's."""
+    """Return location and root of the Gaussians whose product with the prior has these modes and Hessians."""
     lower = jnp.linalg.cholesky(jnp.einsum("nij,nkj->nik", root, root))
     whole = jnp.einsum("nji,njk,nkl->nil", lower, hessian, lower)
     values, vectors = jnp.linalg.eigh(whole - jnp.eye(whole.shape[-1]))
-    values = jnp.maximum(values, _LEAST)
+    values = jnp.maximum(values, _LEAST_INFORMATION)
     at = jax.scipy.linalg.solve_triangular(lower, (mode - mean)[..., None], lower=True)[..., 0]
-    # (1 + K) u = K m, in the eigenvectors of K.
+    # K is the information of the data, and u the mode, both in prior SDs: the location m solves (1 + K) u = K m.
     m = jnp.einsum("nij,nj,nkj,nk->ni", vectors, (1 + values) / values, vectors, at)
     spread = jnp.einsum("nij,njk,nk->nik", lower, vectors, values**-0.5)
     return mean + jnp.einsum("nij,nj->ni", lower, m), spread
 
 
 def begin(guide: Guide, own: Any, size: int, count: int) -> Any:
-    """Return the first parameters: the guide's own, and slopes in ``count`` entries of θ, which are 0."""
+    """Return the first parameters: the guide's own, and slopes of 0 in ``count`` entries of θ."""
     rows = len(jax.tree.leaves(own)[0]) if guide.local else 1
     slope = jnp.zeros((rows, size, count))
     return {"own": own, "loc": slope, "log_scale": slope}
 
 
 def linkable(guide: Guide, own: Any, pop: Any) -> bool:
-    """Return whether a guide's members are Gaussians with a shape, which prior information can be added to."""
+    """Return whether a guide's members have a location and a factor, so that they can be multiplied with a prior."""
     member = jax.eval_shape(lambda own: guide.at(own, pop), own)
     return isinstance(member, dict) and member.keys() >= _NEEDED
 
 
 def conditioned(member: Any, slopes: Any, standard: Float[Array, " entry"], mean: Vectors, root: Blocks) -> Linked:
-    """Return the members at one θ, ``standard`` being its entries in SDs from their mean."""
+    """Return the members at one θ, whose entries ``standard`` are in units of their guide's scales."""
     lower = jnp.linalg.cholesky(jnp.einsum("nij,nkj->nik", root, root))
     scale = jnp.exp(slopes["log_scale"] @ standard)
     white = member["factor"] * scale[..., None]

@@ -38,15 +38,19 @@ if TYPE_CHECKING:
     from hierax.infer.fitting.job import Job
     from hierax.infer.vi.vi import VI
 
-# Draws of the guide that a fit keeps, fewer where they would take more numbers than this.
+# Draws of the guide that a fit keeps: the first number, or fewer, down to the second, if all draws together would hold
+# more values than the third.
 _DRAWS, _FEWEST, _NUMBERS = 2000, 200, 20_000_000
-# Draws of the population parameters that judge their guide, and repetitions that integrate random effects out of each.
+# Draws of the population parameters whose importance weights judge their guide, and draws of the random effects that
+# integrate these out, for each of the former.
 _JUDGED, _REPETITIONS = 2000, 10
-# The bound that is reported is the mean of the last so many steps.
-_LAST = 300
-# Weights of flows of random effects learn at this multiple of the rate.
+# The bound that is reported is the mean over this many last steps.
+_REPORTED_STEPS = 300
+# The weights of flows of random effects learn at this multiple of the learning rate, because a step of theirs can do
+# much harm.
 _FLOW_PACE = 0.25
-# A guide counts as stuck where the log density of the posterior is this much higher decades away from its centre.
+# The centre of the population parameters' guide counts as no optimum if the log posterior density is higher by more
+# than this where one parameter is decades away. The centre is a mean, so that a smaller gain is no sign.
 _CLEARLY_OF_POSTERIORS = 2.0
 
 _NO_GRADIENT = (
@@ -69,7 +73,7 @@ def run_vi(job: Job, vi: VI) -> Outcome:
 
 
 class _Run(Blocks):
-    """One run of VI: its state, its learning rates, and what it has shown."""
+    """One run of VI: its state, its learning rates, and its history."""
 
     def __init__(self, job: Job, vi: VI, session: Session):
         super().__init__(job, vi)
@@ -77,7 +81,8 @@ class _Run(Blocks):
         self.course = Course(vi, network=bool((job.layout.weights() & job.free).any()))
         self.watcher = job.watcher(vi.objective)
         out = session.value(job.flat)
-        # Where guides begin; a subject without a mode begins at 0, and its density decides what becomes of it.
+        # Guides begin at the modes. A subject whose mode is not finite begins at 0: if its density is not finite there
+        # either, the bound shows it.
         mode = np.nan_to_num(np.asarray(out.eta))
         root = _roots(inverse_blocks(np.asarray(out.hessian)))
         key, guide_key = jax.random.split(jax.random.key(job.seed))
@@ -108,7 +113,7 @@ class _Run(Blocks):
         self.best = self.state
 
     def _stand_ins(self, mode: np.ndarray, hessian: np.ndarray) -> Any:
-        """Return mean and root of a Gaussian for each subject's data: mode and curvature without the prior's part."""
+        """Return location and root of a Gaussian that stands in for each subject's likelihood."""
         program = self.job.program
 
         def run(pop: Any, params: Any, mode: Any, hessian: Any) -> Any:
@@ -117,7 +122,7 @@ class _Run(Blocks):
             root = program.prior_root(clean, params, mean)
             identity = jnp.einsum("nij,nkj->nik", root, root)
             good = jnp.isfinite(hessian).all((-1, -2))[:, None, None]
-            # A subject without a Hessian begins at its prior.
+            # A subject whose Hessian is not finite begins at its prior.
             return linked.stand_ins(mode, jnp.where(good, hessian, jnp.linalg.inv(identity)), mean, root)
 
         params = program.constrain(self.job.layout.unravel(jnp.asarray(self.job.flat)))
@@ -144,12 +149,12 @@ class _Run(Blocks):
             self.best = jax.tree.map(jnp.asarray, saved["best"])
 
     def known(self) -> dict[str, Any]:
-        """Return where the parameters stand."""
+        """Return the population parameters as they are now."""
         return {"flat": np.asarray(self.flat())}
 
     @property
     def finished(self) -> bool:
-        """Whether the learning rate has fallen all the way, or the held-out subjects have had enough."""
+        """Whether the learning rate has fallen all the way, or held-out subjects no longer become more likely."""
         return self.course.finished or (self.watcher is not None and self.watcher.enough)
 
     @property
@@ -186,7 +191,7 @@ class _Run(Blocks):
         rng = np.random.default_rng([self.job.seed, self.course.done])
         passes = -(-BLOCK * batch // len(real)) + 1
         order = np.concatenate([rng.permutation(real) for _ in range(passes)])
-        # Steps that would hold a subject twice, where two passes meet, are drawn anew.
+        # A step in which two passes over the subjects meet may hold a subject twice; its subjects are drawn anew.
         rows = order[: BLOCK * batch].reshape(BLOCK, batch)
         for row in rows:
             if len(np.unique(row)) < batch:
@@ -194,7 +199,7 @@ class _Run(Blocks):
         return jnp.asarray(rows)
 
     def moments(self, *, refined: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and covariance of every subject's random effects by its guide, as it is read or trained."""
+        """Return mean and covariance of every subject's random effects by its guide, refined or as trained."""
         start, key = jnp.asarray(self.job.flat), jax.random.key(self.job.seed)
         found = self.spread(self.state.guide, self.flat(), start, self.design, self.session.pop, key, refined=refined)
         return np.asarray(found[0]), np.asarray(found[1])
@@ -247,13 +252,13 @@ class _Run(Blocks):
 
 
 def _roots(blocks: np.ndarray) -> np.ndarray:
-    """Return symmetric roots of covariances; of what is not positive definite, small ones."""
+    """Return symmetric roots of covariances, whose eigenvalues are raised to 1e-6 where they are lower."""
     values, vectors = np.linalg.eigh(blocks)
     return np.einsum("nij,nj,nkj->nik", vectors, np.sqrt(np.clip(values, 1e-6, None)), vectors)
 
 
 def _judged(run: _Run, result: Result, k: float) -> tuple[Result, str]:
-    """Return how a run ended, and why, with the steps that were left out; ``k`` as for :func:`_ended`."""
+    """Return how a run ended and why, after checks of its end point; ``k`` as for :func:`_ended`."""
     result, why = _ended(run, result, k)
     if result in (Result.converged, Result.poor_guide):
         job = run.job
@@ -272,7 +277,7 @@ def _far_off(run: _Run) -> tuple[Result, str] | None:
     free = job.free & ~job.layout.weights()
     out = run.session.value(flat, run.moments(refined=False)[0])
     if run.vi.population != "point":
-        # The mean of a posterior need not be its mode: far more has to be left to gain.
+        # The mean of a posterior need not be its mode, so that only a clear gain counts.
         return not_optimal(run.session, flat, out, free, clearly=_CLEARLY_OF_POSTERIORS, posterior=True)
     return not_arrived(run.session, job.flat, flat, out, free, job.free & run.roles.prior)
 
@@ -304,7 +309,7 @@ def _ended(run: _Run, result: Result, k: float) -> tuple[Result, str]:
 
 
 def _better(vi: VI) -> str:
-    """Return what guides may come closer than the one that was used."""
+    """Return the options of guides that may come closer than the one that was used, as words of a message."""
     if vi.population == "mean-field":
         return "population='full', "
     return "guide=hx.guides.Sinh(), " if type(vi.guide) is Normal else ""
@@ -319,7 +324,7 @@ def _finish(run: _Run, result: Result, seconds: float) -> Outcome:
     steps = pd.DataFrame({"start": 0, "iteration": np.arange(len(bounds)), "bound": bounds})
     steps["ofv"], steps["gradient"] = np.nan, np.nan
     steps["seconds"] = np.repeat(np.array(run.seconds) / BLOCK, BLOCK)[: len(steps)]
-    last = bounds[-_LAST:]
+    last = bounds[-_REPORTED_STEPS:]
     elbo = (float(np.mean(last)), float(np.std(last) / np.sqrt(max(len(last), 1))))
     samples, k = None, np.nan
     if vi.population == "point":

@@ -1,4 +1,4 @@
-"""What is left of a variational fit: its guide, and the bound."""
+"""What a variational fit keeps: its guide, and the bound."""
 
 from __future__ import annotations
 
@@ -51,18 +51,19 @@ class Variational:
     vi : VI
         The options.
     free, shift, pace : arrays, (parameter,)
-        Which entries of the flat vector were free, which of them shift random effects, and their multiples of the rate.
+        Which entries of the flat vector were free, which of them shift random effects, and the multiple of the learning
+        rate of each free entry.
     state : State
-        The end of the run: ``population`` and ``guide`` are the guides' parameters.
+        State at the end of the run, whose ``population`` and ``guide`` are the guides' parameters.
     flat : array, (parameter,)
-        Where the run began.
+        Start values of the run.
     elbo : pair of float
         Mean of the bound over the last steps, and its Monte-Carlo error.
     linked : array of int, or None
         Which of the free entries the guides of random effects are conditional on.
     pareto_k : float
-        Of the importance weights p(y, θ)/q(θ) of the population parameters' guide, random effects integrated out; NaN
-        where the population parameters are points. Above 0.7 the guide is too far from the posterior.
+        Pareto k of the importance weights p(y, θ)/q(θ) of the population parameters' guide, with random effects
+        integrated out; NaN if the population parameters are points. Above 0.7 the guide is too far from the posterior.
     """
 
     session: Session
@@ -98,7 +99,7 @@ class Variational:
     def encode(self, pop: Population) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and covariance of every subject's guide, (subject, coordinate[, coordinate]).
 
-        An amortised guide reads any population of the same structure; others know their own subjects alone.
+        An amortised guide takes any population of the same structure, other guides only the subjects of the fit.
         """
         self._own(pop)
         function = jax.jit(partial(moments, self.setting, refined=True))
@@ -125,7 +126,7 @@ class Variational:
             flat, here = jnp.asarray(self.flat), self._centre()
             member: Any = read
             if setting.linked is None:
-                # The same at every draw of the population parameters.
+                # The guide does not depend on the draw of the population parameters: its members are computed once.
                 none = jnp.zeros(int(setting.free.sum()))
                 member = read(setting, guide, here, moved(setting, here, flat, design), none, clean)
 

@@ -33,33 +33,35 @@ class VI(Procedure):
         Family of each subject's distribution: :class:`~hierax.guides.Normal`, ``Sinh`` (a flow), or ``Amortised`` (an
         encoder network).
     population : {"point", "full", "mean-field"}
-        Population parameters as points (variational EM), or with a guide of their own, for which they need priors: a
-        Gaussian, "full" with correlations, skewness and tails (a sinh-arcsinh flow of every coordinate). The guides of
-        random effects are then conditional on them (but for network weights), and the whole is judged by the Pareto k
-        of its importance weights, in which random effects are integrated out.
+        Whether population parameters are points (variational EM), or have a guide of their own, for which they need
+        priors: "mean-field" is a Gaussian without correlations; "full" has correlations, skewness and tails (a
+        sinh-arcsinh flow of every coordinate). With such a guide, the guides of random effects are conditional on the
+        population parameters (except network weights), and the fit is judged by the Pareto k of its importance
+        weights, in which random effects are integrated out.
     samples : int
-        K of the importance-weighted bound; 1 is the ELBO. More samples, less bias: the ELBO shrinks the SDs of random
-        effects that the data say little of.
+        K of the importance-weighted bound; 1 is the ELBO. More samples reduce the bias: with the ELBO, the SDs of
+        random effects about which the data say little are estimated too low.
     particles : int, optional
-        Independent repetitions a step, which only lower the noise; by default 1, and 8 where the population parameters
-        have a guide, of which a repetition is one draw for all subjects.
+        Independent repetitions per step, which lower the noise and nothing else. The default is 1, or 8 if the
+        population parameters have a guide, because each repetition has a single draw of them for all subjects.
     gradient : {"path", "total"}
-        Of the guide: path derivatives (doubly reparameterised where K > 1), whose noise vanishes where the guide is
-        exact; or the plain reparameterised gradient.
+        Gradient in the guide's parameters: path derivatives (doubly reparameterised if K > 1), whose noise vanishes
+        where the guide is exact; or the plain reparameterised gradient.
     batch : int, optional
-        Subjects a step; by default all. A subject that is not in the batch does not move.
+        Subjects per step; by default all. A subject's own guide does not move in steps whose batch lacks the subject.
     steps : int
-        Most steps; the last third of them (fewer if it ends early) lower the learning rate to a hundredth.
+        Largest number of steps. In the last third of them (fewer after an early end) the learning rate falls to a
+        hundredth.
     automatic : bool
-        Whether the phase at full learning rate ends where the smoothed bound has no trend left.
+        Whether the phase at full learning rate ends as soon as the smoothed bound has no trend left.
     learning_rate : float
-        Of the population parameters and guides, in unconstrained space. The weights of flows of random effects, where
-        a step has much to break, go at a quarter of it.
+        Learning rate of population parameters and guides, in unconstrained space. The weights of flows of random
+        effects, of which a step can do much harm, have a quarter of it.
     optimiser : optax optimiser, optional
-        What scales gradients; by default ``optax.scale_by_adam()``, of gradients without outliers. Every subject's
-        guide has a state of its own.
+        Transformation that scales gradients; by default ``optax.scale_by_adam()``, after outliers among the gradients
+        are cut. Every subject's own guide has its own state.
     objective : Estimator
-        What residuals are by; the guide's means are the EBEs.
+        Approximation by which residuals are computed; the EBEs are the guide's means.
 
     Examples
     --------
@@ -103,16 +105,16 @@ class VI(Procedure):
         return run_vi(job, self)
 
     def refusals(self, program: Program, pop: Population) -> list[str]:
-        """Say why VI cannot treat a program; empty where it can."""
+        """Say why VI cannot fit a program; empty if it can."""
         if program.sites.effects:
             return self.guide.refusals(program, pop)
         return ["VI approximates random effects' distributions, but the program has none. Use NaivePooled()."]
 
     @property
     def repetitions(self) -> int:
-        """Repetitions a step."""
+        """Number of repetitions per step."""
         return (1 if self.population == "point" else 8) if self.particles is None else self.particles
 
     def scaler(self) -> optax.GradientTransformation:
-        """Return what scales gradients."""
+        """Return the transformation that scales gradients."""
         return self.optimiser or optax.chain(cut_outliers(), optax.scale_by_adam())

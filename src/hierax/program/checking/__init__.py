@@ -1,1 +1,1 @@
-"""What is checked of a program, and what is said of it, before anything is estimated."""
+"""Checks of a program before anything is estimated, with the errors and warnings that result."""

@@ -15,10 +15,10 @@ from hierax.program.density import Program
 from hierax.program.sites import is_tree
 
 Check = Callable[[Program, Population], Iterator[str]]
-# An array of this many numbers inside a model is data: it should travel in the population.
+# An array of at least this many numbers inside a model is taken for data, which belong in the population.
 _LARGE = 5000
-# From so many subjects on, a leading axis of their number is no accident.
-_MANY = 8
+# With at least this many subjects, a leading axis whose length is their number is not taken for a coincidence.
+_MANY_SUBJECTS = 8
 
 
 def check_program(program: Program, pop: Population) -> None:
@@ -30,7 +30,7 @@ def check_program(program: Program, pop: Population) -> None:
         Everything that breaks the contract, together.
     """
     if program.plate not in _plate_names(program):
-        # All else that would be found follows from that.
+        # Without the subject plate, all further findings would only follow from this one.
         raise ModelError("\n".join(_has_subjects(program, pop)))
     found = [text for check in _CHECKS for text in check(program, pop)]
     if found:
@@ -121,11 +121,11 @@ def _frames(msg: dict[str, Any]) -> list[str]:
 
 
 def _warn_of_closures(program: Program, pop: Population) -> None:
-    """Warn of data that the model holds instead of the population."""
+    """Warn of arrays that look like data, which the model closes over instead of reading them from the population."""
     closed = jax.make_jaxpr(lambda pop, params: program.run(pop, params, None).z)(pop, program.start())
     for constant in closed.consts:
         shape = np.shape(constant)
-        by_subject = bool(shape) and shape[0] == pop.n_subjects >= _MANY
+        by_subject = bool(shape) and shape[0] == pop.n_subjects >= _MANY_SUBJECTS
         if np.size(constant) >= _LARGE or by_subject:
             tell(
                 f"The model closes over an array of shape {shape}, which is compiled in as a constant and cannot "

@@ -1,4 +1,4 @@
-"""Whether subjects are independent given the population parameters: asked of the program by derivatives."""
+"""Checking by derivatives that subjects are independent given the population parameters."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hierax.program.trace import per_subject, site_log_prob
 
 
 def check_independence(program: Program, pop: Population) -> None:
-    """Check that no subject's log density moves with another's random effects or data.
+    """Check that no subject's log density depends on another's random effects or data.
 
-    Tangents on the even subjects' inputs must leave the odd subjects' log densities exactly unchanged, and the
-    reverse. NumPyro's own dependency graph sees plates only, not ``eta - eta.mean()``.
+    The derivatives of the odd subjects' log densities with respect to the even subjects' inputs must be exactly 0, and
+    the reverse. NumPyro's own dependency graph cannot tell this: it sees plates only, not ``eta - eta.mean()``.
 
     Raises
     ------
@@ -44,7 +44,10 @@ def check_independence(program: Program, pop: Population) -> None:
 
 
 def _points(program: Program) -> Any:
-    """Return, stacked, the start of the parameters and a random point near it: a slope of zero hides what it scales."""
+    """Return the start of the parameters and a random point near it, stacked.
+
+    At the start alone, a coefficient of 0 would hide a dependence on what it multiplies.
+    """
     rng = np.random.default_rng(3)
     start = program.start()
     free = program.unconstrain(start)
@@ -53,7 +56,10 @@ def _points(program: Program) -> Any:
 
 
 def _inputs(program: Program, pop: Population) -> tuple[dict[str, Any], list[str]]:
-    """Return everything by which subjects could tie: random effects, float arrays of the population, odd params."""
+    """Return the inputs through which subjects could depend on each other, and their names.
+
+    These are random effects, float arrays of the population, and population parameters with one entry per subject.
+    """
     rng = np.random.default_rng(1)
     start = jax.jit(lambda pop, params: program.split(program.reference(pop, params)))(pop, program.start())
     effects = {name: np.asarray(z) + 0.1 * rng.standard_normal(z.shape) for name, z in start.items()}
@@ -73,7 +79,7 @@ def _float(leaf: Any) -> bool:
 
 
 def _moved(program: Program, pop: Population, inputs: dict[str, Any], names: list[str], real: np.ndarray) -> np.ndarray:
-    """Return whether a tangent on half of the subjects moves the densities of a half, by input and by site."""
+    """Return whether inputs of half of the subjects change the densities of either half, by input and by site."""
     leaves, tree = jax.tree.flatten(pop)
 
     def densities(inputs: dict[str, Any], params: dict[str, Any]) -> Array:
@@ -117,7 +123,7 @@ def _moved(program: Program, pop: Population, inputs: dict[str, Any], names: lis
         return jax.jvp(lambda x: densities(x, params), (inputs,), (seed,))[1]
 
     over_points = jax.jit(jax.vmap(jax.vmap(push, in_axes=(None, 0)), in_axes=(0, None), axis_size=2))
-    # A derivative that is no number, of a masked prediction of 0 say, shows no dependence; the other entries do.
+    # A derivative of NaN, as of a masked prediction of 0, is not taken for a dependence; others would show a real one.
     moved = np.nan_to_num(np.asarray(over_points(_points(program), stacked))) != 0
     changes = moved.any(0)[..., real]
     even = real % 2 == 0
@@ -126,7 +132,7 @@ def _moved(program: Program, pop: Population, inputs: dict[str, Any], names: lis
 
 
 def _total(value: Array, n_subjects: int) -> Array:
-    """Sum an individual parameter by subject, its leading axis of that length being the subjects'."""
+    """Return the sum of an individual parameter per subject, whose axis is the first one of length ``n_subjects``."""
     axis = next((axis for axis, size in enumerate(value.shape) if size == n_subjects), None)
     if axis is None:
         return jnp.zeros(n_subjects)

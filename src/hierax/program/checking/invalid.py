@@ -1,4 +1,4 @@
-"""Saying which parameters and which line of a model gave a distribution arguments that it cannot have."""
+"""Explaining which parameters and which line of a model gave a distribution invalid arguments."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 import numpyro
 from numpyro.distributions import constraints
 
-# NumPyro's error contains these words where a distribution gets arguments that it cannot have.
+# NumPyro's error contains these words if a distribution got arguments that it cannot have.
 _REFUSAL = "distribution got invalid"
+# Folders whose files are not the user's own code.
 _LIBRARIES = (Path(str(numpyro.__file__)).parent, Path(str(jax.__file__)).parent, Path(__file__).parents[1])
 
 

@@ -1,4 +1,4 @@
-"""What a program makes of the data that it is given, found out while its sites are read."""
+"""How a program uses the data that it is given, found out while its sites are read."""
 
 from __future__ import annotations
 
@@ -38,23 +38,24 @@ class Survey(NamedTuple):
     outside: dict[str, Any]
 
 
-# NumPyro's distributions that count a censored record as what it is.
+# Names of NumPyro's distributions that account for the censoring of a record.
 _CENSORED = {
     kind.__name__
     for kind in (dist.LeftCensoredDistribution, dist.RightCensoredDistribution, dist.IntervalCensoredDistribution)
 }
 
+# A compiled function of a population and population parameters that returns the survey of one run.
 Look = Callable[[Population, Mapping[str, Any]], Survey]
 
 
 def survey(run: Run, notes: list[Note], pop: Population, data: list[str]) -> Survey:
-    """Return what a run says of its data sites; inside traced code."""
+    """Return the survey of a run, inside traced code."""
     counted, value, outside = {}, {}, {}
     for name in data:
         msg = run.messages[name]
         base = unwrap(msg["fn"])[1]
         if name in pop.dv and name not in pop.cens and base.is_discrete:
-            # The data as they were given are looked at, for the site has got them rounded down.
+            # The original data are checked, because the values of the site have been rounded to whole numbers.
             good = base.support(jnp.asarray(pop.dv[name]))
             outside[name] = jnp.broadcast_to(~good, jnp.shape(pop.mask[name])) & pop.mask[name]
         mask = _counted(msg["fn"], (pop.n_subjects, pop.n_records))
@@ -64,7 +65,7 @@ def survey(run: Run, notes: list[Note], pop: Population, data: list[str]) -> Sur
 
 
 def unwrap(fn: Any) -> tuple[Any, Any]:
-    """Take masks, expansions and event marks off an observed distribution."""
+    """Return the mask of an observed distribution, and the distribution without masks, expansions and event axes."""
     mask = None
     while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
         if isinstance(fn, dist.MaskedDistribution) and mask_of(fn) is not True:
@@ -74,7 +75,7 @@ def unwrap(fn: Any) -> tuple[Any, Any]:
 
 
 def _counted(fn: Any, shape: tuple[int, int]) -> Any:
-    """Return which entries of the record axis a site counts, or None where it is on another axis."""
+    """Return which entries of the record axis count as data of a site, or None if the site is on another axis."""
     full = tuple(fn.batch_shape) + tuple(fn.event_shape)
     while len(full) > 2 and full[-1] == 1:
         full = full[:-1]
@@ -84,7 +85,7 @@ def _counted(fn: Any, shape: tuple[int, int]) -> Any:
     mask = unwrap(fn)[0]
     if mask is None:
         return jnp.ones(shape, bool)
-    # A mask on the batch of a site whose records are an event counts or leaves out all of them together.
+    # If the records are an event axis, a mask of the batch shape counts or leaves out all records of a subject.
     mask = jnp.asarray(mask)
     wide = mask.reshape(mask.shape + (1,) * (len(full) - mask.ndim)) if mask.ndim < len(full) and mask.ndim else mask
     return jnp.broadcast_to(jnp.broadcast_to(wide, full).reshape((-1, shape[1])), shape)
@@ -166,7 +167,7 @@ def _doses(pop: Population) -> np.ndarray:
 
 
 def _endpoints(look: Look, found: Survey, pop: Population, params: Mapping[str, Any], name: str) -> list[str]:
-    """Return the endpoints whose values a data site reads: those whose change changes its data."""
+    """Return the endpoints whose values a data site reads, found out by a change of these values."""
     out = []
     for endpoint, values in pop.dv.items():
         other = dataclasses.replace(pop, dv={**pop.dv, endpoint: np.asarray(values) + 1.0})
@@ -179,16 +180,16 @@ def _endpoints(look: Look, found: Survey, pop: Population, params: Mapping[str, 
 def warn_of_data(
     sites: Any, pop: Population, params: Mapping[str, Any] | None = None, *, observed: bool = True
 ) -> list[str]:
-    """Warn of what a program makes of these data; return what is harmless, which ``hx.check`` alone says.
+    """Warn of probable mistakes in how a program uses these data; return harmless notes, which ``hx.check`` prints.
 
     Parameters
     ----------
     params : mapping, optional
-        Population parameters, constrained, where they are others than the program's own start.
+        Population parameters, constrained, if they are not the program's own start.
     observed : bool
         Whether the data sites matter too, which they do not for a design to simulate.
     """
-    # Other parameters are compiled for anew, which only notes that depend on them are worth.
+    # Given parameters need a compilation of their own, which is left out if no warning can depend on them.
     at = dict(params or {}) if any(not note.harmless for note in sites.notes) else {}
     found = sites.look(pop, at)
     rows = np.flatnonzero(np.asarray(pop.subject_mask))

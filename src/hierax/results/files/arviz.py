@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
 
-# Where the draws are no Markov chain's: of one chain ArviZ gives a NaN for R-hat.
+# The attribute ``r_hat`` of draws that do not come from Markov chains. They are passed on as one chain, for which ArviZ
+# gives an R-hat of NaN.
 _NO_CHAIN = "NaN: the draws are independent, and an R-hat near 1 would say nothing of what they are drawn from"
 
 
@@ -44,9 +45,9 @@ def to_arviz(fit: Fit, draws: int, seed: int) -> Any:
     """Return ArviZ data of a fit; see :meth:`hierax.Fit.to_arviz`.
 
     Groups: ``posterior`` (draws of the estimates' asymptotic normal distribution in unconstrained space, mapped
-    back), ``log_likelihood`` (one flat variable an endpoint over ``obs``, given draws of the random effects),
+    back), ``log_likelihood`` (one flat variable per endpoint over ``obs``, given draws of the random effects),
     ``log_likelihood_subject`` (marginal, over ``subject``), ``observed_data``, ``constant_data``, ``ebe``,
-    ``fit_stats``.
+    ``fit_stats``. A fit with draws of a posterior has these as ``posterior``, and other groups with them.
     """
     if fit.samples is not None:
         return _posterior_arviz(fit, seed)
@@ -67,7 +68,7 @@ def to_arviz(fit: Fit, draws: int, seed: int) -> Any:
 def _posterior_arviz(fit: Fit, seed: int) -> Any:
     """Return ArviZ data of draws from a posterior, with the sampler's own statistics.
 
-    Where the draws are of population parameters alone, each is given a draw of the random effects.
+    Where the fit has draws of population parameters only, random effects are drawn for each of them.
     """
     assert fit.samples is not None
     flats, etas = fit.samples.flat, fit.samples.eta

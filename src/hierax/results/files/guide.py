@@ -1,4 +1,4 @@
-"""The guide of a fit by VI in a file."""
+"""Saving and loading the guide of a fit by VI."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from hierax.infer.vi.bound import State
 from hierax.infer.vi.variational import Variational
 from hierax.infer.vi.vi import VI
 
-# How the arrays of a guide are called in a file.
-_POPULATION, _GUIDE, _ELSE = "vi_population_", "vi_guide_", "vi_"
+# Prefixes of the arrays of a variational fit in a file: population parameters, parameters of the guide, and the rest.
+_POPULATION, _GUIDE, _REST = "vi_population_", "vi_guide_", "vi_"
 
 
 def saved_variational(found: Variational) -> dict[str, Any]:
-    """Return the parameters of a guide as named arrays, the way a saved fit holds them."""
+    """Return the state of a guide as named arrays, in the form in which a saved fit holds them."""
     guide = {f"{_GUIDE}{index}": leaf for index, leaf in enumerate(jax.tree.leaves(found.state.guide))}
     population = {f"{_POPULATION}{name}": value for name, value in found.state.population.items()}
     rest = {name: getattr(found, name) for name in ("shift", "pace", "flat", "elbo", "pareto_k")}
     if found.linked is not None:
         rest["linked"] = found.linked
-    arrays = {**guide, **population, **{f"{_ELSE}{name}": value for name, value in rest.items()}}
+    arrays = {**guide, **population, **{f"{_REST}{name}": value for name, value in rest.items()}}
     return {name: np.asarray(value) for name, value in arrays.items()}
 
 
@@ -38,9 +38,10 @@ def load_variational(
 ) -> Variational | None:
     """Return the guide that a file holds; None where there is none, or where its options are not known.
 
-    The estimates are there in any case. What is gone is what asks the guide: ``encode`` and ``bounds``.
+    The estimates do not need the guide. Without it, only the methods that evaluate it are missing: ``encode`` and
+    ``bounds``.
     """
-    if f"{_ELSE}flat" not in arrays:
+    if f"{_REST}flat" not in arrays:
         return None
     if not isinstance(method, VI):
         tell(
@@ -50,7 +51,7 @@ def load_variational(
         return None
     size = len(session.program.effect_names)
     shapes = jnp.zeros((session.pop.n_subjects, size)), jnp.zeros((session.pop.n_subjects, size, size))
-    links = arrays.get(f"{_ELSE}linked")
+    links = arrays.get(f"{_REST}linked")
 
     def begun(pop: Population) -> Any:
         own = method.guide.begin(jax.random.key(0), sanitise(pop), *shapes)
@@ -62,6 +63,6 @@ def load_variational(
         name.removeprefix(_POPULATION): value for name, value in arrays.items() if name.startswith(_POPULATION)
     }
     state = State(population, jax.tree.unflatten(jax.tree.structure(template), leaves), (), None)
-    rest = {name: arrays[f"{_ELSE}{name}"] for name in ("shift", "pace", "flat")}
-    elbo, k = tuple(arrays[f"{_ELSE}elbo"].tolist()), float(arrays[f"{_ELSE}pareto_k"])
+    rest = {name: arrays[f"{_REST}{name}"] for name in ("shift", "pace", "flat")}
+    elbo, k = tuple(arrays[f"{_REST}elbo"].tolist()), float(arrays[f"{_REST}pareto_k"])
     return Variational(session, method, free, **rest, state=state, elbo=elbo, linked=links, pareto_k=k)

@@ -1,4 +1,4 @@
-"""Loading fits, after a look at whether program, data and priors are those of the fit."""
+"""Loading saved fits, after a check that program, data and priors are those of the fit."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def load_fit(
     priors : mapping, optional
         The priors that were given to the fit, if there were any; they are not in the file either.
     estimator : estimator, optional
-        The estimator of the fit, where its options hold functions (an optimiser of optax), which are not in the file,
-        and the loaded fit is to fit again (``bootstrap``).
+        The estimator of the fit. It is needed to fit again (``bootstrap``) where its options hold functions, such as an
+        optimiser of optax, because functions are not in the file.
 
     Returns
     -------
     Fit
-        With all that it could do when it was saved.
+        A fit that can do all that the saved one could.
 
     Raises
     ------
     ValueError
-        Program, data or priors are not those of the fit: the message says item by item what differs. Or the file is
-        damaged, or no saved fit.
+        Program, data or priors are not those of the fit, and the message lists what differs; or the file is damaged, or
+        not a saved fit.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def load_fit(
         raise ValueError(f"{path} has format {meta.get('format')}, and this version reads {FORMAT}. Refit, or upgrade.")
     program = read_program(model, pop, meta["plate"])
     places = layout(program)
-    counted = _the_same(path, meta, program, places, pop, priors)
+    counted = _checked_priors(path, meta, program, places, pop, priors)
     if estimator is not None and encode(estimator)["class"] != (_method_spec(meta) or meta["estimator"])["class"]:
         raise ValueError(
             f"The fit in {path} is by {(_method_spec(meta) or meta['estimator'])['class']}, and estimator= is "
@@ -105,10 +105,10 @@ def load_fit(
     )
 
 
-def _the_same(
+def _checked_priors(
     path: Path, meta: dict[str, Any], program: Program, places: Layout, pop: Population, priors: Any
 ) -> dict[str, Any]:
-    """Return the priors that count, once program, data and priors are found to be those of a saved fit."""
+    """Return the priors that count, after checking that program, data and priors are those of the saved fit."""
     missing = sorted(set(meta["given_priors"]) - set(priors or {}))
     if missing:
         raise ValueError(
@@ -144,14 +144,14 @@ def _method_spec(meta: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _method(saved: dict[str, Any] | None) -> Procedure | None:
-    """Return the algorithm of a saved fit with its options; where they are not all there, what is known of it."""
+    """Return the algorithm of a saved fit, or only its description where its options cannot all be restored."""
     if saved is None:
         return None
     if not unsaved(saved["options"]):
         try:
             return decode(saved["options"])
         except (LookupError, TypeError, ValueError):
-            # A class that is not known here, or has other options by now.
+            # The class is not known here, or its options have changed since the fit was saved.
             pass
     return SavedMethod(**saved)
 

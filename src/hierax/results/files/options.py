@@ -8,14 +8,15 @@ from typing import Any
 
 from hierax.infer.method import Method
 
-# Where classes of the library's own options live; those of users must be known to the program that loads.
+# Prefix of the modules in which this library's own classes of options are found. Classes of users have to be imported
+# by the program that loads a fit.
 _OWN = "hierax."
 
 
 def encode(thing: Any) -> Any:
-    """Return an estimator or option as JSON; what cannot be written says what it was.
+    """Return an estimator or option as JSON, with a note of its type in place of each value that cannot be written.
 
-    Functions cannot be written (optimisers of optax hold them), so that an estimator with one comes back only where it
+    Functions cannot be written (optimisers of optax hold them), so that an estimator with one is restored only where it
     is passed again.
     """
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
@@ -33,7 +34,7 @@ def encode(thing: Any) -> Any:
 
 
 def unsaved(spec: Any, place: str = "") -> list[str]:
-    """Return which options of an encoded estimator were not written."""
+    """Return the options of an encoded estimator that could not be written."""
     if isinstance(spec, list):
         return [name for index, one in enumerate(spec) for name in unsaved(one, f"{place}[{index}]")]
     if not isinstance(spec, dict):
@@ -64,13 +65,13 @@ def decode(spec: Any) -> Any:
 
 
 def _class(path: str) -> Any:
-    """Return a class that is loaded already, and that holds options: a file shall not have anything else made."""
+    """Return a class of options that is already imported; a file must not instantiate any other class."""
     module, _, name = path.partition(":")
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is None:
-        # Classes that were defined in functions are found among those that derive from an estimator.
+        # Classes that were defined inside functions are not attributes of a module, but subclasses of ``Method``.
         found = next((kind for kind in _below(Method) if f"{kind.__module__}:{kind.__qualname__}" == path), None)
     if found is None and module.startswith(_OWN):
         found = _moved(name)
@@ -81,7 +82,7 @@ def _class(path: str) -> Any:
 
 
 def _moved(name: str) -> Any:
-    """Return a class of the library by its name alone, because files outlive the places of modules."""
+    """Return a class of this library by its name alone: its module may have moved since the file was written."""
     found = (vars(module).get(name) for path, module in list(sys.modules.items()) if path.startswith(_OWN))
     return next((kind for kind in found if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 

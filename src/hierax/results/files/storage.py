@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
+# Version of the file format; only files of this version can be read.
 FORMAT = 2
+# Fields of a fit that are arrays, stored under the same names.
 ARRAYS = ("flat", "eta", "value", "hessian", "codes", "free", "gradient")
-# What of a fit is text and numbers, under the same name.
+# Fields of a fit that are text, numbers, or lists and mappings of these, stored under the same names.
 _PLAIN = (
     "why",
     "n_observations",
@@ -45,7 +47,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
     try_folder(Path(path), "path")
     meta = {
         "format": FORMAT,
-        "estimator": encode(fit.estimator),
+        "estimator": encode(fit.approximation),
         "method": None if fit.method is None else _described(fit.method),
         "parameters": fit.layout.names(),
         "result": fit.result.name,
@@ -72,7 +74,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class SavedMethod(Procedure):
-    """What a saved fit knows of the algorithm that made it."""
+    """The description of a loaded fit's algorithm, where its options could not all be restored."""
 
     name: str = ""
     description: str = ""
@@ -81,7 +83,7 @@ class SavedMethod(Procedure):
     options: Any = None
 
     def run(self, job: Job) -> Outcome:
-        """Refuse: the options of the algorithm are not all known."""
+        """Refuse to run, because the options of the algorithm are not all known."""
         raise EstimatorError(
             f"The {self.name} of a saved fit cannot be run, because its options are not in the file. Pass "
             f"load_fit(estimator=...) with the options of the fit."
@@ -94,12 +96,12 @@ class SavedMethod(Procedure):
 
     @property
     def citation(self) -> str:
-        """Where it is described."""
+        """Reference that describes the algorithm."""
         return self.reference
 
     @property
     def covariance(self) -> Any:  # type: ignore[override]
-        """What kind of covariance belongs to it."""
+        """Kind of covariance that a fit by the algorithm has by default."""
         return self.kind
 
 

@@ -1,4 +1,4 @@
-"""Which elements of a matrix parameter are shown, and as what."""
+"""Which elements of a matrix parameter are shown, and in which form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CORRELATIONS = ("CorrCholesky", "CorrMatrix")
 
 
 def shown(site: PopulationSite, value: Any) -> Array:
-    """Return a parameter as it is shown: of the Cholesky factor of a correlation matrix, the correlations themselves.
+    """Return a parameter as it is shown: for the Cholesky factor of a correlation matrix, the matrix itself.
 
     ``value`` may have leading axes of draws.
     """
@@ -23,10 +23,10 @@ def shown(site: PopulationSite, value: Any) -> Array:
 
 
 def shown_places(site: PopulationSite) -> np.ndarray:
-    """Return which elements of a matrix say something, flat: its lower half; of correlations, below the diagonal.
+    """Return which elements of a parameter are shown, flat: of a matrix, the lower triangle.
 
-    The others are constants (ones on the diagonal of a correlation matrix, zeros above that of a triangular one), or
-    the same numbers once more.
+    The diagonal is included except for correlations. The other elements are constants (ones on the diagonal of a
+    correlation matrix, zeros above that of a triangular one) or repeat those of the lower triangle.
     """
     if len(site.shape) != 2:
         return np.ones(site.shape, bool).ravel()

@@ -1,4 +1,4 @@
-"""The distribution of random effects with its uncertainty: standard deviations and correlations, however written."""
+"""Standard deviations and correlations of random effects with their uncertainty, however the program writes them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from hierax.results.fit import Fit
     from hierax.results.uncertainty.covariance import Covariance
 
+# The 97.5 % quantile of the standard normal distribution, for 95 % intervals.
 Z = 1.959963984540054
 
 
 def spread_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
     """Return SE and 95 % interval of every random effect's SD, by coordinate, in working coordinates.
 
-    By the delta method, the interval on the log scale. Of the first subject, where subjects differ. NaN where the SD
-    does not depend on an estimated parameter, or has reached the end of its range.
+    The SE is by the delta method, and the interval is symmetric on the log scale. Where subjects differ, the SDs are
+    those of the first. SE and interval are NaN where the SD does not depend on an estimated parameter, or has reached
+    the end of its range.
     """
     table = _sd_rows(*_moments(fit, covariance)[0], covariance, list(fit.program.effect_names))
     return table.drop(columns="estimate")
@@ -41,9 +43,10 @@ def correlation_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
 
 
 def matrix_table(fit: Fit, covariance: Covariance) -> pd.DataFrame:
-    """Return SDs and correlations of covariance parameters that act outside the prior of random effects (L @ z).
+    """Return SDs and correlations of covariance parameters that act outside the prior of random effects.
 
-    SE and 95 % interval are as for the random effects' own.
+    An example is L in a program that uses L @ z with standard normal z. SEs and 95 % intervals are computed as for
+    random effects.
     """
     program, layout, tables = fit.program, fit.layout, []
     for name in matrices_apart(program, layout, fit.flat, fit.pop, int(fit.rows[0])):
@@ -64,7 +67,7 @@ def fisher_interval(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _errors(slopes: np.ndarray, covariance: Covariance) -> np.ndarray:
-    """Return standard errors by the delta method; NaN where nothing estimated moves a number."""
+    """Return standard errors by the delta method; NaN for quantities that depend on no estimated parameter."""
     matrix = covariance.unconstrained.to_numpy()
     if not slopes.size or not covariance.ok:
         return np.full(len(slopes), np.nan)
@@ -98,7 +101,7 @@ def _moments(fit: Fit, covariance: Covariance) -> tuple[tuple[np.ndarray, np.nda
 def _with_slopes(
     fit: Fit, covariance: Covariance, moments: Callable[[Any, Any], tuple[Any, Any]]
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return both results of ``moments(flat, pop)``, each with its slopes in the entries of the covariance."""
+    """Return both results of ``moments(flat, pop)``, each with its derivatives by the parameters in the covariance."""
     active = active_entries(fit, covariance)
 
     def of_active(part: Any, pop: Any) -> tuple[Any, Any]:

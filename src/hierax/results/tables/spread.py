@@ -46,7 +46,8 @@ def matrices_apart(
 ) -> list[str]:
     """Return the covariance parameters that the distribution of random effects does not depend on.
 
-    A program may draw standard normal z and use L @ z: then L says how subjects differ, and the prior of z nothing.
+    A program may draw z from a standard normal distribution and use L @ z. In this case L describes how subjects
+    differ, and the prior of z does not depend on it.
     """
     sites = program.sites.population.items()
     names = [name for name, site in sites if site.constraint in _COVARIANCES and len(site.shape) == 2]
@@ -59,6 +60,7 @@ def matrices_apart(
     function = cached(program, ("moved moments", row), lambda: jax.jit(moved))
     rng, out = np.random.default_rng(0), []
     for name in names:
+        # The derivative along a random direction of the parameter's entries is zero only where all derivatives are.
         way = np.zeros(layout.size)
         place = layout.slices[name]
         way[place] = rng.normal(size=place.stop - place.start)
@@ -75,5 +77,5 @@ def pairs(names: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def part_names(program: Program, name: str) -> list[str]:
-    """Return what the rows of a matrix parameter are called: ``L[0]``, ``L[1]``, ..."""
+    """Return names for the rows of a matrix parameter: ``L[0]``, ``L[1]``, ..."""
     return [f"{name}[{index}]" for index in range(program.sites.population[name].shape[0])]

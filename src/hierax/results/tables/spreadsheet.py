@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-# What a spreadsheet takes a cell for a formula by; tabs and line ends before it are passed over there.
+# Characters at the start of a cell by which spreadsheets recognise a formula. They skip tabs and line ends before it,
+# so that these count too.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -19,10 +21,10 @@ def write_csv(frame: pd.DataFrame, path: str | Path, *, index: bool = True) -> N
     """
     out = frame.copy()
     for place in range(frame.shape[1]):
-        # By position, for a name may be there twice.
+        # By position, because two columns may have the same name.
         values = frame.iloc[:, place]
         if not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)):
-            out.isetitem(place, values.astype(object).map(harmless))
+            out.isetitem(place, np.array([harmless(value) for value in values.astype(object)], object))
     out.columns = [harmless(name) for name in frame.columns]
     if index:
         out.index = pd.Index([harmless(label) for label in frame.index], name=harmless(frame.index.name))
@@ -30,7 +32,7 @@ def write_csv(frame: pd.DataFrame, path: str | Path, *, index: bool = True) -> N
 
 
 def harmless(value: Any) -> Any:
-    """Return a cell that no spreadsheet runs: text that begins like a formula gets an apostrophe."""
+    """Return a value that no spreadsheet runs: text that begins like a formula gets an apostrophe before it."""
     if not isinstance(value, str) or not value.startswith(_FORMULA):
         return value
     try:

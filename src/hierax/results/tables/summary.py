@@ -23,19 +23,22 @@ if TYPE_CHECKING:
     from hierax.results.fit import Fit, Kind
     from hierax.results.uncertainty.covariance import Covariance
 
-# An SE of this size in unconstrained (log, logit) space: the estimate has run to the end of its range.
-_UNBOUNDED = 10.0
-_ENDED = "at the boundary"
-# A larger SD is not on a log scale, and has no CV to speak of.
-_LOG_SCALE = 4.0
-# So many optima of several starts are shown.
-_OPTIMA = 4
+# An SE above this, in unconstrained (log, logit) space, means that the estimate has run to the end of its range.
+_LARGEST_SE = 10.0
+# The note of such a parameter in the table.
+_BOUNDARY_NOTE = "at the boundary"
+# An SD above this is not taken to be on a log scale, and no CV is shown for it.
+_LARGEST_LOG_SD = 4.0
+# The largest number of optima, of several starts, that are listed.
+_MOST_OPTIMA = 4
 
 
 class Summary(pd.DataFrame):
     """A table of estimates that prints with the lines around it."""
 
     _metadata = ["above", "below"]
+    above: list[str]
+    below: list[str]
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
@@ -89,7 +92,7 @@ def _posterior_summary(fit: Fit) -> Summary:
 
 
 def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
-    """Return estimate, SE, RSE and interval of every element of every population parameter but weights."""
+    """Return estimate, SE, RSE and interval of every element of every population parameter except network weights."""
     rows: dict[str, dict[str, Any]] = {}
     weights = fit.layout.weights()
     entry = fit.layout.names()
@@ -125,31 +128,38 @@ def estimates(fit: Fit, covariance: Covariance) -> pd.DataFrame:
             ended = varies and (
                 _ended(entry[place.start + index], spread, covariance)
                 if elementwise(site)
-                # An element of a matrix that nothing moves but an entry at the end of its range.
+                # The element of a matrix has no SE, and an entry of the matrix is at the end of its range.
                 else element not in natural.index and bool(set(entry[place]) & set(covariance.boundary))
             )
             if ended and elementwise(site):
                 ends = (_back(site, fit.flat[place], end, index) for end in (-np.inf, np.inf))
                 row["SE"], row["RSE %"], (row["2.5 %"], row["97.5 %"]) = np.nan, np.nan, sorted(ends)
-            row["note"] = _note(fit, name, element, varies, covariance) or (_ENDED if ended else "")
+            row["note"] = _note(fit, name, element, varies, covariance) or (_BOUNDARY_NOTE if ended else "")
             rows[element] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _ended(entry: str, spread: pd.Series, covariance: Covariance) -> bool:
-    """Whether a parameter has reached the end of its range, or all but reached it."""
-    return entry in covariance.boundary or float(spread.get(entry, 0.0)) > _UNBOUNDED
+    """Return whether a parameter has reached the end of its range, or nearly so."""
+    return entry in covariance.boundary or float(spread.get(entry, 0.0)) > _LARGEST_SE
 
 
 def _back(site: Any, free: np.ndarray, end: float, index: int) -> float:
-    """Map one moved entry of a site back; its bounds may differ by element."""
+    """Return one element of a site on the natural scale, after its unconstrained entry has been moved to ``end``.
+
+    The whole site is transformed, because its bounds may differ by element.
+    """
     moved = free.copy()
     moved[index] = end
     return float(np.ravel(np.asarray(site.transform(moved.reshape(site.shape))))[index])
 
 
 def _matrix_interval(estimate: float, se: float, site: Any, index: int) -> tuple[float, float]:
-    """Wald on the log scale for a covariance's diagonal, of Fisher's z for correlations, else on the natural scale."""
+    """Return a Wald interval for an element of a matrix.
+
+    It is on the log scale for the diagonal of a covariance matrix, on that of Fisher's z for correlations, and
+    otherwise on the natural scale.
+    """
     if is_correlation(site):
         low, high = fisher_interval(np.array(estimate), np.array(se))
         return float(low), float(high)
@@ -171,7 +181,7 @@ def _note(fit: Fit, site: str, element: str, varies: bool, covariance: Covarianc
 
 
 def headlines(fit: Fit) -> list[str]:
-    """Return the first lines: the result, the objective, the sizes."""
+    """Return the lines above the table: how the fit ended, its objective, its likelihood and information criteria."""
     state = "Converged" if fit.result is Result.converged else f"NOT CONVERGED ({fit.result.name})"
     lines = [f"{state}: {fit.why}."]
     bad = fit.subject_results[fit.subject_results != "converged"]
@@ -183,7 +193,7 @@ def headlines(fit: Fit) -> list[str]:
     if fit.variational is not None:
         bound, error = fit.variational.elbo
         lines.append(f"Bound of the log likelihood {bound:.3f} (Monte-Carlo error {error:.3f}).")
-    # Algorithms that have no marginal likelihood say so in their label; of a search that failed the NaN is shown.
+    # Algorithms without a marginal likelihood say so in their label. For a search that failed, the NaN is shown.
     if fit.method is None or np.isfinite(fit.log_likelihood):
         lines.append(_likelihoods(fit))
     if fit.solver_error:
@@ -191,7 +201,7 @@ def headlines(fit: Fit) -> list[str]:
         lines.append(f"Max relative solver error, at the modes and two SDs around them: {errors}.")
     starts = fit.starts
     if len(starts) > 1:
-        ends = starts.groupby("optimum")["ofv"].agg(["min", "size"]).head(_OPTIMA)
+        ends = starts.groupby("optimum")["ofv"].agg(["min", "size"]).head(_MOST_OPTIMA)
         shown = ", ".join(f"{low:.3f} ({int(count)})" for low, count in ends.to_numpy())
         more = ", ..." if starts["optimum"].max() > len(ends) else ""
         lines.append(f"{len(starts)} starts; lowest OFV (and how many starts reached it): {shown}{more}.")
@@ -210,7 +220,7 @@ def _likelihoods(fit: Fit) -> str:
 
 
 def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
-    """Return the lines below the table: random effects, covariance, what was ignored."""
+    """Return the lines below the table: the covariance, ignored priors, and random effects."""
     lines = [f"SE by the {covariance.kind} covariance; condition number {covariance.condition_number:.3g}."]
     if not covariance.ok:
         lines = [f"No SE: the {covariance.kind} matrix is not positive definite. {_why_flat(covariance)}"]
@@ -249,7 +259,7 @@ def _text(table: pd.DataFrame) -> str:
 
 
 def _why_flat(covariance: Covariance) -> str:
-    """Say what a matrix that is not positive definite means."""
+    """Return a sentence that says what a matrix that is not positive definite means."""
     if not covariance.stationary:
         return "The fit has not converged, so that this says nothing of what the data identify."
     what = f": {', '.join(covariance.unidentified)}" if covariance.unidentified else ""
@@ -257,22 +267,22 @@ def _why_flat(covariance: Covariance) -> str:
 
 
 def random_effects(fit: Fit, covariance: Covariance | None = None) -> pd.DataFrame:
-    """Return by coordinate the prior SD, its CV % = √(exp ω² − 1) if it acts on a log scale, and the shrinkages.
+    """Return, by coordinate, the prior SD, its CV % = 100 √(exp ω² − 1) for effects on a log scale, and the shrinkage.
 
-    With the covariance of the estimates also SE and interval of the SD.
+    With the covariance of the estimates, the SE and the interval of the SD are included.
     """
     table = shrinkage(fit)
     if covariance is not None:
         for place, (name, column) in enumerate(spread_table(fit, covariance).items()):
             table.insert(1 + place, str(name), column)
-    # Of a standard normal the SD is a convention: the model says elsewhere how subjects differ.
-    omega = table["omega (SD)"].where((table["omega (SD)"] < _LOG_SCALE) & (table["omega (SD)"] != 1.0))
+    # An SD of 1 is taken as that of a standard normal z, which the program scales elsewhere: it has no CV of its own.
+    omega = table["omega (SD)"].where((table["omega (SD)"] < _LARGEST_LOG_SD) & (table["omega (SD)"] != 1.0))
     table.insert(1 if covariance is None else 4, "CV % (if log-normal)", 100 * np.sqrt(np.expm1(omega**2)))
     return table
 
 
 def effect_covariance(fit: Fit) -> dict[str, np.ndarray]:
-    """Return the prior covariance of every multivariate-normal random effect, of the first subject."""
+    """Return the prior covariance of every multivariate-normal random effect, for the first subject."""
     sites = fit.program.sites.effects
 
     def read(pop: Any, params: Any) -> Any:
@@ -283,7 +293,7 @@ def effect_covariance(fit: Fit) -> dict[str, np.ndarray]:
             while isinstance(fn, dist.TransformedDistribution):
                 fn = unwrap(fn.base_dist)[1]
             if type(fn) is dist.MultivariateNormal:
-                full = fn.covariance_matrix
+                full: Any = fn.covariance_matrix
                 out[name] = full.reshape(-1, *full.shape[-2:])[0]
         return out
 
@@ -292,7 +302,7 @@ def effect_covariance(fit: Fit) -> dict[str, np.ndarray]:
 
 
 def effect_correlations(fit: Fit) -> pd.DataFrame | None:
-    """Return the correlations of correlated random effects, SDs on the diagonal; None where there are none."""
+    """Return the correlations of random effects, with SDs on the diagonal; None where none are multivariate-normal."""
     blocks = effect_covariance(fit)
     if not blocks:
         return None

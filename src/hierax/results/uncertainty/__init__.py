@@ -1,1 +1,1 @@
-"""How sure a fit is: covariances, draws, posteriors."""
+"""Uncertainty of a fit: covariances, draws and posteriors."""

@@ -21,24 +21,26 @@ from hierax.results.uncertainty.own_number import own_number
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
-# For the information matrix: independent groups of draws, draws of a subject in a group to begin with, SDs of the
-# proposals as multiples of the conditional ones and their degrees of freedom (tails longer than those of almost any
-# posterior), the relative error of standard errors to aim at, and a Pareto k above which weights are not used.
-_GROUPS, _FIRST, _WIDER, _DF, _AIM, _HIGH_K = 8, 64, 1.1, 6.0, 0.005, 0.7
-# Draws of chains to begin with.
-_CHAINS_FIRST = 4096
-# Numbers that second derivatives may take, and draws of a subject in any case and at most.
-_MOST, _FEWEST, _LARGEST = 20_000_000, 128, 32_768
+# Settings of the information matrix, in this order: the number of independent groups of draws; the first number of
+# draws per subject in a group; the SDs of the t proposals as multiples of the conditional SDs; the degrees of freedom
+# of the proposals, few enough for tails longer than those of almost any posterior; the relative error of the standard
+# errors at which no more draws are added; and the Pareto k above which weights are not used.
+_GROUPS, _FIRST_DRAWS, _PROPOSAL_SCALE, _PROPOSAL_DF, _SE_TOLERANCE, _HIGH_K = 8, 64, 1.1, 6.0, 0.005, 0.7
+# The first number of draws per subject by Markov chains.
+_FIRST_CHAIN_DRAWS = 4096
+# The most numbers that the second derivatives of all draws may take, which limits the draws per subject, and the bounds
+# of this limit.
+_MOST_NUMBERS, _FEWEST_DRAWS, _MOST_DRAWS = 20_000_000, 128, 32_768
 
 
 def conditional_moments(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and covariance of each subject's random effects given its data, roughly.
+    """Return approximate means and covariances of each subject's random effects given its data.
 
-    Those that chains have seen, or else modes and inverse Hessians.
+    They are those of the algorithm's chains where the fit has them, else modes and inverse Hessians.
     """
     if fit.moments is not None:
         return fit.moments
-    # Where chains and proposals begin, not what comes out of them.
+    # NaN can be replaced by 0, because these are only starts of chains and centres of proposals, not results.
     return np.nan_to_num(fit.eta), inverse_blocks(fit.hessian)
 
 
@@ -55,7 +57,7 @@ def conditional_dataset(fit: Fit, draws: int) -> xr.Dataset:
 
 
 def padded_draws(fit: Fit, draws: int) -> Float[np.ndarray, "chain draw subject coordinate"]:
-    """Return draws of all subjects, padded ones included."""
+    """Return draws of every subject's random effects given its data, padded subjects included."""
     if not fit.program.sites.effects:
         raise ValueError("The program has no random effects, so that there is nothing to draw given the data.")
     centre, covariance = conditional_moments(fit)
@@ -65,13 +67,13 @@ def padded_draws(fit: Fit, draws: int) -> Float[np.ndarray, "chain draw subject 
 def louis(fit: Fit, active: np.ndarray) -> Louis:
     """Return the observed information and the subjects' scores (of −log L) at the estimate, in the active entries.
 
-    By importance sampling around what is known of the conditional distributions: such draws are independent, where
-    chains would take many times as many for the same error. Draws are added until the standard errors are known to
-    0.5 %, or there are enough; where the weights are no good, chains give the draws.
+    The draws come from importance sampling around the approximate conditional moments. They are independent, whereas
+    Markov chains would need many times as many draws for the same error. Draws are added until the standard errors are
+    known to 0.5 %, or their number reaches its limit. Where the weights have too heavy a tail, chains are used instead.
     """
     roles = find_roles(fit.program, fit.pop, fit.layout, fit.flat, fit.free)
     terms = Terms(fit.program, fit.layout, fit.pop, fit.flat, active, roles)
-    most = int(np.clip(_MOST // max(len(fit.rows) * (1 + len(active)) ** 2, 1), _FEWEST, _LARGEST))
+    most = int(np.clip(_MOST_NUMBERS // max(len(fit.rows) * (1 + len(active)) ** 2, 1), _FEWEST_DRAWS, _MOST_DRAWS))
     found = _by_importance(fit, terms, most)
     if found is None:
         found = _by_chains(fit, terms, most)
@@ -79,13 +81,13 @@ def louis(fit: Fit, active: np.ndarray) -> Louis:
 
 
 def _by_chains(fit: Fit, terms: Terms, most: int) -> Louis:
-    """Return the information by draws of Markov chains, which are autocorrelated but ask nothing of weights."""
-    count = min(_CHAINS_FIRST, most)
+    """Return the information by draws of Markov chains, which are autocorrelated but need no weights."""
+    count = min(_FIRST_CHAIN_DRAWS, most)
     while True:
         draws = padded_draws(fit, count)
         even = np.full((*draws.shape[:2], len(fit.rows)), 1 / draws.shape[1])
         found = louis_information(terms.at(draws.reshape(-1, *draws.shape[2:])), even)
-        if found.error.max(initial=0.0) <= _AIM or 2 * count > most:
+        if found.error.max(initial=0.0) <= _SE_TOLERANCE or 2 * count > most:
             return found
         count *= 2
 
@@ -93,11 +95,11 @@ def _by_chains(fit: Fit, terms: Terms, most: int) -> Louis:
 def _by_importance(fit: Fit, terms: Terms, most: int) -> Louis | None:
     """Return the information by weighted draws; None where the weights of a subject have too heavy a tail."""
     centre, covariance = conditional_moments(fit)
-    factor = _WIDER * np.asarray(proposal_factor(jnp.asarray(covariance)))
+    factor = _PROPOSAL_SCALE * np.asarray(proposal_factor(jnp.asarray(covariance)))
     size = centre.shape[1]
     log_det = np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
     rng = np.random.default_rng([fit.seed, own_number(fit)])
-    draws, count = np.zeros((_GROUPS, 0, *centre.shape)), min(_FIRST, most // _GROUPS)
+    draws, count = np.zeros((_GROUPS, 0, *centre.shape)), min(_FIRST_DRAWS, most // _GROUPS)
     logs, parts = np.zeros((_GROUPS, 0, len(fit.rows))), None
     while True:
         more = count - draws.shape[1]
@@ -112,23 +114,30 @@ def _by_importance(fit: Fit, terms: Terms, most: int) -> Louis | None:
             return None
         weights = np.exp(logs - scipy.special.logsumexp(logs, axis=1, keepdims=True))
         found = louis_information(parts, weights)
-        if found.error.max(initial=0.0) <= _AIM or 2 * count * _GROUPS > most:
+        if found.error.max(initial=0.0) <= _SE_TOLERANCE or 2 * count * _GROUPS > most:
             return found
         count *= 2
 
 
 def _multivariate_t(uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return t vectors of uniform ones, whose last coordinate becomes the chi-square, and their log densities."""
+    """Return multivariate t vectors made from uniform ones, and their log densities.
+
+    The last coordinate of a uniform vector gives the chi-square variate of its t vector.
+    """
     size = uniform.shape[-1] - 1
-    chi = scipy.special.chdtri(_DF, 1 - uniform[..., -1])
-    noise = scipy.special.ndtri(uniform[..., :-1]) * np.sqrt(_DF / chi)[..., None]
-    half = 0.5 * (_DF + size)
-    constant = scipy.special.gammaln(half) - scipy.special.gammaln(0.5 * _DF) - 0.5 * size * np.log(_DF * np.pi)
-    return noise, constant - half * np.log1p((noise**2).sum(-1) / _DF)
+    chi = scipy.special.chdtri(_PROPOSAL_DF, 1 - uniform[..., -1])
+    noise = scipy.special.ndtri(uniform[..., :-1]) * np.sqrt(_PROPOSAL_DF / chi)[..., None]
+    half = 0.5 * (_PROPOSAL_DF + size)
+    constant = (
+        scipy.special.gammaln(half)
+        - scipy.special.gammaln(0.5 * _PROPOSAL_DF)
+        - 0.5 * size * np.log(_PROPOSAL_DF * np.pi)
+    )
+    return noise, constant - half * np.log1p((noise**2).sum(-1) / _PROPOSAL_DF)
 
 
 def _joined(parts: Parts, fresh: Parts) -> Parts:
-    """Return the parts of both, group by group."""
+    """Return two sets of parts joined into one, group by group."""
 
     def joined(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         pair = [part.reshape(_GROUPS, -1, *part.shape[1:]) for part in (one, other)]
@@ -146,6 +155,6 @@ def _spread_points(rng: np.random.Generator, count: int, shape: tuple[int, int])
     """
     import scipy.stats.qmc
 
-    base = scipy.stats.qmc.Sobol(shape[1], scramble=True, seed=rng).random(count)
+    base = scipy.stats.qmc.Sobol(shape[1], scramble=True, rng=rng).random(count)
     moved = (base[None, :, None, :] + rng.random((_GROUPS, 1, *shape))) % 1.0
     return np.clip(moved, 1e-12, 1 - 1e-12)

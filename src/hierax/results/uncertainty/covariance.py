@@ -21,8 +21,9 @@ from hierax.results.uncertainty.conditional import louis
 if TYPE_CHECKING:
     from hierax.results.fit import Fit, Kind
 
-# Steps of the differences of the exact gradient, in standard errors: the error left is about step⁴ of the third
-# order, far below what an SE is read to, and the gradient's roundoff divided by the step is smaller still.
+# Step of the fourth-order differences of the exact gradient, in standard errors. Their truncation error is proportional
+# to step⁴, far below the precision to which an SE is read, and the gradient's roundoff divided by the step is smaller
+# still.
 _STEP = 1e-2
 # Eigenvalues of the correlation-scaled Hessian below this mark a direction that the data do not identify.
 _FLAT = 1e-6
@@ -30,7 +31,7 @@ _FLAT = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Covariance:
-    """Covariance of the free population parameters, network weights excepted (it is given the weights).
+    """Covariance of the free population parameters except network weights, on which it is conditional.
 
     Attributes
     ----------
@@ -47,12 +48,13 @@ class Covariance:
     ok : bool
         Whether the Hessian (or score matrix) is positive definite, so that the numbers mean anything.
     boundary : list of str
-        Parameters that have reached the end of their range, a variance of 0 say, where the likelihood is not quadratic:
-        they are left out, and the others' covariance is given them. :func:`hierax.profile` gives their intervals.
+        Parameters that have reached the end of their range, such as a variance of 0, where the likelihood is not
+        quadratic. They are left out, and the covariance of the others is conditional on them. :func:`hierax.profile`
+        gives their intervals.
     stationary : bool
-        Whether the fit has ended at an optimum; elsewhere a flat direction says nothing of what data identify.
+        Whether the fit has ended at an optimum; elsewhere a flat direction does not show what the data identify.
     monte_carlo : pandas.Series or None
-        Relative Monte-Carlo error of the standard errors in unconstrained space, of a matrix that comes from draws.
+        Relative Monte-Carlo error of the standard errors in unconstrained space, for a matrix computed from draws.
     """
 
     kind: str
@@ -69,7 +71,7 @@ class Covariance:
     def correlation(self) -> pd.DataFrame:
         """Correlation matrix of the estimates, unconstrained."""
         spread = np.sqrt(np.diag(self.unconstrained))
-        return self.unconstrained / spread[:, None] / spread[None, :]
+        return self.unconstrained.div(spread, axis=0).div(spread, axis=1)
 
     @property
     def se(self) -> pd.Series:
@@ -89,7 +91,7 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
         information = meat
     elif information is None:
         information = hessian(lambda flat, eta: gradient(fit, flat, eta, active), fit, active, meat)
-    # Where a parameter did not move, all others stand at an optimum.
+    # In a fit one of whose parameters did not move from its start, all the others are at an optimum.
     stationary = fit.result in (Result.converged, Result.did_not_move)
     inverse, flat_ones, ok = _invert(information, names)
     covariance = inverse @ meat @ inverse if kind == "sandwich" else inverse
@@ -111,9 +113,10 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
 
 
 def _derivatives(fit: Fit, kind: Kind) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray, Any]:
-    """Return the entries that have a covariance, those at the end of their range, and what is known of the first.
+    """Return the entries that have a covariance, those at the end of their range, and derivatives by the former.
 
-    That is Louis' information (None for the other kinds), the subjects' scores, and the information's relative error.
+    The derivatives are Louis' information, the subjects' scores, and the relative Monte-Carlo error of the SEs by that
+    information. The first and the last are None for the other kinds.
     """
     every = np.flatnonzero(fit.free & ~fit.layout.weights())
     if kind != "louis":
@@ -123,30 +126,30 @@ def _derivatives(fit: Fit, kind: Kind) -> tuple[np.ndarray, np.ndarray, Any, np.
     found = louis(fit, every)
     ended = _at_boundary(fit, every, found.scores)
     active = every[~ended]
-    # Once more without them: they make the matrix all but singular, and its inverse's error with it.
+    # Computed once more without these entries: they make the matrix nearly singular, and so spoil its error estimate.
     found = louis(fit, active) if ended.any() else found
     return active, every[ended], found.information, found.scores, found.error
 
 
 def _at_boundary(fit: Fit, active: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return which active entries the objective does not feel any more: they have reached the end of their range."""
+    """Return which active entries no longer change the objective, because they have reached the end of their range."""
     point = Point(0.0, scores.sum(-1), scores, None)
     return idle(point, fit.layout.bounded()[active])
 
 
 def active_entries(fit: Fit, covariance: Covariance) -> np.ndarray:
-    """Return the places in the flat vector of the parameters that a covariance has."""
+    """Return the indices, in the flat vector, of the parameters in a covariance."""
     names = fit.layout.names()
     return np.array([names.index(name) for name in covariance.unconstrained.index], int)
 
 
 def usable_covariance(fit: Fit, purpose: str) -> Covariance:
-    """Return the Hessian covariance, or raise where there is none.
+    """Return the fit's usual covariance, or raise an error where it is not positive definite.
 
     Raises
     ------
     ValueError
-        The Hessian is not positive definite; names what is not identified.
+        There is no covariance; the message names the parameters that are not identified.
     """
     covariance = fit.covariance()
     if not covariance.ok and not covariance.stationary:
@@ -170,14 +173,15 @@ def subject_scores(fit: Fit, active: np.ndarray) -> np.ndarray:
     out = fit.session.evaluate(fit.flat, fit.eta)
     if out.scores is not None:
         return np.asarray(out.scores)[active][:, fit.rows]
-    # Reverse mode gives the sum alone: with so many parameters, take one forward pass for each that is wanted.
+    # Reverse-mode differentiation, which is used for many parameters, gives only the sum over subjects. The scores then
+    # take one forward pass for each active entry.
     wanted = tuple(int(index) for index in active)
-    function = compiled_scores(fit.program, fit.estimator, fit.layout.unravel, wanted)
+    function = compiled_scores(fit.program, fit.approximation, fit.layout.unravel, wanted)
     return np.asarray(function(jnp.asarray(fit.flat), jnp.asarray(fit.eta), fit.pop))[:, fit.rows]
 
 
 def gradient(fit: Fit, flat: np.ndarray, eta: Any, active: np.ndarray) -> np.ndarray:
-    """Return some entries of the gradient of the objective with its penalty."""
+    """Return the active entries of the gradient of the objective plus penalty."""
     slope = fit.session.penalty(flat)[1]
     return (np.asarray(fit.session.evaluate(flat, eta).gradient) + slope)[active]
 
@@ -185,7 +189,10 @@ def gradient(fit: Fit, flat: np.ndarray, eta: Any, active: np.ndarray) -> np.nda
 def hessian(
     gradient: Callable[[np.ndarray, Any], np.ndarray], fit: Fit, active: np.ndarray, meat: np.ndarray
 ) -> np.ndarray:
-    """Return the Hessian of −log L by fourth-order differences of its exact gradient, modes found anew each time."""
+    """Return the Hessian of −log L by fourth-order differences of its gradient, with modes found anew at each point.
+
+    ``meat``, the sum of the outer products of the subjects' scores, gives the scale of the steps.
+    """
     scale = np.sqrt(np.diag(meat))
     scale = np.where(scale > 1e-8, scale, 1.0)
     out = np.zeros((len(active), len(active)))
@@ -213,7 +220,7 @@ def _invert(information: np.ndarray, names: list[str]) -> tuple[np.ndarray, list
     values, vectors = np.linalg.eigh(information / np.outer(spread, spread))
     flat = values < _FLAT
     share = np.abs(vectors[:, flat])
-    # Parameters with a large part in a flat direction; where it is spread over many, at least its largest.
+    # Parameters with a large part in a flat direction, or the one with the largest where the direction is spread out.
     large = share >= np.minimum(0.3, share.max(0, initial=0.0)) if flat.any() else share > 1
     parts = large.any(-1) | dead
     unidentified = [name for name, part in zip(names, parts, strict=True) if part]
@@ -224,7 +231,7 @@ def _invert(information: np.ndarray, names: list[str]) -> tuple[np.ndarray, list
 
 
 def _natural(fit: Fit, covariance: np.ndarray, active: np.ndarray) -> pd.DataFrame:
-    """Map a covariance to the constrained elements, by the delta method; constants of a structure are left out."""
+    """Return the covariance of the constrained elements that are not constant, by the delta method."""
     names, pick = natural_elements(fit)
 
     def elements(part: jnp.ndarray) -> jnp.ndarray:
@@ -241,7 +248,7 @@ def _natural(fit: Fit, covariance: np.ndarray, active: np.ndarray) -> pd.DataFra
 
 
 def natural_elements(fit: Fit) -> tuple[list[str], list[tuple[str, np.ndarray]]]:
-    """Return names and places of the constrained elements with a free entry, of those that ``shown_places`` has."""
+    """Return names and indices, by site, of the constrained elements that are shown and estimated."""
     names, pick = [], []
     weights = fit.layout.weights()
     for name, place in fit.layout.slices.items():

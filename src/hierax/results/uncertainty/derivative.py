@@ -1,4 +1,4 @@
-"""Saying where a program is finite but its derivatives are not: parameter, subject, time, endpoint, and the remedy."""
+"""Explanation of where a program is finite but its derivatives are not: parameter, subject, time, site and remedy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from hierax.results.place import describe_place
 if TYPE_CHECKING:
     from hierax.results.fit import Evaluation
 
-# So many parameters are looked at: each is compiled by itself.
-_MOST = 40
+# The largest number of parameters, and of random effects, that are examined, because each is compiled by itself.
+_MOST_EXAMINED = 40
+# The usual causes of a derivative that is not finite, and what to do about them.
 _REMEDY = (
     "usually a power, a logarithm or a square root of a prediction that is exactly 0, whose own value is finite. Use "
     "hx.pk.hill or hx.pk.emax for such an effect, or put a constant in the place of 0 before the power is taken: "
@@ -26,11 +27,11 @@ _REMEDY = (
 
 
 def explain_derivative(result: Evaluation) -> str:
-    """Return a sentence that names the first parameter and data entry without finite derivatives, or nothing.
+    """Return a sentence that names the first parameter and data entry without finite derivatives, or an empty string.
 
-    First and second derivatives are looked at, of one parameter or random effect after the other and of pairs with
-    all the others, at the reference point of the random effects: estimators need the second ones for modes and
-    Hessians.
+    First and second derivatives are examined at the reference point of the random effects: by each parameter and random
+    effect alone, and along a direction in which all of them move together, for mixed derivatives. Estimators need
+    second derivatives for modes and Hessians.
     """
     for label, derivatives in _derivatives(result):
         for name, values in derivatives.items():
@@ -42,10 +43,10 @@ def explain_derivative(result: Evaluation) -> str:
 
 
 def _derivatives(result: Evaluation) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yield by parameter the sums of first and second derivatives of every data entry, site by site.
+    """Yield, for each parameter, the sum of the first and second derivatives of every data entry, by site.
 
-    Each is a function of one number: a derivative of zero times infinity, which is no number, then arises only where
-    the parameter itself has a part in it.
+    They are derivatives of a function of one number, so that NaN from zero times infinity arises only where that
+    parameter is involved.
     """
     program, layout = result.program, result.layout
     flat, size = jnp.asarray(result.flat), len(program.effect_names)
@@ -64,17 +65,17 @@ def _derivatives(result: Evaluation) -> Iterator[tuple[str, dict[str, np.ndarray
         return jax.tree.map(jnp.add, slopes, curvatures)
 
     fixed, free = program.constrain(layout.unravel(flat)), layout.unravel(flat)
-    for name in list(layout.slices)[:_MOST]:
+    for name in list(layout.slices)[:_MOST_EXAMINED]:
         if layout.weights()[layout.slices[name]].any():
             continue
         site = program.sites.population[name]
 
         def moved(pop: Any, name: str = name, site: Any = site) -> dict[str, Any]:
-            # The other parameters stay constants, so that no derivative of theirs is even begun.
+            # The other parameters are constants here, so that NaN cannot come from derivatives by them.
             return both(lambda x: densities(pop, {**fixed, name: site.transform(free[name] + x)}, eta), zero)
 
         yield f"'{name}'", jax.tree.map(np.asarray, jax.jit(moved)(result.pop))
-    for index, name in enumerate(program.effect_names[:_MOST]):
+    for index, name in enumerate(program.effect_names[:_MOST_EXAMINED]):
         shift = jnp.arange(size) == index
         along = lambda pop, s=shift: both(lambda x: densities(pop, fixed, eta + x * s), zero)  # noqa: E731
         yield f"'{name}'", jax.tree.map(np.asarray, jax.jit(along)(result.pop))

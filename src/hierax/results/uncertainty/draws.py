@@ -1,4 +1,4 @@
-"""Draws of the estimates' asymptotic distribution, and what makes the random numbers of a fit its own."""
+"""Draws of the estimates' asymptotic distribution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hierax.results.uncertainty.own_number import own_number
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
-# Independent draws are one chain to ArviZ: cut into several they would get an R-hat near 1, which says nothing of them.
+# Independent draws are passed to ArviZ as one chain. Cut into several, they would get an R-hat near 1, which would say
+# nothing about them.
 CHAINS = 1
 
 
@@ -29,7 +30,7 @@ def chain_coords(count: int) -> dict[str, np.ndarray]:
 def asymptotic_draws(fit: Fit, draws: int, seed: int) -> np.ndarray:
     """Return draws of the flat unconstrained vector, (draw, parameter).
 
-    They are normal with the Hessian covariance. Fixed entries and network weights stay at their values.
+    They are normal with the fit's usual covariance. Fixed entries and network weights stay at their values.
 
     Raises
     ------

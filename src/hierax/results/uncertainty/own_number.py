@@ -1,4 +1,4 @@
-"""The number that belongs to a fit alone, by which its random draws are told from those of other fits."""
+"""The number of a fit, which makes its random draws independent of those of other fits with the same seed."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 
 def own_number(fit: Evaluation) -> int:
-    """Return the number that tells the random draws of a fit from those of others (``hierax.infer.run.own_number``)."""
+    """Return a fit's number, with which its random draws are seeded (see ``hierax.infer.run.own_number``)."""
     return number_of(fit.program, fit.layout, fit.pop, fit.flat)

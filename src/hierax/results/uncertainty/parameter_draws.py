@@ -10,7 +10,7 @@ import pandas as pd
 from hierax.results.fit import Evaluation, Fit
 from hierax.results.uncertainty.draws import asymptotic_draws
 
-# What ``parameters=`` takes: a word, a table of draws, or something that holds one (``hx.SIR``, ``hx.Bootstrap``).
+# What ``parameters=`` takes: a word, a table of draws, or an object that holds one (``hx.SIR``, ``hx.Bootstrap``).
 Parameters = Any
 
 
@@ -20,13 +20,13 @@ def drawn_parameters(fit: Evaluation | None, parameters: Parameters, n: int, see
     Parameters
     ----------
     parameters : {"draws", "estimate"}, SIR, Bootstrap, DataFrame or None
-        None: the posterior's draws where the fit has them, else the estimate. ``"draws"``: those, or of the
-        estimates' asymptotic distribution.
+        None stands for draws of the posterior where the fit has them, else for the estimate. ``"draws"`` stands for
+        draws of the posterior or, where there is none, of the estimates' asymptotic distribution.
 
     Raises
     ------
     ValueError
-        There is nothing to draw from, or a table without the fit's parameters.
+        There is nothing to draw from, or the columns of a table are not parameters of the fit.
     """
     samples = fit.samples if isinstance(fit, Fit) else None
     if parameters is None:
@@ -72,13 +72,13 @@ def _shown(parameters: Parameters) -> str:
 
 
 def _spread(there: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``n`` rows of those that are there, each used before any is used twice."""
+    """Return ``n`` random numbers of the ``there`` rows, where every row is used before any is used twice."""
     rounds = [rng.permutation(there) for _ in range(-(-n // there))]
     return np.concatenate(rounds)[:n]
 
 
 def _table(parameters: Parameters) -> pd.DataFrame:
-    """Return the table of draws that something holds."""
+    """Return the table of draws that an object is, or holds."""
     for holder in (parameters, getattr(parameters, "draws", None), getattr(parameters, "estimates", None)):
         if isinstance(holder, pd.DataFrame):
             return holder
@@ -89,7 +89,7 @@ def _table(parameters: Parameters) -> pd.DataFrame:
 
 
 def _from_table(fit: Fit, table: pd.DataFrame) -> np.ndarray:
-    """Return flat vectors of rows on the natural scale; parameters without a column keep their estimates."""
+    """Return flat vectors from rows on the natural scale; parameters without a column keep their estimates."""
     names = fit.layout.names()
     unknown = [str(name) for name in table.columns if name not in names]
     if unknown or not len(table):

@@ -30,11 +30,10 @@ def pointwise_log_likelihood(
 ) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     """Return marginal log likelihoods (chain, draw, subject) and conditional ones (chain, draw, obs) by endpoint.
 
-    The marginal ones are by ``method``, or by the fit's own approximation.
-
-    The conditional ones are given one draw of each subject's random effects from the Gaussian at its mode.
+    The marginal ones are by ``method``, or by the fit's own approximation. The conditional ones are given one draw of
+    each subject's random effects from the Gaussian at its mode.
     """
-    program, estimator, unravel = fit.program, method or fit.estimator, fit.layout.unravel
+    program, estimator, unravel = fit.program, method or fit.approximation, fit.layout.unravel
 
     def once(flat: Any, key: Any, eta: Any, pop: Population) -> Any:
         clean = sanitise(pop)
@@ -62,7 +61,7 @@ def pointwise_log_likelihood(
 
 
 def at_draws(fit: Fit, flats: np.ndarray, etas: np.ndarray) -> tuple[dict[str, xr.DataArray], dict[str, np.ndarray]]:
-    """Return what the program says at draws of parameters (chain, draw, ...) and random effects.
+    """Return log likelihoods and values of sites at draws of parameters (chain, draw, ...) and random effects.
 
     Returns
     -------
@@ -99,8 +98,8 @@ def shown_sites(program: Program) -> list[str]:
 def effects_given_draws(fit: Fit, flats: np.ndarray, seed: int) -> np.ndarray:
     """Return a draw of every subject's random effects for draws of the parameters (chain, draw, parameter).
 
-    From the Gaussian at the subject's mode, as it is at these parameters: for methods that have integrated random
-    effects out, or know them at one value of the parameters alone.
+    It comes from the Gaussian at the subject's mode, given these parameters. This is for methods that have integrated
+    the random effects out, or that know them at one value of the parameters only.
     """
     program, unravel, method = fit.program, fit.layout.unravel, Laplace()
 
@@ -126,7 +125,7 @@ def _near_mode(modes: Any, key: Any) -> Any:
 
 
 def _flatten(fit: Fit, name: str, values: np.ndarray, shape: tuple[int, int] | None = None) -> xr.DataArray:
-    """Return one endpoint's values over its observations, no padding, with subject and time as coordinates."""
+    """Return one endpoint's values over its observations, without padding, with subject and time as coordinates."""
     base = chain_coords(len(values))
     if shape is not None:
         base = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
@@ -146,7 +145,7 @@ def _folded(values: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
 
 
 def observation_coords(fit: Fit, name: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return where an endpoint is observed, and the coordinates of its observations."""
+    """Return a mask of where an endpoint is observed, and the coordinates of its observations."""
     pop = fit.pop
     seen = np.asarray(pop.mask[name]) & np.asarray(pop.subject_mask)[:, None]
     row = np.nonzero(seen)[0]
@@ -156,5 +155,5 @@ def observation_coords(fit: Fit, name: str) -> tuple[np.ndarray, dict[str, Any]]
 
 
 def observation_dim(fit: Fit, name: str) -> str:
-    """Return ``obs``, or ``obs_<endpoint>`` where there are several of different lengths."""
+    """Return the name of an endpoint's axis: ``obs``, or ``obs_<endpoint>`` where the program has several endpoints."""
     return "obs" if len([n for n in fit.pop.dv if n in fit.program.sites.data]) == 1 else f"obs_{name}"

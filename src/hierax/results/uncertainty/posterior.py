@@ -1,4 +1,4 @@
-"""Draws of a posterior: what they are worth, and their summary."""
+"""Draws of a posterior: their diagnostics and their summary."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from hierax.results.tables.spread import matrices_apart, matrix_moments, pairs, 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
-# Chains have mixed where R-hat is below this (Vehtari et al. 2021), and steps were short enough where fewer diverged.
-_R_HAT, _DIVERGED = 1.01, 0.001
-# SDs and correlations are computed of so many draws at most.
+# Chains have mixed where R-hat is at most the first number (Vehtari et al. 2021), and the sampler's steps were short
+# enough where at most the second, as a share of all draws, diverged.
+_R_HAT, _MOST_DIVERGED = 1.01, 0.001
+# The largest number of draws from which SDs and correlations are computed.
 _SPREAD_DRAWS = 1000
 
 
 def trouble(fit: Fit) -> str:
-    """Return what is wrong with the chains of a fit, or nothing; of independent draws there is nothing to say."""
+    """Return what is wrong with the chains of a fit, or an empty string; independent draws are not judged."""
     samples = fit.samples
     if samples is None or samples.independent:
         return ""
@@ -35,16 +36,16 @@ def trouble(fit: Fit) -> str:
     worst = table["r_hat"].max()
     share = float(np.mean(samples.stats["diverging"])) if "diverging" in samples.stats else 0.0
     found = []
-    # Without any element but network weights there is nothing to judge by.
+    # Where only network weights are estimated, the largest R-hat is NaN, and the chains are not judged by it.
     if samples.flat.shape[0] > 1 and worst > _R_HAT:
         found.append(f"R-hat of {table['r_hat'].idxmax()} is {worst:.3f}: run longer (warmup=, draws=)")
-    if share > _DIVERGED:
+    if share > _MOST_DIVERGED:
         found.append(f"{share:.1%} of draws diverged: raise target_accept, or give tighter priors")
     return "; ".join(found)
 
 
 def population_draws(fit: Fit) -> dict[str, np.ndarray]:
-    """Return draws of every population parameter but weights, constrained, (chain, draw, ...)."""
+    """Return draws (chain, draw, ...) of every population parameter except network weights, on the natural scale."""
     assert fit.samples is not None
     flat = fit.samples.flat
     weights = fit.layout.weights()
@@ -88,7 +89,8 @@ def posterior_dataset(fit: Fit, values: Mapping[str, np.ndarray]) -> xr.Dataset:
 def diagnostics(fit: Fit) -> pd.DataFrame:
     """Return R-hat and effective sample sizes of every element of every free population parameter.
 
-    Both are NaN of draws that are no chains: independent ones have an R-hat near 1 whatever they are drawn from.
+    All are NaN where the draws are not Markov chains: independent draws have an R-hat near 1 whatever they are drawn
+    from.
     """
     assert fit.samples is not None
     if fit.samples.independent:
@@ -120,15 +122,15 @@ def elements(fit: Fit) -> dict[str, np.ndarray]:
 
 
 def spread_draws(fit: Fit) -> pd.DataFrame:
-    """Return mean, SD and quantiles of the SDs and correlations of random effects, of the first subject.
+    """Return mean, SD and quantiles of the SDs and correlations of random effects, for the first subject.
 
-    Also of covariances that the program uses outside the distribution of its random effects (L @ z). What is the same
-    in every draw is left out.
+    Covariances that the program uses outside the distribution of its random effects (L @ z) are included. Quantities
+    that are the same in every draw are left out.
     """
     assert fit.samples is not None
     program, layout, row = fit.program, fit.layout, int(fit.rows[0])
     flat = fit.samples.flat.reshape(-1, fit.samples.flat.shape[-1])
-    # Quantiles of so many draws are as good as those that are printed, and the prior may hold a network.
+    # More draws would not change the quantiles as they are printed, and would take long where the prior has a network.
     flat = flat[np.linspace(0, len(flat) - 1, min(len(flat), _SPREAD_DRAWS)).astype(int)]
     apart = matrices_apart(program, layout, flat[-1], fit.pop, row)
     names = list(program.effect_names)
@@ -170,7 +172,7 @@ def posterior_table(fit: Fit) -> pd.DataFrame:
 def _ess(draws: np.ndarray, method: str) -> float:
     import arviz
 
-    # ArviZ 1.x wants the tails named; these are those that 0.x takes by itself.
+    # ArviZ 1.x needs the probabilities of the tails. These are the ones that 0.x uses by default.
     tails: dict[str, Any] = {"prob": (0.05, 0.95)} if method == "tail" else {}
     return float(np.asarray(arviz.ess(np.ascontiguousarray(draws), method=method, **tails)))
 
