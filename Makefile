@@ -41,6 +41,13 @@ test-devices: $(VENV)/tested
 test-study: $(VENV)/tested
 	$(PYTEST) -m study
 
+# Quick tests that together touch every room.
+QUICK := tests/test_house.py tests/test_options.py tests/data/test_read.py tests/data/test_population.py \
+  tests/data/test_design.py tests/dynamics/test_closed_form.py tests/dynamics/test_exponentials.py \
+  tests/program/test_checks.py tests/nn/test_conditional.py tests/infer/test_modes.py tests/infer/test_kernels.py \
+  tests/infer/test_clipping.py tests/infer/test_gradients.py tests/infer/test_checkpoint.py \
+  tests/results/test_results.py tests/results/test_louis.py tests/diagnose/test_diagnose.py tests/api/test_simulate.py \
+  tests/api/test_interrupted.py tests/reference/test_wang.py
 # What to run after every change: style, types, layers, and quick tests of every room.
 check: lint
 	$(PYTEST) $(QUICK)

@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Theophylline, from records to a report
 #
-# Twelve subjects took one oral dose of theophylline; eleven concentrations each. One compartment with first-order
-# absorption, three random effects, additive error.
+# Twelve subjects took one oral dose of theophylline, and eleven concentrations were measured in each. The model has one
+# compartment with first-order absorption, three random effects and an additive residual error.
 
 # %%
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ numpyro.enable_x64()
 # %% [markdown]
 # ## Data
 #
-# Records in NONMEM's columns: a dose record, then the samples. `Population` holds them as padded arrays.
+# The table has NONMEM's columns. Each subject has a dose record, followed by the records of its samples. `Population`
+# holds them as padded arrays.
 
 # %%
 records = hx.datasets.load("theophylline")
@@ -35,8 +36,8 @@ print(pop)
 # %% [markdown]
 # ## Model
 #
-# A NumPyro function of the population. Subjects are batch dim −2, records −1; random effects are sampled inside the
-# plate, and individual parameters are `(subject, 1)`.
+# The model is a NumPyro function of the population. Subjects are batch dimension −2, and records are −1. Random effects
+# are sampled inside the plate, and individual parameters have shape `(subject, 1)`.
 
 # %%
 positive = dist.constraints.positive
@@ -62,7 +63,8 @@ _ = hx.check(model, pop)
 # %% [markdown]
 # ## The objective at fixed parameters
 #
-# The approximations differ by O(1) at the same parameters: compare a value only with one of the same kind.
+# At the same parameters the approximations differ by O(1). A value can therefore be compared only with values of the
+# same approximation.
 
 # %%
 for estimator in (hx.FO(), hx.FOCE(), hx.Laplace(), hx.AGQ(5)):
@@ -76,10 +78,11 @@ fit = hx.fit(model, pop, hx.FOCE(), progress=False)
 print(fit.summary())
 
 # %% [markdown]
-# Is it the only optimum? It is not even the lowest. A curve of one compartment is the same with its two rates exchanged
-# ("flip-flop kinetics": absorption slower than elimination), so that the likelihood has a second valley. A search ends
-# in the one that it starts in, here at `init=`. What is known of theophylline decides between them: its volume is about
-# half a litre per kilogram, and it is absorbed within an hour or two.
+# Is this the only optimum? It is not even the lowest one. The concentration curve of one compartment stays the same if
+# its two rates are exchanged ("flip-flop kinetics": absorption is slower than elimination). The likelihood therefore
+# has a second optimum. A search ends in the optimum near which it starts, here near `init=`. What is known of
+# theophylline decides between the two: its volume is about half a litre per kilogram, and it is absorbed within an hour
+# or two.
 
 # %%
 flipped = hx.fit(model, pop, hx.FOCE(), init={"ka": 0.09, "v": 1.7}, progress=False)
@@ -90,7 +93,8 @@ for name, one in (("literature", fit), ("flip-flop", flipped)):
     )
 
 # %% [markdown]
-# Individual results: empirical Bayes estimates, and one row a record with predictions and residuals.
+# Individual results are the empirical Bayes estimates, and a table with one row per record that has predictions and
+# residuals.
 
 # %%
 print(fit.ebe["CL"].to_series().head())
@@ -99,7 +103,7 @@ print(fit.table()[["ID", "TIME", "DV", "PRED", "IPRED", "IWRES"]].head())
 # %% [markdown]
 # ## Check
 #
-# A visual predictive check, and everything in one HTML file.
+# A visual predictive check, and a report with all results in one HTML file.
 
 # %%
 check = hx.vpc(fit, n=200)

@@ -9,7 +9,8 @@
 # %% [markdown]
 # # Doses: records, regimens, steady states
 #
-# How dosing histories are written, what the closed forms make of them, and how a design is simulated and fitted.
+# This tutorial shows how dosing histories are written, what the closed forms compute from them, and how a design is
+# simulated and fitted.
 
 # %%
 import jax.numpy as jnp
@@ -25,8 +26,8 @@ numpyro.enable_x64()
 # %% [markdown]
 # ## A regimen by hand
 #
-# A loading dose by infusion over two hours, then a tablet twice a day. Route 1 is the depot of an oral model, route 2
-# the central compartment.
+# The regimen is a loading dose by infusion over two hours, then a tablet twice a day. Route 1 is the depot of an oral
+# model, and route 2 is the central compartment.
 
 # %%
 regimen = hx.Regimen(100, route=2, duration=2) + hx.Regimen(80, time=12, interval=12, count=5)
@@ -41,8 +42,8 @@ print({name: value.shape for name, value in amounts.items()})
 # %% [markdown]
 # ## Steady states
 #
-# A dose record with SS = 1 starts where the regimen would be if it had always run. The same curve comes from many
-# doses.
+# A dose record with SS = 1 starts at the state that the regimen would have reached if it had always run. The same curve
+# results from many doses.
 
 # %%
 always = hx.Population.from_grid(hx.Regimen(80, interval=12, steady=1), [0.0, 6.0, 11.0])
@@ -54,7 +55,7 @@ print(hx.pk.one_compartment(many, **same)[0, 1:])
 # %% [markdown]
 # ## A table with mistakes
 #
-# Everything that is wrong is told at once, with its row and what to do; `err.problems` is a table of it.
+# All mistakes are reported at once, each with its row and what to do. `err.problems` is a table of them.
 
 # %%
 
@@ -97,7 +98,7 @@ print(fit.summary())
 hx.plot.data(data, log=True)
 
 # %% [markdown]
-# What if the tablet were taken once a day? The fit predicts any regimen at any times.
+# What if the same daily amount were taken once a day? The fit predicts any regimen at any times.
 
 # %%
 daily = data.with_regimen(hx.Regimen(160, interval=24, count=2)).at_times(np.linspace(0, 48, 25))

@@ -9,9 +9,9 @@
 # %% [markdown]
 # # From mechanism to learned dynamics: one subject
 #
-# A drug stimulates the production of a response. We follow one subject through many dosing regimens (every regimen is a
-# "subject" of the population; the parameters are shared), first with the mechanism, then with a network in place of
-# the part that we pretend not to know.
+# A drug stimulates the production of a response. We follow one subject through many dosing regimens. Each regimen is a
+# "subject" of the population, and all share the same parameters. The first model is the known mechanism. In the later
+# models a network replaces the part of it that we pretend not to know.
 
 # %%
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ positive = dist.constraints.positive
 # %% [markdown]
 # ## The design
 #
-# Twelve regimens of three doses each, fifteen samples of the response.
+# There are twelve regimens of three doses each, with fifteen samples of the response.
 
 # %%
 rng = np.random.default_rng(1)
@@ -49,9 +49,9 @@ design = hx.Population.from_subjects(runs)
 # %% [markdown]
 # ## The mechanism
 #
-# `solve_ode` takes a vector field of one subject, in diffrax's signature: numbers in, numbers out. Doses go into the
-# state `depot` (CMT 1). Initial conditions may be parameters: the response starts at its baseline. `hx.pk.hill` is the
-# Hill curve with all its derivatives also where the concentration is 0.
+# `solve_ode` takes the vector field of one subject, in diffrax's signature: it gets numbers and returns numbers. Doses
+# go into the state `depot` (CMT 1). Initial conditions may depend on parameters: here the response starts at its
+# baseline. `hx.pk.hill` is the Hill curve, and has all its derivatives also where the concentration is 0.
 
 
 # %%
@@ -84,8 +84,8 @@ known = hx.fit(mechanism, pop, hx.NaivePooled(), progress=False)
 print(known.summary())
 
 # %% [markdown]
-# The summary is that of any fit. The steps of the ODE solver were placed by the fit, and their error is part of the
-# result:
+# The summary looks like that of any other fit. The fit has also chosen the steps of the ODE solver, and their error is
+# part of the result:
 
 # %%
 print(known.solver_error, known.timing)
@@ -93,9 +93,9 @@ print(known.solver_error, known.timing)
 # %% [markdown]
 # ## The drug effect learned: a universal differential equation
 #
-# Now the effect h(c) is a network: everything else stays as it is. `flax_module` registers the weights as population
-# parameters; it is called above the solve, and the network is closed over. The effect is 0 at c = 0 by construction. A
-# prior on the weights is a mild penalty.
+# Now the effect h(c) is a network, and everything else stays as it is. `flax_module` registers the weights as
+# population parameters. It is called before the ODE is solved, and the vector field refers to the network. The effect
+# is 0 at c = 0 by construction. A prior on the weights acts as a mild penalty.
 
 
 # %%
@@ -126,7 +126,8 @@ def learned_effect(pop):
 
 
 penalty = {"net$params": dist.Normal(0.0, 3.0)}
-# With so many parameters the gradient is computed in reverse; below 0.05 per parameter, nothing is left to learn.
+# The search ends at a standardised gradient below 0.05: the distance to the optimum is then 0.05 standard errors, and
+# nothing is left to learn.
 estimator = hx.NaivePooled(optimiser=hx.QuasiNewton(gtol=0.05, max_iter=1500))
 ude = hx.fit(learned_effect, pop, estimator, priors=penalty, progress=False)
 print(f"{ude.result.name}: {ude.why};", ude.params["sigma"], ude.params["kin"], ude.params["kout"])
@@ -134,8 +135,9 @@ print(f"{ude.result.name}: {ude.why};", ude.params["sigma"], ude.params["kin"], 
 # %% [markdown]
 # ## Less known: the response's right-hand side learned
 #
-# Only the kinetics are known; how the response moves is a network of concentration and response. Between this and a
-# neural ODE, in which every derivative is learned, lie as many models as there are things to know.
+# Now only the kinetics are known. The rate at which the response changes is a network of concentration and response. In
+# a neural ODE every derivative is learned. Between the two there are as many models as there are parts of a mechanism
+# that may be known.
 
 
 # %%
@@ -145,7 +147,8 @@ def learned_response(pop):
     sigma = numpyro.param("sigma", 0.2, constraint=positive)
 
     def field(t, y, p):
-        # Around a plain return to the baseline, so that the first solves are sane.
+        # The network is added to a simple return to the baseline, so that the ODE can be solved at the start of the
+        # fit.
         return kinetics(y) | {"R": base - y["R"] + net(jnp.stack([y["central"] / 5, y["R"] / 2]))[0]}
 
     with numpyro.plate("subject", pop.n_subjects, dim=-2):
@@ -159,8 +162,8 @@ print(f"{response.result.name}: {response.why};", response.params["sigma"])
 # %% [markdown]
 # ## What was learned, and what it is worth
 #
-# The learned effect against the true one, over the concentrations that were seen; and an unseen schedule (the same
-# doses, every four hours), against the noise-free truth.
+# The learned effect is compared with the true one, over the concentrations that were seen. All models then predict an
+# unseen schedule (equal doses, every four hours), and are compared with the noise-free truth.
 
 # %%
 unseen = hx.Population.from_grid(hx.Regimen(12.0, interval=4, count=8), np.linspace(0, 60, 121))

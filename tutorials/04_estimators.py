@@ -9,7 +9,7 @@
 # %% [markdown]
 # # One program, every estimator
 #
-# The program of the first tutorial, fitted by everything that Hierax has. They do not estimate the same thing: each
+# The program of the first tutorial is fitted by every kind of estimator. They do not all estimate the same thing. Each
 # result says what it computed, and `hx.compare` refuses to compare what is not comparable.
 
 # %%
@@ -47,9 +47,10 @@ def model(pop):
 # %% [markdown]
 # ## Maximum likelihood
 #
-# FO, FOCE, Laplace and AGQ maximise approximations of the marginal likelihood, from coarse to as fine as you like. SAEM
-# maximises the likelihood itself, with noise. VI maximises a lower bound: with one sample it shrinks the SDs of random
-# effects; with 64 it is maximum likelihood here.
+# FO, FOCE, Laplace and AGQ maximise approximations of the marginal likelihood. FO is the coarsest, and AGQ becomes as
+# accurate as you like with more nodes. SAEM maximises the likelihood itself, with Monte-Carlo noise. VI maximises a
+# lower bound of it. With one sample VI estimates the SDs of random effects too small; with 64 samples it is equivalent
+# to maximum likelihood here.
 
 # %%
 estimators = {
@@ -67,7 +68,7 @@ for name, estimator in estimators.items():
     fit = hx.fit(model, pop, estimator, progress=False)
     seconds = time.perf_counter() - began
     fits[name] = fit
-    # The same likelihood for all: quadrature at each estimate.
+    # All estimates are judged by the same likelihood, computed by quadrature.
     exact = hx.log_likelihood(fit, hx.AGQ(9))
     omega = dict(zip(("omega ka", "omega CL", "omega V"), fit.params["omega"], strict=True))
     named = {key: float(fit.params[key]) for key in ("ka", "cl", "v", "sigma")}
@@ -78,8 +79,9 @@ print(table.round(3).to_string())
 # %% [markdown]
 # ## Bayes
 #
-# Priors are passed beside the program; `param` sites are lifted. NUTS samples parameters and random effects together,
-# in coordinates that Hierax chooses by how much the data say of each effect. Few draws here, to be quick.
+# Priors are passed beside the program, and `param` sites are lifted: they are sampled from these priors. NUTS samples
+# parameters and random effects together. Hierax samples each random effect centred or as a standard normal, depending
+# on how much the data say about it. There are few draws here, so that the tutorial is quick.
 
 # %%
 priors = {
@@ -116,7 +118,7 @@ figure.tight_layout()
 figure.savefig("estimators.png", dpi=120)
 
 # %% [markdown]
-# ArviZ reads the same draws.
+# ArviZ can read the same draws.
 
 # %%
 print(az.summary(nuts.to_arviz(), var_names=["ka", "cl", "v", "omega", "sigma"]))
@@ -126,18 +128,18 @@ print(az.summary(nuts.to_arviz(), var_names=["ka", "cl", "v", "omega", "sigma"])
 #
 # | estimator | computes | fails when |
 # |---|---|---|
-# | FO | likelihood of a linearised model | effects are large or strongly nonlinear: biased |
-# | FOCE | Gaussian around each mode, Fisher information | few data a subject, several modes, non-Gaussian data |
-# | Laplace | the same, full Hessian | few data a subject, several modes |
-# | AGQ(n) | the likelihood, as n grows | nᵈ nodes: more than three or four random effects |
+# | FO | likelihood of a linearised model | random effects are large or act strongly nonlinearly: biased |
+# | FOCE | Gaussian around each mode, by Fisher information | few data per subject, several modes, non-Gaussian data |
+# | Laplace | the same, by the full Hessian | few data per subject, several modes |
+# | AGQ(n) | the likelihood, as n grows | more than three or four random effects (d of them need nᵈ nodes) |
 # | SAEM | the likelihood, with Monte-Carlo noise | many parameters without random effects: slow |
 # | VI | a lower bound | K = 1: SDs of random effects too small where data are sparse |
-# | NUTS | the posterior | no priors; many subjects are slow |
-# | MarginalNUTS | the posterior of an approximation | as the approximation |
-# | MAP | mode of prior × approximation | as the approximation |
+# | NUTS | the posterior | priors are missing; many subjects: slow |
+# | MarginalNUTS | the posterior of an approximation | its approximation fails |
+# | MAP | mode of prior × approximation | its approximation fails |
 #
-# "Converged" at the end of each fit says that its own criterion holds, not that its approximation is good: look at the
-# exact −2 log L above.
+# "Converged" at the end of each fit says that its own criterion is met. It does not say that its approximation is good.
+# For that, look at the exact −2 log L above.
 
 # %%
 print({name: f"{fit.result.name}: {fit.why}" for name, fit in {**fits, "NUTS": nuts, "MAP": best}.items()})

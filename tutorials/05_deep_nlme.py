@@ -9,8 +9,9 @@
 # %% [markdown]
 # # From mechanism to DeepNLME
 #
-# In the tutorial before last one subject's drug effect was learned. Here each subject has an effect of its own: the
-# network takes the concentration *and random effects* as inputs, and the population decides what they mean.
+# The tutorial before last learned the drug effect in one subject. Here each subject has an effect of its own. The
+# network takes the concentration *and random effects* as inputs. What the random effects mean is learned from the
+# population.
 
 # %%
 import jax
@@ -28,8 +29,9 @@ positive = dist.constraints.positive
 # %% [markdown]
 # ## Data from a known truth
 #
-# A drug stimulates the production of a response along a Hill curve. Its height and steepness differ between subjects,
-# and so do the rates of absorption and of the response's turnover. Concentration and response are observed.
+# A drug stimulates the production of a response along a Hill curve. The height and the steepness of the curve differ
+# between subjects. So do the rates of absorption and of the response's turnover. Concentration and response are
+# observed.
 
 
 # %%
@@ -89,10 +91,11 @@ train, test = everyone[:30], everyone[30:]
 # %% [markdown]
 # ## The model with a network
 #
-# What is known of a drug's effect goes into the head: zero without drug, positive, levelling off. Two random effects
-# `z` go in beside the concentration. `hx.nn.network` is NumPyro's `flax_module` that also notes the module; it stands
-# above the plate, and the vector field closes over it. Weights of each subject's own are another way
-# (`hx.nn.individualise`); where we compared them, inputs were faster and said more about new subjects.
+# What is known of a drug's effect is built into the network by its head, `hx.nn.Saturating`: the effect is zero without
+# drug, positive, and levels off. Two random effects `z` are inputs beside the concentration. `hx.nn.network` is
+# NumPyro's `flax_module`, and also remembers the module. It stands above the plate, and the vector field refers to it.
+# An alternative is to give each subject its own weights (`hx.nn.individualise`). Where we compared the two, inputs were
+# faster and predicted new subjects better.
 
 # %%
 module = hx.nn.Saturating(hx.nn.MLP(width=6))
@@ -112,14 +115,15 @@ def deep(pop):
 # %% [markdown]
 # ## Fitting it: VI first, then FOCE
 #
-# From weights without training FOCE has no modes to start from. VI brings the network near, from several initial
-# weights, for a random effect may stay unused; the highest bound goes on. FOCE then ends in a hundred evaluations
-# what VI's optimiser would take tens of thousands of steps for. Its search is given a hundred evaluations and ends at
-# that limit: `fit` warns of it, and the line printed below says `max_iterations` and how large the gradient still is.
-# So the estimate is not an optimum, and what it is worth has to be read from subjects that it has not seen.
+# With untrained weights FOCE finds no modes to start from. VI therefore comes first, and brings the network near an
+# optimum. It is run from several initial weights, because a random effect may stay unused in some runs. The run with
+# the highest bound is continued by FOCE. FOCE achieves in a hundred evaluations what would take VI's optimiser tens of
+# thousands of steps. Its search is limited to a hundred evaluations, and ends at that limit. `fit` warns of this. The
+# line printed below says `max_iterations`, and how large the gradient still is. So the estimate is not an optimum. How
+# good it is has to be judged by subjects that it has not seen.
 
 # %%
-# A mild penalty keeps thirty subjects from being learned by heart; the objective is reported without it.
+# A mild penalty keeps the network from overfitting thirty subjects. The objective is reported without the penalty.
 penalty = {"effect$params": hx.nn.l2(0.02)}
 starts = []
 for seed in range(2):
@@ -139,11 +143,11 @@ for name, fit in fits.items():
 # %% [markdown]
 # ## Is it as good as the truth?
 #
-# The judge is the marginal likelihood of subjects that no fit has seen, by importance sampling. Behind a network the
-# distribution of a subject's random effects is far from a Gaussian at its mode (by that proposal most of these
-# subjects have a Pareto k above 0.7, and their values cannot be trusted), so that the samples are Student-t around
-# the mean that chains have found. Subjects whose k is above 0.7 all the same are counted, and left out of the
-# comparison.
+# The models are judged by the marginal likelihood of subjects that no fit has seen. It is computed by importance
+# sampling. Behind a network the distribution of a subject's random effects is far from a Gaussian around its mode. With
+# such a Gaussian as proposal, most of these subjects have a Pareto k above 0.7, and their values cannot be trusted. The
+# proposal is therefore a Student-t distribution around the conditional mean, which Markov chains have found. Subjects
+# whose k is above 0.7 even so are counted, and left out of the comparison.
 
 # %%
 judge = hx.ImportanceSampling(500, proposal="t", centre="mean")
@@ -164,17 +168,18 @@ verdict = "cannot be told from" if far < 2 else f"is {far:.1f} standard errors {
 print(f"On subjects that it has not seen the network {verdict} the true structure.")
 
 # %% [markdown]
-# The last line is the answer. When this was written, the network ended 0.015 nats an observation below the true
-# structure, with a standard error of 0.012: thirty new subjects cannot tell the two apart. They do not show that the
-# network is as good, either. Its search ended at the limit of its iterations, and one of the new subjects has weights
-# that cannot be trusted. With other data of the same size it ended 0.04 nats below, about three standard errors. What
-# a network is good for, where no structure is known, the curves below show.
+# The last line is the answer. When this was written, the network ended 0.015 nats per observation below the true
+# structure, with a standard error of 0.012. Thirty new subjects cannot tell the two apart. But they do not show that
+# the network is as good, either. Its search ended at the limit of its iterations, and one of the new subjects has
+# importance weights that cannot be trusted. With other data of the same size it ended 0.04 nats below, about three
+# standard errors. The curves below show what a network is good for where no structure is known.
 
 # %% [markdown]
 # ## What was learned
 #
-# The family of effect curves: the network at random effects from their prior, against the true family; new subjects'
-# curves at their embeddings; and predictions of the new subjects.
+# Three things are shown. The first is the family of effect curves: the network at random effects drawn from their
+# prior, against the true family. The second are the curves of new subjects at their embeddings. The third are
+# predictions for the new subjects.
 
 # %%
 c = np.linspace(0, 10, 80)
@@ -225,6 +230,7 @@ plt.close(figure)
 print(f"{inside:.1%} of {seen.sum()} new responses are inside their 5-95 % band; 90 % would be if the model were true")
 
 # %% [markdown]
-# Read together: a new subject's curve is off by little beside the height of the effect; but the family of curves lies
-# too high and is too wide (a span of 2.8 for 2.0 when this was written: thirty subjects say little of the distribution
-# of `z`); and the bands are too narrow for new subjects (83 % inside instead of 90 %).
+# To sum up: the error of a new subject's curve is small compared with the height of the effect. But the family of
+# curves lies too high and is too wide. Its span was 2.8 instead of 2.0 when this was written, because thirty subjects
+# say little of the distribution of `z`. And the prediction bands are too narrow for new subjects (83 % of the data
+# inside instead of 90 %).

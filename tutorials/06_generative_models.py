@@ -9,9 +9,10 @@
 # %% [markdown]
 # # NLME models are generative models
 #
-# A nonlinear mixed-effects model draws a subject's random effects and then its data given them. So do probabilistic
-# PCA (a linear decoder) and a variational autoencoder (a network for a decoder); a pharmacokinetic model is one with
-# mechanism for a decoder. All are programs of the same kind, fitted by the same function.
+# A nonlinear mixed-effects model draws a subject's random effects, and then its data given these random effects.
+# Probabilistic PCA does the same with a linear decoder, and a variational autoencoder with a network as decoder. In a
+# pharmacokinetic model the decoder is a mechanism. All three are programs of the same kind, fitted by the same
+# function.
 
 # %%
 import jax.numpy as jnp
@@ -29,7 +30,8 @@ SIZE = 6
 # %% [markdown]
 # ## Data: curves that differ in one hidden number
 #
-# Each subject's six values lie on a curve in six dimensions; where on it, nobody has recorded.
+# Each subject's six values lie on a curve in six dimensions. The position on the curve is a hidden number that nobody
+# has recorded.
 
 # %%
 rng = np.random.default_rng(2)
@@ -49,8 +51,8 @@ train, test = population(data[:80]), population(data[80:])
 # %% [markdown]
 # ## Probabilistic PCA
 #
-# A linear decoder of one random effect. For this model the approximations of FOCE are exact, and the fit is the
-# closed-form solution of Tipping & Bishop (1999).
+# The decoder is a linear function of one random effect. For this model the approximations of FOCE are exact, and the
+# fit is the closed-form solution of Tipping & Bishop (1999).
 
 
 # %%
@@ -70,8 +72,8 @@ print(f"noise variance {float(linear.params['sigma']) ** 2:.5f}, closed form {sp
 # %% [markdown]
 # ## A variational autoencoder
 #
-# The same program with a network for a decoder. VI with an amortised guide trains the encoder with it: a network from
-# a subject's data to the distribution of its random effect.
+# The program is the same, with a network as decoder. VI with an amortised guide trains an encoder together with it. The
+# encoder is a network that maps a subject's data to the distribution of its random effect.
 
 
 # %%
@@ -90,8 +92,8 @@ print(f"noise SD: PCA {float(linear.params['sigma']):.3f}, autoencoder {float(cu
 # %% [markdown]
 # ## Encoder and decoder, apart
 #
-# `fit.embeddings(pop)` is the encoder, also for subjects that the fit has not seen: what the amortised guide makes of
-# them, or their EBEs. `hx.predict(..., random_effects=)` is the decoder.
+# `fit.embeddings(pop)` is the encoder, also for subjects that the fit has not seen. It returns what the amortised guide
+# computes for them, or their EBEs (empirical Bayes estimates). `hx.predict(..., random_effects=)` is the decoder.
 
 # %%
 fits = {"PCA": linear, "autoencoder": curved}
@@ -107,8 +109,8 @@ for name, fit in fits.items():
 # %% [markdown]
 # ## Mechanism for a decoder
 #
-# The random effects of a pharmacokinetic model are such a code, with units: clearance, volume, absorption. What comes
-# with the mechanism is that new doses and new times decode too.
+# The random effects of a pharmacokinetic model are such a code as well, but one whose numbers have a meaning:
+# clearance, volume, absorption. The mechanism also makes it possible to decode for new doses and new times.
 
 
 # %%

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # The distribution of random effects, learned
 #
-# Random effects are normal because that is convenient. Here they are not: four in ten subjects eliminate a drug fast
-# and distribute it little, the others the other way round. And clearance depends on two covariates, of four that were
-# measured. `hx.augment` learns both from a fit with normal random effects, in two stages, and puts what it has learned
-# into the same program.
+# Random effects are usually taken as normal because that is convenient. Here they are not normal: four in ten subjects
+# eliminate a drug fast and have a small volume of distribution, and in the others it is the other way round. In the
+# second example clearance depends on two of four covariates that were measured. `hx.augment` learns both from a fit
+# with normal random effects. It does so in two stages, and puts what it has learned into the same program.
 
 # %%
 from pathlib import Path
@@ -42,14 +42,15 @@ def respond(pop, eta, cl=3.0, v=30.0, ka=1.2, sigma=0.05):
     CL = numpyro.deterministic("CL", cl * jnp.exp(eta[..., 0]))
     V = numpyro.deterministic("V", v * jnp.exp(eta[..., 1]))
     conc = hx.pk.one_compartment(pop, CL=CL, V=V, ka=ka)
-    # At the dose the concentration is 0, and the logarithm of 0 has no slope.
+    # At the time of the dose the concentration is 0, and the logarithm has no derivative at 0.
     hx.observe("cp", dist.LogNormal(jnp.log(jnp.where(conc > 0, conc, 1.0)), sigma), pop)
 
 
 # %% [markdown]
 # ## Responders and non-responders
 #
-# The truth is a mixture of two normal distributions. The program that is fitted knows nothing of that.
+# The true distribution is a mixture of two normal distributions. The program that is fitted does not contain this
+# knowledge.
 
 
 # %%
@@ -79,16 +80,17 @@ normal = hx.fit(gaussian, pop, hx.FOCE(), progress=False)
 print(normal.summary())
 
 # %% [markdown]
-# Draws of each subject's conditional distribution stand for its data: under another distribution p of the random
-# effects, the marginal likelihood changes by the mean of p/p₀ over them, p₀ being the normal one. The flow is trained
-# on that; the strength of its penalty is chosen by subjects that are held out. A warning says where the last of the
-# list was chosen: here the held-out gains of several are as good as alike, so that a longer list would change nothing.
+# The fit with normal random effects gives draws from each subject's conditional distribution. These draws represent the
+# subject's data. Let p₀ be the normal distribution, and p another distribution of the random effects. Under p the
+# marginal likelihood changes by a factor, the mean of p/p₀ over the draws. The flow is trained to maximise this. The
+# strength of its penalty is chosen by subjects that are held out. If the last strength of the list is chosen, a warning
+# says so. Here several strengths have nearly the same held-out gain, so that a longer list would change nothing.
 
 # %%
 learned = hx.augment(normal, penalties=(100.0, 20.0, 4.0, 1.0), folds=3)
 print(learned)
 hx.plot.random_effects(learned.fit).savefig(OUT / "two_kinds.png", dpi=110)
-# Behind a flow a posterior may be skewed, so that samples are drawn around its mean and not its mode.
+# Behind a flow a posterior may be skewed. The samples are therefore drawn around its mean, not around its mode.
 sampling = hx.ImportanceSampling(2000, proposal="t", centre="mean")
 gain = hx.log_likelihood(learned.fit, sampling).log_likelihood - hx.log_likelihood(normal, sampling).log_likelihood
 print(f"log likelihood by importance sampling: {gain:.1f} above that of normal random effects")
@@ -96,9 +98,9 @@ print(f"log likelihood by importance sampling: {gain:.1f} above that of normal r
 # %% [markdown]
 # ## Covariates
 #
-# Clearance saturates in `x1` and depends on the product of `x1` and `x2`; the two others are noise. A conditional
-# normal distribution, whose mean and covariance are one network, takes the place of the plain one. Covariates whose
-# permutation costs held-out subjects nothing are left out.
+# Clearance saturates in `x1`, and depends on the product of `x1` and `x2`. The two other covariates are noise. A
+# conditional normal distribution replaces the plain one. Its mean and covariance are computed by one network. A
+# covariate is left out if permuting its values between subjects does not lower the likelihood of held-out subjects.
 
 
 # %%
@@ -126,6 +128,7 @@ hx.plot.importance(learned.importance).savefig(OUT / "importance.png", dpi=110)
 hx.plot.covariates(learned.fit, ["x1", "x2"]).savefig(OUT / "covariates.png", dpi=110)
 
 # %% [markdown]
-# What is in `learned.model` is a program like any other: refit it, alone or with all parameters, by any estimator, from
-# `init=learned.params`, with `priors=learned.priors`, holding `fixed=learned.redundant` (what the learned distribution
-# has taken over) or `fixed=learned.others` (everything else).
+# `learned.model` is a program like any other. It can be refitted by any estimator, from `init=learned.params` and with
+# `priors=learned.priors`. With `fixed=learned.redundant`, the parameters that the learned distribution has replaced are
+# held, and all others are estimated. With `fixed=learned.others`, all parameters of the first fit are held, and the
+# learned distribution alone is refitted.

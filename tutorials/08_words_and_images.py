@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Words and images as covariates
 #
-# What is known of a subject may stand in a note, or be seen in a picture. A small model turns texts into vectors, and
-# the mean and covariance of the random effects are a network of that vector, which reduces it first. Needs
-# `pip install "hierax[embeddings]"`; nothing is downloaded when it runs.
+# Information about a subject may be in a note or in a picture. A small model turns texts into vectors. The mean and the
+# covariance of the random effects are computed from such a vector by a network, which first reduces the vector to a few
+# numbers. This tutorial needs `pip install "hierax[embeddings]"`. Nothing is downloaded when it runs.
 
 # %%
 from pathlib import Path
@@ -26,7 +26,7 @@ rng = np.random.default_rng(0)
 
 
 def program(effect=None):
-    """Return the truth, in which clearance depends on a score, or without an effect the program to fit."""
+    """Return the true program, whose clearance depends on a score; without ``effect``, the program to fit."""
 
     def model(pop):
         cl = numpyro.param("cl", 3.0, constraint=positive)
@@ -44,7 +44,7 @@ def program(effect=None):
 
 
 def study(score, seen, seed):
-    """Return subjects whose clearance depends on a score that only ``seen`` gives away."""
+    """Return subjects whose clearance depends on a score, about which only ``seen`` gives information."""
     blank = hx.Population.from_subjects(
         hx.Subject(k, regimen=hx.Regimen(100.0), times=TIMES, observations={"cp": np.zeros(len(TIMES))})
         for k in range(len(score))
@@ -72,7 +72,7 @@ def learn(pop, test, name):
 # %% [markdown]
 # ## Words
 #
-# Each note gives a grade of illness away, among other things.
+# Each note reveals a grade of illness, among other things that do not matter.
 
 # %%
 GRADES = (
@@ -99,7 +99,7 @@ print(normal.summary())
 # %% [markdown]
 # ## Images
 #
-# Handwritten digits stand for pictures of a severity that a radiologist would grade.
+# Handwritten digits take the place of pictures that show a severity, as a radiologist would grade it.
 
 # %%
 digits = load_digits()
@@ -110,7 +110,7 @@ normal, learned = learn(
 )
 
 # %% [markdown]
-# What a new subject's picture says of its clearance, before any concentration is measured:
+# The picture of a new subject predicts its clearance, before any concentration is measured:
 
 # %%
 drawn = hx.simulate(learned.fit, study(severity[test], pixels[test], seed=4), n=50)["CL"].values
@@ -123,10 +123,11 @@ for digit in range(10):
 # %% [markdown]
 # ## Aligning two views of a subject
 #
-# Instead of a covariate, the note can be a second thing that is observed: one program, in which the latent numbers z
-# drive both the pharmacokinetics and the vector of the note. Whatever of the two is known then informs the other. The
-# vectors' 24 main directions are taken, made of order one. (A z beside random effects of the kinetics' own would not be
-# identified: the data know how much the two views share, not how much of either is shared.)
+# Instead of a covariate, the note can be a second observation. In one program the latent numbers z drive both the
+# pharmacokinetics and the vector of the note. Whichever of the two is known then informs the other. The vectors are
+# reduced to their 24 main directions, and scaled to order one. (Beside z, further random effects of the
+# pharmacokinetics alone would not be identified. The data tell how much the two views have in common, but not which
+# share of each view that is.)
 
 # %%
 score, vectors = notes(200)
@@ -158,7 +159,7 @@ shared = hx.fit(aligned, study(score, vectors, seed=5).with_data(view=view(vecto
 print(shared.result.name, {name: np.round(shared.params[name], 3).tolist() for name in ("cl", "v", "omega", "sigma")})
 
 # %% [markdown]
-# New subjects, of whom only the note is known: z is what the note says, and with it the clearance.
+# For new subjects only the note is known. The note alone determines the estimate of z, and with it the clearance.
 
 # %%
 new_score, new_vectors = notes(100)

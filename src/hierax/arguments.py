@@ -24,14 +24,14 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     except TypeError:
         number = None
     if number is None or number < least:
-        raise ValueError(f"{name}={value!r} is no whole number of {least} or more. Give one, as an int.")
+        raise ValueError(f"{name}={value!r} must be a whole number of {least} or more, given as an int.")
     return number
 
 
 def positive(name: str, value: Any) -> float:
     """Return a finite number above 0, or raise a ValueError."""
     if not _is_number(value) or not 0 < value < np.inf:
-        raise ValueError(f"{name}={value!r} is no number above 0. Give one.")
+        raise ValueError(f"{name}={value!r} must be a number above 0.")
     return float(value)
 
 
@@ -41,7 +41,7 @@ def mapping(name: str, value: Any, of: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise ValueError(
-            f"{name} is a {type(value).__name__}, and not a mapping of {of}. Write {name}={{'name': ...}}."
+            f"{name} is a {type(value).__name__}, but must be a mapping of {of}. Write {name}={{'name': ...}}."
         )
     return dict(value)
 
@@ -51,7 +51,7 @@ def path_of(name: str, value: Any) -> Path | None:
     if value is None:
         return None
     if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):
-        raise ValueError(f"{name}={value!r} is no path. Give the name of a file as text.")
+        raise ValueError(f"{name}={value!r} must be a path. Give the name of a file as text.")
     return Path(value)
 
 

@@ -13,8 +13,8 @@ import hierax as hx
 POSITIVE = dist.constraints.positive
 # The demonstration prints this note after its result, because the published optimum is not the lowest one.
 OTHER_OPTIMUM = (
-    "OFV 116.803 is the optimum of the literature, and a local one: with absorption slower than elimination (flip-flop "
-    "kinetics, ka 0.085/h and v 1.7 L) these data reach 110.335, which nobody believes."
+    "OFV 116.803 is the optimum of the literature, but only a local one: with absorption slower than elimination "
+    "(flip-flop kinetics, ka 0.085/h and v 1.7 L) the OFV is 110.335, but these values are not credible."
 )
 
 

@@ -155,7 +155,9 @@ def _run(job: Job, estimator: Estimator | Procedure) -> Fit:
 
 def _permitted_starts(estimator: Estimator | Procedure, starts: int) -> int:
     if starts != 1 and not estimator.several_starts:
-        raise ValueError(f"starts={starts} is for maximised approximations (FOCE, ...). Call fit with other inits.")
+        raise ValueError(
+            f"starts={starts} is for maximised approximations (FOCE, ...). Call fit once for each init= instead."
+        )
     return starts
 
 
@@ -262,7 +264,7 @@ def evaluate(
     _check_arguments(model, pop, estimator)
     if isinstance(estimator, Procedure):
         raise ValueError(
-            f"evaluate gives an approximation of the marginal likelihood, and {estimator.label} is none. Use "
+            f"evaluate gives an approximation of the marginal likelihood, but {estimator.label} is not one. Use "
             f"hx.{type(estimator.objective).__name__}(), or hx.log_likelihood(fit, method)."
         )
     if not isinstance(params, Mapping | Evaluation | None):
@@ -309,7 +311,7 @@ def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
     if not isinstance(pop, Population):
         raise ValueError(f"The population is a {type(pop).__name__}. Make one with hx.read_nonmem(table).")
     if not callable(model):
-        raise ValueError(f"The model is a {type(model).__name__}, no function of the population. Pass the function.")
+        raise ValueError(f"The model is a {type(model).__name__}, but must be a function of the population.")
 
 
 def _check_options(starts: Any, patience: Any, held_out: Any, every: Any, seed: Any) -> None:
@@ -320,13 +322,13 @@ def _check_options(starts: Any, patience: Any, held_out: Any, every: Any, seed: 
         whole("patience", patience, 1)
     if patience is not None and held_out is None:
         raise ValueError(
-            f"patience={patience} counts looks at held-out subjects, of which there are none. Pass held_out=, or leave "
-            f"patience out."
+            f"patience={patience} counts evaluations of held-out subjects, but there are none. Pass held_out=, or "
+            f"leave patience out."
         )
     if held_out is not None and not isinstance(held_out, Population):
         raise ValueError(f"held_out is a {type(held_out).__name__}. Pass a Population, such as pop[rows].")
     if not every >= 0:
-        raise ValueError(f"every={every!r} is no number of seconds. Give 0 (at every step) or more.")
+        raise ValueError(f"every={every!r} must be a number of seconds, 0 (at every step) or more.")
 
 
 def _tell(out: Fit, throw: bool) -> None:

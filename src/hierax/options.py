@@ -22,7 +22,7 @@ class Options:
     --------
     >>> hx.NUTS(draws='many')
     Traceback (most recent call last):
-    ValueError: NUTS(draws='many') is no whole number of 0 or more. Give one, as an int.
+    ValueError: NUTS(draws='many') must be a whole number of 0 or more, given as an int.
     """
 
     def __new__(cls, *values: Any, **options: Any) -> Self:
@@ -67,26 +67,26 @@ def _refuse_wrong_type(owner: str, name: str, value: Any, kind: str) -> None:
         try:
             whole(name, value, 0)
         except ValueError:
-            raise ValueError(f"{asked} is no whole number of 0 or more. Give one, as an int.") from None
+            raise ValueError(f"{asked} must be a whole number of 0 or more, given as an int.") from None
     elif "float" in kinds:
         number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
         if not number or np.isnan(value):
-            raise ValueError(f"{asked} is no number. Give one.")
+            raise ValueError(f"{asked} must be a number.")
     elif kinds == ["bool"]:
-        raise ValueError(f"{asked} is neither True nor False. Give one of them.")
+        raise ValueError(f"{asked} must be True or False.")
     elif kind in _CLASSES and not any(base.__name__ == kind for base in type(value).__mro__):
-        raise ValueError(f"{asked} is no {_CLASSES[kind]}. Give one, such as {_EXAMPLES[kind]}.")
+        raise ValueError(f"{asked} must be {_CLASSES[kind]}, such as {_EXAMPLES[kind]}.")
 
 
 # Finds Literal[...] in an annotation, and captures the values that it allows.
 _LITERAL = re.compile(r"Literal\[([^\]]*)\]")
 # Options whose value is an object of Hierax, by the name of its class: how messages call it, and an example.
 _CLASSES = {
-    "Estimator": "approximation of the marginal likelihood",
-    "Newton": "description of the search for the modes",
-    "QuasiNewton": "description of the search over population parameters",
-    "Guide": "guide",
-    "Kernels": "description of the Markov chains of SAEM",
+    "Estimator": "an approximation of the marginal likelihood",
+    "Newton": "a description of the search for the modes",
+    "QuasiNewton": "a description of the search over population parameters",
+    "Guide": "a guide",
+    "Kernels": "a description of the Markov chains of SAEM",
 }
 _EXAMPLES = {
     "Estimator": "hx.FOCE()",

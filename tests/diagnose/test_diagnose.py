@@ -54,6 +54,17 @@ def test_plots_have_the_data_in_them(theo_fit, check):
     )
 
 
+def test_quantiles_of_residuals_that_are_normal_lie_in_their_band(theo_fit):
+    axis = hx.plot.residual_quantiles(theo_fit).axes[0]
+    shown = axis.collections[1].get_offsets()
+    np.testing.assert_allclose(np.sort(theo_fit.table()["IWRES"].dropna()), shown[:, 1])
+    assert shown[:, 0].mean() == pytest.approx(0, abs=1e-12)
+    # The band of the middle of 132 residuals: 1.96 standard errors of a median, √(π/2)/√132, on both sides.
+    band = axis.collections[0].get_paths()[0].vertices
+    middle = band[np.abs(band[:, 0]) < 0.02][:, 1]
+    assert np.ptp(middle) == pytest.approx(2 * 1.96 * np.sqrt(np.pi / 2 / 132), rel=0.05)
+
+
 def test_report_is_one_self_contained_file(theo_fit, tmp_path):
     path = hx.report(theo_fit, tmp_path / "report.html", title="Theophylline & FOCE")
     text = path.read_text()

@@ -23,6 +23,7 @@ CASES = {
     "BinomialProbs": (lambda t: dist.Binomial(5, probs=jax.nn.sigmoid(t[0])), [0.7], [0]),
     "NegativeBinomial2": (lambda t: dist.NegativeBinomial2(jnp.exp(t[0]), 2.0), [0.7], [0]),
     "Gamma": (lambda t: dist.Gamma(2.0, jnp.exp(t[0])), [0.7], [0]),
+    "Weibull": (lambda t: dist.Weibull(jnp.exp(t[0]), 1.7), [0.7], [0]),
     "CategoricalProbs": (
         lambda t: dist.Categorical(probs=jax.nn.softmax(jnp.stack([t[0], t[1], 0.0]))),
         [0.7, -0.2],

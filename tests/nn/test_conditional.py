@@ -84,5 +84,5 @@ def test_what_it_refuses():
         hx.program(model("banded"), pop)
     with pytest.raises(ValueError, match=r"has 3 outputs, but 5 make means, log SDs and a full covariance"):
         hx.program(model(module=hx.nn.MLP(outputs=3)), pop)
-    with pytest.raises(ValueError, match=r"has shape \(4,\), because"):
+    with pytest.raises(ValueError, match=r"has shape \(4,\), but"):
         hx.nn.conditional_normal("law", 2, jnp.zeros(4))

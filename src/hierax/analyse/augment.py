@@ -287,13 +287,20 @@ def _known(context: Context | None, pop: Population) -> Any:
 
 def _refuse(penalties: Sequence[float], folds: int, held_out: float | None, subjects: int, draws: int | None) -> None:
     if draws is not None and draws < 2:
-        raise ValueError(f"augment(draws={draws}) has no mean over draws. Give 2 or more, or leave it out.")
+        raise ValueError(
+            f"augment(draws={draws}) must be 2 or more, because the gain is a mean over draws. Give more, or leave "
+            f"it out."
+        )
     if not len(penalties) or not all(strength > 0 for strength in penalties):
-        raise ValueError(f"augment(penalties={penalties}) has to be one positive strength or more, (1.0, 0.1) say.")
+        raise ValueError(
+            f"augment(penalties={penalties}) must hold one positive strength or more. Give (1.0, 0.1), say."
+        )
     if held_out is None and not 2 <= folds <= subjects:
         raise ValueError(f"augment(folds={folds}) cannot split {subjects} subjects. Give 2 to {subjects}.")
     if held_out is not None and not 0 < held_out < 1:
-        raise ValueError(f"augment(held_out={held_out}) is no fraction of the subjects. Give 0.2, say.")
+        raise ValueError(
+            f"augment(held_out={held_out}) must be a fraction of the subjects between 0 and 1. Give 0.2, say."
+        )
 
 
 def _sufficient_draws(

@@ -42,7 +42,7 @@ def _tell_ends(choice: Choice, penalties: Sequence[float]) -> None:
         return
     which, beyond, factor = ends[choice.strength]
     tell(
-        f"The {which} penalty of the list, {choice.strength:g}, was chosen, so that the best one may be {beyond} "
-        f"still, because held-out subjects were most likely at the end of what was tried. Add "
+        f"The {which} penalty of the list, {choice.strength:g}, was chosen: held-out subjects were most likely under "
+        f"the {which} penalty that was tried, so that a {beyond} one may be better still. Add "
         f"{choice.strength * factor:g} to penalties=.",
     )

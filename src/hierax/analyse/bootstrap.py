@@ -149,7 +149,10 @@ def bootstrap(
     if kind not in ("cases", "parametric"):
         raise ValueError(f"bootstrap(kind={kind!r}) is not known. Use 'cases' or 'parametric'.")
     if whole("n", n, 0) < 2:
-        raise ValueError(f"bootstrap(n={n}) has no spread. Use 200 or more for SEs, 1 000 for intervals.")
+        raise ValueError(
+            f"bootstrap(n={n}) must be 2 or more, because the spread of the replicates is what is asked for. Use 200 "
+            f"or more for SEs, 1 000 for intervals."
+        )
     groups = _groups(fit.pop, strata)
     draw = _resample(fit, groups, seed) if kind == "cases" else _simulated(fit, n, seed)
     names = [name for name, free in zip(fit.layout.names(), fit.free, strict=True) if free]
@@ -199,8 +202,8 @@ def _groups(pop: Population, strata: str | None) -> list[np.ndarray]:
         return [rows]
     if strata not in pop.covariates or np.shape(pop.covariates[strata])[1:] != (1,):
         raise ValueError(
-            f"strata={strata!r} is no covariate that is constant in each subject. The population has "
-            f"{list(pop.covariates)}."
+            f"strata={strata!r} must name a covariate that is constant within each subject. The population has the "
+            f"covariates {list(pop.covariates)}."
         )
     values = np.asarray(pop.covariates[strata])[rows, 0]
     groups = [rows[values == value] for value in np.unique(values)]
@@ -266,7 +269,10 @@ def _simulated(fit: Fit, n: int, seed: int) -> _Simulated:
     limits = {name: limits_of(fit.pop, name) for name in names}
     for name, found in limits.items():
         if found.assumed:
-            tell(f"The censored records of '{name}' show {found.assumed}. The replicates are censored so.")
+            tell(
+                f"The censored records of '{name}' have {found.assumed}. The simulated replicates are censored at "
+                f"these limits."
+            )
     return _Simulated(fit.pop, {name: np.asarray(drawn[name].values) for name in names}, limits)
 
 
@@ -316,8 +322,9 @@ def refitted_by(fit: Fit) -> Any:
     """
     if isinstance(fit.method, SavedMethod):
         raise ValueError(
-            f"The options of {fit.method.label} are not all in the file that it was loaded from, so that it cannot "
-            f"fit again. Load it with load_fit(estimator=...), the estimator as it was."
+            f"The options of {fit.method.label} are not all in the file that it was loaded from, so that the "
+            f"replicates cannot be fitted. Load the fit with load_fit(estimator=...), with the estimator and the "
+            f"options that it was fitted by."
         )
     return fit.estimator
 
@@ -329,8 +336,9 @@ def _bundle(fit: Fit, names: list[str], codes: np.ndarray, table: np.ndarray) ->
     failed = pd.Series([Result(int(codes[k])).name for k in bad], index=pd.Index(bad, name="replicate"), dtype=object)
     if len(bad) > 0.1 * len(codes):
         tell(
-            f"{len(bad)} of {len(codes)} bootstrap replicates did not converge and count for nothing "
-            f"({failed.value_counts().to_dict()}), so that the others are no fair sample. Look at the model first.",
+            f"{len(bad)} of {len(codes)} bootstrap replicates did not converge and are left out "
+            f"({failed.value_counts().to_dict()}). The others may then be a biased sample, and so may be the SEs and "
+            f"intervals. Find out first why the model does not converge.",
         )
     original = pd.Series(fit.layout.natural(fit.flat[None])[0][fit.free], index=names)
     return Bootstrap(estimates, failed, original, _acceleration(fit, names))

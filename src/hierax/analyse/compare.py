@@ -57,8 +57,9 @@ def compare(models: Mapping[str, Entry]) -> pd.DataFrame:
         if len(set(values.values())) > 1:
             shown = "" if key == "data" else f": {values}"
             raise ValueError(
-                f"The models' likelihoods are of different {what}{shown}. Their differences would be those of the "
-                f"method, not of the models. Refit on the same data, or pass hx.log_likelihood(fit, method) of each."
+                f"The models' likelihoods are of different {what}{shown}, so that differences between them would not "
+                f"be due to the models alone. Refit on the same data, or pass hx.log_likelihood(fit, method) of "
+                f"each, with one method for all."
             )
     table = pd.DataFrame.from_dict(rows, orient="index").drop(columns=["data", "n"])
     table = table.sort_values("AIC")

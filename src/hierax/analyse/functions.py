@@ -89,10 +89,13 @@ def predict_function(
     >>> curve = hx.predict_function(fit, 'rate', jnp.linspace(0, 1, 50))  # doctest: +SKIP
     """
     if not 0 < level < 1:
-        raise ValueError(f"predict_function(level={level}) is no probability. Use a number between 0 and 1, e.g. 0.9.")
+        raise ValueError(f"predict_function(level={level}) must be a probability between 0 and 1, e.g. 0.9.")
     fits = [fit] if not isinstance(fit, Sequence) else sorted(fit, key=lambda one: -one.log_likelihood)
     if not fits or (len(fits) > 1 and replicates is not None):
-        raise ValueError("predict_function needs one fit or more, and replicates= of a bootstrap belong to one fit.")
+        raise ValueError(
+            "predict_function needs at least one fit, and exactly one with replicates=, because they are those of "
+            "one fit."
+        )
     fit = fits[0]
     apply = _apply(fit, name, module)
     points = jnp.asarray(inputs, float)
@@ -110,7 +113,7 @@ def predict_function(
     if estimate.ndim != 2:
         raise ValueError(
             f"The network '{name}' maps inputs of shape {points.shape} to shape {estimate.shape}; predict_function "
-            f"looks at networks from (point, input) to (point, output)."
+            f"needs a network that maps (point, input) to (point, output)."
         )
     if len(fits) > 1 or replicates is not None:
         flats = _replicated(fit, replicates) if replicates is not None else np.stack([one.flat for one in fits])
@@ -153,8 +156,8 @@ def _apply(fit: Fit, name: str, module: Any) -> Callable[..., Any]:
     note = fit.program.sites.messages.get(f"{name}$network")
     if note is None:
         raise ValueError(
-            f"The network '{name}' was lifted by a function of NumPyro, which leaves no note of the module. Pass "
-            f"module=, or lift it by hx.nn.network('{name}', module, ...)."
+            f"The network '{name}' was registered by a function of NumPyro, which does not record the module. Pass "
+            f"module=, or register the network by hx.nn.network('{name}', module, ...)."
         )
     return note["fn"]()
 
@@ -191,8 +194,8 @@ def _replicated(fit: Fit, replicates: pd.DataFrame) -> np.ndarray:
     missing = set(replicates.columns) - set(names)
     if missing:
         raise ValueError(
-            f"replicates= has columns that are no parameters of the fit: {sorted(missing)}. Pass the estimates of "
-            f"hx.bootstrap(fit), of the same fit."
+            f"replicates= has columns that are not parameters of the fit: {sorted(missing)}. Pass the estimates of "
+            f"hx.bootstrap(fit) for this same fit."
         )
     flats = np.tile(np.asarray(fit.flat), (len(replicates), 1))
     flats[:, [names.index(column) for column in replicates.columns]] = replicates.to_numpy()

@@ -61,7 +61,9 @@ def loo(
     if unit not in ("subject", "obs"):
         raise ValueError(f"loo(unit={unit!r}) is not known. Use 'subject' or 'obs'.")
     if method is not None and not isinstance(method, Estimator):
-        raise ValueError(f"loo(method={method!r}) integrates nothing out. Use AGQ(n), Laplace(), FOCE() or FO().")
+        raise ValueError(
+            f"loo(method={method!r}) does not integrate over the random effects. Use AGQ(n), Laplace(), FOCE() or FO()."
+        )
     import arviz
 
     name, values = (

@@ -100,9 +100,11 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float | None = N
         free = [one for one, is_free in zip(names, fit.free, strict=True) if is_free]
         raise ValueError(f"profile of '{name}': there is no such free parameter. There are {free}.")
     if not 0 < level < 1:
-        raise ValueError(f"profile(level={level}) is no share. Give one between 0 and 1, such as 0.95.")
+        raise ValueError(f"profile(level={level}) must be a confidence level between 0 and 1, such as 0.95.")
     if reach is not None and not reach > 0:
-        raise ValueError(f"profile(reach={reach}) goes nowhere. Give a positive distance, or leave it out.")
+        raise ValueError(
+            f"profile(reach={reach}) must be a positive number of standard errors. Give one, or leave it out."
+        )
     limit = 2 * float(scipy.special.gammaincinv(0.5, level))
     curve = _Curve(fit, names.index(name))
     step, widest = _first_step(fit, name), _widest(fit, name, reach)
@@ -169,15 +171,16 @@ class _Curve:
         failed = table[table["result"] != Result.converged.name]
         if len(failed):
             tell(
-                f"Along the profile of '{name}' the other parameters found no optimum at {len(failed)} of {len(table)} "
-                f"values ({failed['result'].value_counts().to_dict()}), which count for nothing, so that the interval "
-                f"may be off. Give the fit's estimator more iterations (optimiser=hx.QuasiNewton(max_iter=...)).",
+                f"In the profile of '{name}', the fit of the other parameters did not converge at {len(failed)} of "
+                f"{len(table)} values ({failed['result'].value_counts().to_dict()}). These values are left out, so "
+                f"that the interval may be inaccurate. Give the fit's estimator more iterations "
+                f"(optimiser=hx.QuasiNewton(max_iter=...)).",
             )
         lowest = table.loc[table["result"] == Result.converged.name, "rise of -2 log L"].min()
         if lowest < -1e-3:
             tell(
-                f"Along the profile of '{name}' -2 log L falls {-lowest:.3g} below the fit's, so that the fit was not "
-                f"at its lowest. Refit from there.",
+                f"In the profile of '{name}', -2 log L falls {-lowest:.3g} below that of the fit, so that the fit is "
+                f"not at its optimum. Refit with init= at the value of '{name}' with the lowest -2 log L.",
             )
 
 

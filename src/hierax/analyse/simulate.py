@@ -146,9 +146,9 @@ def _refuse_unread(program: Program, design: Population) -> None:
     empty = [name for name in design.dv if name in program.sites.data and not np.asarray(design.mask[name]).any()]
     if reading and empty:
         raise ModelError(
-            f"{sorted(reading)} depends on earlier observations (pop.dv), and the design has none of {empty}: its "
-            f"predictions would be those after observations of 0. Use hx.simulate, which draws record by record, or "
-            f"give the design its observations (pop.with_dv)."
+            f"{sorted(reading)} depends on earlier observations (pop.dv), but the design has no observations of "
+            f"{empty}, so that its predictions would be those after observations of 0. Use hx.simulate, which draws "
+            f"record by record, or give the design its observations (pop.with_dv)."
         )
 
 
@@ -192,7 +192,10 @@ def _check_params(program: Program, given: Mapping[str, Any]) -> None:
     """Refuse names that the program does not have, and values outside their constraints."""
     unknown = sorted(set(given) - set(program.sites.population))
     if unknown:
-        raise ValueError(f"params names {unknown}; the program has {list(program.sites.population)}.")
+        raise ValueError(
+            f"params names {unknown}, but the population parameters of the program are "
+            f"{list(program.sites.population)}."
+        )
     for name, value in given.items():
         site = program.sites.population[name]
         if site.kind == "weights":

@@ -80,7 +80,10 @@ def sir(fit: Fit, n: int = 1000, *, samples: int = 5000, inflate: float = 1.2, s
     need_fit(fit, "sir")
     whole("seed", seed, 0)
     if whole("n", n, 1) > whole("samples", samples, 10):
-        raise ValueError(f"sir(n={n}, samples={samples}) cannot resample. Weight more samples than are kept.")
+        raise ValueError(
+            f"sir(n={n}, samples={samples}) must keep no more draws (n) than it weights (samples). Give more "
+            f"samples=, or a smaller n=."
+        )
     covariance = usable_covariance(fit, "resampled")
     active = active_entries(fit, covariance)
     factor = inflate * np.linalg.cholesky(covariance.unconstrained.to_numpy())

@@ -26,7 +26,9 @@ def named_estimator(name: str, options: list[str] | None = None) -> Any:
     if key.startswith("agq") and key[3:].isdigit():
         return hx.AGQ(int(key[3:]), **given)
     if key not in COMMANDS:
-        raise typer.BadParameter(f"{name!r} is not known. Use one of {', '.join(sorted(COMMANDS))}, or agqN (agq5).")
+        raise typer.BadParameter(
+            f"The estimator {name!r} is not known. Use one of {', '.join(sorted(COMMANDS))}, or agqN (agq5)."
+        )
     kind, own = COMMANDS[key]
     with plain_errors():
         return kind(**{**own, **given})
@@ -46,7 +48,10 @@ def start_values(given: list[str] | None) -> dict[str, Any] | None:
     for name, text in pairs(given, "--init").items():
         value = literal(text)
         if isinstance(value, str):
-            raise typer.BadParameter(f"--init {name}={text} is no number. Write {name}=0.5, or {name}=0.5,0.2.")
+            raise typer.BadParameter(
+                f"--init {name}={text} must give a number, or numbers with commas between them. Write {name}=0.5, or "
+                f"{name}=0.5,0.2."
+            )
         out[name] = list(value) if isinstance(value, tuple) else value
     return out or None
 
@@ -56,7 +61,7 @@ def named_in(spec: str, what: str) -> tuple[Path, str]:
     file, _, name = spec.rpartition(":")
     path = Path(file)
     if not name or not path.is_file():
-        raise typer.BadParameter(f"{spec!r} is no {what}: write FILE.py:{what}, with a file that exists.")
+        raise typer.BadParameter(f"{spec!r} must have the form FILE.py:{what}, with a file that exists.")
     return path, name
 
 

@@ -38,6 +38,7 @@ def positions(rows: Any, count: int) -> np.ndarray:
     except IndexError:
         shown = repr(rows) if len(repr(rows)) < 60 else repr(rows)[:57] + "..."
         raise IndexError(
-            f"pop[{shown}] picks no subjects by position: there are {count}, numbered from 0. Give whole numbers below "
-            f"that, a slice, or a mask of {count}; subjects are picked by their IDs as pop.loc[...]."
+            f"pop[{shown}] cannot pick subjects by position, because the population has {count} subjects, numbered "
+            f"from 0. Give whole numbers below {count}, a slice, or a mask of length {count}. To pick subjects by "
+            f"their IDs, use pop.loc[...]."
         ) from None

@@ -77,7 +77,10 @@ def _limit_of_every_record(values: np.ndarray, here: np.ndarray, seen: np.ndarra
     out, text = np.full(values.shape, _commonest(values[here])), ""
     if len(distinct) > 1:
         shown = ", ".join(f"{value:g}" for value in distinct[:5]) + (", ..." if len(distinct) > 5 else "")
-        text = f"{shown}; a quantified record is taken to have its subject's, else {out.flat[0]:g}"
+        text = (
+            f"{shown}; a quantified record is taken to have the limit of its subject's censored records, or else "
+            f"{out.flat[0]:g}"
+        )
         for row in np.flatnonzero(here.any(1)):
             own = np.unique(values[row][here[row]])
             if len(own) == 1:

@@ -63,19 +63,22 @@ class Regimen:
         if rate is not None and duration is not None:
             raise ValueError("A regimen has a rate or a duration, not both, because each follows from the other.")
         if not 0 <= amount < np.inf:
-            raise ValueError(f"amount={amount}: a dose is a finite number of 0 or more. Check it.")
+            raise ValueError(f"amount={amount} must be a finite number of 0 or more. Check the dose.")
         if not np.isfinite(time):
-            raise ValueError(f"time={time}: the first dose has a finite time. Give it.")
+            raise ValueError(f"time={time} must be finite, because it is the time of the first dose. Give that time.")
         whole("count", count, 1)
         if interval and count == 1 and not steady:
             raise ValueError(
-                f"interval={interval} is the time between doses, of which there is one. Say how many (count=), or that "
-                f"it is a steady state (steady=1)."
+                f"interval={interval} is the time between doses, but there is only one dose. Give the number of "
+                f"doses (count=), or make it a steady state (steady=1)."
             )
         if count > 1 and not interval > 0:
             raise ValueError(f"count={count} doses need the time between them. Give interval > 0.")
         if duration is not None and duration != MODELLED and not float(duration) > 0:
-            raise ValueError(f"duration={duration}: an infusion lasts longer than 0. Leave it out for a bolus.")
+            raise ValueError(
+                f"duration={duration} must be above 0, because it is the duration of an infusion. Leave it out for a "
+                f"bolus."
+            )
         alone = reset and amount == 0 and rate is None and not steady
         row = {
             "TIME": float(time),

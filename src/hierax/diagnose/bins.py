@@ -39,7 +39,7 @@ def bin_numbers(times: np.ndarray, usual: int, bins: int | Sequence[float] | Non
     if not isinstance(bins, int | np.integer):
         edges = np.asarray(bins, float)
         if edges.ndim != 1 or not edges.size or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
-            raise ValueError(f"bins={bins!r} are no edges, because these are finite times that increase. Give such.")
+            raise ValueError(f"bins={bins!r} must be finite, increasing times, because they are the edges of the bins.")
         return np.searchsorted(edges, times, side="right")
     whole("bins", bins, 1)
     edges = np.unique(np.quantile(times, np.linspace(0, 1, bins + 1)[1:-1]))

@@ -112,7 +112,7 @@ def covariate_effects(
     numbers = [name for name, value in fit.pop.covariates.items() if np.ndim(value) == 2]
     if missing := [name for name in names if name not in numbers]:
         raise ValueError(
-            f"{missing} are no covariates of one number a subject, which are {numbers}. Name some of them."
+            f"{missing} are not covariates with one number per subject. Name some of {numbers}, which are."
         )
     there = list(fit.program.sites.individual)
     wanted = there if parameters is None else list(parameters)

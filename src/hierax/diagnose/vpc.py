@@ -176,7 +176,7 @@ def _limits(fit: Evaluation, name: str, lloq: Any, uloq: Any) -> Limits:
     limits = limits_of(fit.pop, name, lloq, uloq)
     if limits.assumed:
         tell(
-            f"The censored records of '{name}' show {limits.assumed}. Where you know the limits of all records, pass "
+            f"The censored records of '{name}' have {limits.assumed}. Where you know the limits of all records, pass "
             f"them: vpc(lloq=, uloq=), a number or an array (subject, time).",
         )
     return limits

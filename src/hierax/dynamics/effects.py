@@ -74,6 +74,33 @@ def hill(c: Any, emax: Any, ec50: Any, gamma: Any) -> Array:
     return _saturate(c, emax, ec50, lambda ratio: _power(ratio, gamma))
 
 
+def inhibition(c: Any, imax: Any, ic50: Any, gamma: Any = 1.0) -> Array:
+    """Return what a concentration leaves of a rate that it inhibits, ``1 − imax · c^gamma / (ic50^gamma + c^gamma)``.
+
+    Parameters
+    ----------
+    c : array
+        Concentration, as for :func:`hill`.
+    imax, ic50, gamma : array
+        Largest inhibition, as a share between 0 and 1; the concentration that gives half of it, and the steepness.
+
+    Returns
+    -------
+    array
+        A factor for the rate, 1 without any drug. It has all derivatives, as :func:`hill` has.
+
+    References
+    ----------
+    Dayneka, Garg & Jusko (1993), J Pharmacokinet Biopharm 21:457.
+
+    Examples
+    --------
+    >>> float(hx.pk.inhibition(3.0, imax=0.8, ic50=1.0))
+    0.4
+    """
+    return 1.0 - hill(c, imax, ic50, gamma)
+
+
 def _saturate(c: Array, emax: Array, ec50: Array, power: Callable[[Array], Array]) -> Array:
     """Return emax · p / (1 + p), where p is the power of c/ec50; and 0 where c is negative."""
     above = ~(c < 0)

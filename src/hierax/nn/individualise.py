@@ -16,7 +16,7 @@ from numpyro.contrib.module import flax_module
 
 from hierax.nn.network import leaves_of, note
 
-# The random effects' SD before any training, and the SD of the directions' entries.
+# Initial SD of the random effects, and SD of the random numbers at which the entries of the directions start.
 _SCALE, _DIRECTION = 0.1, 0.3
 
 
@@ -62,11 +62,13 @@ def individualise(
     input_shape : tuple of int
         Shape of one input.
     which : str or int
-        Which weights differ: "all"; those of a layer, given by its name ("last", "hidden_0"); or all weights along a
-        number of directions, which are learned with the typical weights.
+        Which weights differ. "all": every weight. The name of a layer ("last", "hidden_0"): those of that layer. A
+        whole number k: every weight, but only along k directions in the space of all weights. The directions are
+        learned together with the typical weights, and a subject then has k random effects.
     scale : float
-        SD of the random effects before any training. The SDs are learned as ``name_omega``, one for each tensor of
-        weights. For directions the SD is always 1, and the lengths of the directions are learned instead.
+        Initial estimate of the SD of the random effects. The SDs (not variances) are estimated as ``name_omega``, one
+        for each array of weights (a layer's kernel or bias). Not used with directions: there the SD is 1, and the
+        lengths of the directions are learned instead.
 
     Returns
     -------
@@ -76,10 +78,11 @@ def individualise(
     Notes
     -----
     Try random effects as further inputs of the network first. On a simulated indirect response (60 subjects, FOCE, same
-    penalty), two random effects as inputs reached a log likelihood of 1748, and of 2812 on 100 other subjects, in 9
-    minutes. A last layer for each subject (7 random effects) reached 1715 and 2755 in 55 minutes; two directions
-    reached 1729 and 2719 in 24 minutes, with importance weights that cannot be trusted. By VI alone (3000 steps) the
-    last layer did better than the inputs, 2747 and 2717, because its random effects act linearly.
+    penalty), two random effects as inputs reached a log likelihood of 1748 in the fit, and of 2812 on 100 other
+    subjects, in 9 minutes. A last layer for each subject (7 random effects) reached 1715 and 2755 in 55 minutes; two
+    directions reached 1729 and 2719 in 24 minutes, with importance weights that cannot be trusted. By VI alone (3000
+    steps) the last layer was better on the other subjects (2747) than the inputs (2717), because its random effects act
+    linearly.
 
     Examples
     --------
@@ -111,7 +114,7 @@ def individualise(
 def _directions(name: str, module: Any, weights: Any, number: int) -> Individual:
     """Return a network whose weights differ between subjects along a few learned directions."""
     if number < 1:
-        raise ValueError(f"individualise('{name}', which={number}) has no directions. Give 1 or more.")
+        raise ValueError(f"individualise('{name}', which={number}) must be a number of directions, 1 or more.")
     leaves, structure = jax.tree.flatten(weights)
     size = sum(leaf.size for leaf in leaves)
 

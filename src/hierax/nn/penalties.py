@@ -101,7 +101,7 @@ def _prior(
     name: str, strength: float, of: Callable[[tuple[int, ...]], dist.Distribution], without: str | None = None
 ) -> Prior:
     if not strength > 0:
-        raise ValueError(f"nn.{name}({strength}) is no penalty. Give a positive strength, or no prior at all.")
+        raise ValueError(f"nn.{name}({strength}) must have a positive strength. Give one, or no prior at all.")
 
     def prior(path: str, shape: tuple[int, ...]) -> dist.Distribution | None:
         # Only matrices are penalised: a vector is a bias, or a constant of a head.

@@ -177,6 +177,16 @@ FAMILIES: list[tuple[type, Family]] = [
         ),
     ),
     (
+        # Of the scale, for a known shape: times to an event whose hazard grows or falls with a power of time.
+        dist.Weibull,
+        _univariate(
+            "Weibull",
+            lambda fn: (fn.scale, fn.concentration),
+            lambda p, t: (t[0] * p[1] / p[0],),
+            ("", "concentration"),
+        ),
+    ),
+    (
         dist.CategoricalProbs,
         Family("Categorical", lambda fn: (fn.probs,), lambda p, t: (t[0] / jnp.sqrt(p[0]),), (1,), ("",)),
     ),

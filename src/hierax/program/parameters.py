@@ -115,8 +115,8 @@ class Layout:
             width = self.slices[name].stop - self.slices[name].start
             if np.asarray(mask).dtype != bool and not (np.ndim(mask) and np.isin(mask, (0, 1)).all()):
                 raise ValueError(
-                    f"fixed={{'{name}': {mask!r}}} is no mask of True and False. To hold {name} at that value, pass "
-                    f"fixed=['{name}'] and init={{'{name}': {mask!r}}}."
+                    f"fixed={{'{name}': {mask!r}}} must be a mask of True and False. To hold {name} at that value, "
+                    f"pass fixed=['{name}'] and init={{'{name}': {mask!r}}}."
                 )
             mask = np.asarray(mask, bool)
             if mask.ndim and (mask.shape != site.shape or not elementwise(site)):
@@ -151,8 +151,9 @@ class Layout:
         for name, site in self.program.sites.population.items():
             if not np.isfinite(flat[self.slices[name]]).all():
                 raise ValueError(
-                    f"The start of '{name}', {start[name]}, is outside its constraint ({site.constraint}) or at the "
-                    f"end of it, so that it has no place in unconstrained space. Give a value inside the constraint."
+                    f"The start of '{name}', {start[name]}, is outside its constraint ({site.constraint}) or on its "
+                    f"boundary, so that it is not finite on the unconstrained scale. Give a value inside the "
+                    f"constraint."
                 )
         return flat
 
@@ -256,7 +257,5 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     """Return a start value as an array of real numbers, or raise a ValueError."""
     found = np.asarray(value)
     if found.dtype.kind not in "biuf":
-        raise ValueError(
-            f"init['{name}'] is {value!r}, which is no real number. Give a number, or an array of numbers."
-        )
+        raise ValueError(f"init['{name}'] is {value!r}, but must be a real number, or an array of real numbers.")
     return found.astype(float)

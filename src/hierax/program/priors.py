@@ -79,7 +79,7 @@ def log_prior(layout: Layout, priors: Mapping[str, Any], flat: Array, pop: Popul
 
 def _expanded(site: PopulationSite, prior: Any) -> Any:
     if not isinstance(prior, dist.Distribution):
-        raise ValueError(f"priors['{site.name}'] is no NumPyro distribution, but {type(prior).__name__}. Give one.")
+        raise ValueError(f"priors['{site.name}'] is a {type(prior).__name__}, but must be a NumPyro distribution.")
     if tuple(prior.event_shape) != site.shape:
         prior = prior.expand(site.shape).to_event(len(site.shape))
     whole_line = constraint_name(prior.support) == "Real" and site.constraint != "Real"

@@ -189,7 +189,7 @@ def _count_dropped(program: Program, shape: int) -> None:
     _dropped[which].add(shape)
     if known < KEPT == len(_dropped[which]):
         tell(
-            f"One model was read for more than {KEPT} populations of different shapes (counts of subjects, records or "
-            f"doses), each of which is compiled anew. Give pop.bucket() instead of pop: populations of about the same "
-            f"size then share one shape, and the padding counts for nothing."
+            f"One model was read for more than {KEPT} populations of different shapes (counts of subjects, records "
+            f"or doses), each of which is compiled anew. Give pop.bucket() instead of pop: populations of about the "
+            f"same size then share one shape, and padding does not change results."
         )

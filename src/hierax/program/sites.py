@@ -176,8 +176,8 @@ def _refuse_moving_bounds(supports_at: Any, values: dict[str, Any], supports: di
         pairs = zip(jax.tree.leaves(supports[name]), jax.tree.leaves(other), strict=True)
         if not all(np.array_equal(one, two, equal_nan=True) for one, two in pairs):
             raise ModelError(
-                f"The support of '{name}' has a bound that depends on another parameter, so that there is no fixed "
-                f"space to move it in. Write it as a transform of an unbounded parameter, e.g. low + exp(x)."
+                f"The support of '{name}' has a bound that depends on another parameter, so that its unconstrained "
+                f"scale is not fixed. Write it as a transform of an unbounded parameter, e.g. low + exp(x)."
             )
 
 

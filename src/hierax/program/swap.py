@@ -58,12 +58,13 @@ def swappable(program: Program, site: str | None) -> EffectSite:
         raise ValueError(f"The program has the random effects {list(effects)}. Say which one to learn with site=.")
     name = next(iter(effects)) if site is None else site
     if name not in effects:
-        raise ValueError(f"There is no random effect '{name}', but {list(effects)}. Name one of them with site=.")
+        raise ValueError(f"There is no random effect '{name}'. Name one of {list(effects)} with site=.")
     chosen = effects[name]
     if chosen.plates or len(chosen.shape) - chosen.axis != 3:
         raise ModelError(
-            f"The distribution of '{name}' cannot be learned, because a learned one is of one vector a subject, and "
-            f"this site has the shape {chosen.shape}. Write it as a vector: dist.Normal(0, omega).to_event(1)."
+            f"The distribution of '{name}' cannot be learned, because a distribution is learned of one vector per "
+            f"subject, but this site has the shape {chosen.shape}. Write it as a vector: dist.Normal(0, "
+            f"omega).to_event(1)."
         )
     return chosen
 

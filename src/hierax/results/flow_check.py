@@ -53,9 +53,10 @@ def with_flow_check(fit: Fit, start: np.ndarray) -> Fit:
     )
     if not np.isfinite(found) or (claimed > 0 and found < -max(_SE_MULTIPLE * error, _NATS)):
         tell(
-            f"The fit exploits its approximation: {text}. The flow has been bent to where the approximation is wrong, "
-            f"and not to where the data are likelier. Go back to the start, or refit with hx.VI(samples=32) or "
-            f"hx.SAEM(), which do not approximate the integral at its mode.",
+            f"The fit exploits its approximation: {text}. The flow has changed so that the error of the "
+            f"approximation grows, and not so that the data become more likely. Use the parameters that the fit "
+            f"started from, or refit with hx.VI(samples=32) or hx.SAEM(), which do not approximate the integral at "
+            f"its mode.",
         )
         text = f"the approximation was exploited: {text}"
     return dataclasses.replace(fit, why=f"{fit.why}; {text}")

@@ -131,7 +131,7 @@ def log_likelihood(
     if isinstance(method, Estimator):
         return _deterministic(fit, method)
     if not isinstance(method, ImportanceSampling):
-        raise ValueError(f"method is {method!r}, but it is AGQ(n), Laplace(), FOCE(), or ImportanceSampling(n).")
+        raise ValueError(f"method is {method!r}, but must be AGQ(n), Laplace(), FOCE(), or ImportanceSampling(n).")
     if not fit.program.sites.effects:
         raise ValueError("The program has no random effects to sample; its log likelihood is fit.log_likelihood.")
     logs = importance_sample(

@@ -34,15 +34,18 @@ _REMEDIES = {
     ),
     march.NO_STEADY_STATE: (
         "no steady state of its SS dose was found: the input may exceed what the system can eliminate, or a state is "
-        "never eliminated (an AUC, say). Give the doses one by one instead of SS; or solve a state that only adds up "
-        "apart, by a solve_ode of its own with doses={} and the concentration as a function of time in args "
-        "(pk.one_compartment(..., output='forcing')), where it starts at y0 at the SS record"
+        "never eliminated (an AUC, say). Give the doses one by one instead of SS; or move a state that is never "
+        "eliminated to a solve_ode of its own, with doses={} and the concentration as a function of time in args "
+        "(pk.one_compartment(..., output='forcing')); it then starts at y0 at the SS record"
     ),
     march.NOT_LINEAR: (
         "the vector field is not linear in the states, or depends on t between records, and MatrixExponential() needs "
         "that. Use solver=hx.Grid()"
     ),
-    march.STALE: "its records changed after the grid was placed. Place it anew: drop pop.grids",
+    march.STALE: (
+        "the subject's records changed after the time grid of the solver was placed. Place the grid anew: drop "
+        "pop.grids"
+    ),
 }
 
 

@@ -50,8 +50,8 @@ def _check_times(frame: pd.DataFrame, check: Check) -> None:
         fix += "; for periods with clocks of their own, add a column that counts them and name it in restarts="
     else:
         fix += (
-            f"; if {period} counts periods with clocks of their own, and nothing is left of the one before, "
-            f"read_nonmem(restarts={period!r}) puts the resets in"
+            f"; if {period} counts periods with clocks of their own, and no drug is carried over from the period "
+            f"before, read_nonmem(restarts={period!r}) puts the resets in"
         )
     check(
         "time_decreases",
@@ -103,7 +103,7 @@ def _check_codes(frame: pd.DataFrame, check: Check) -> None:
         "mdv_dose",
         frame["MDV"].isin([100, 101]) & frame["EVID"].isin([1, 3, 4]),
         "MDV",
-        "a dose or reset cannot be left out of estimation alone, because predictions would no longer agree.",
+        "a dose or reset cannot be left out of estimation only, because predictions would then differ from the fit.",
         "set MDV=1, or delete the row.",
     )
     check(
@@ -137,7 +137,7 @@ def _check_items(frame: pd.DataFrame, check: Check) -> None:
             "dose_items",
             frame["EVID"].isin([0, 2, 3]) & items & (column == name),
             name,
-            f"a record that is no dose has a dose item ({', '.join(DOSE_ITEMS)}).",
+            f"the record is not a dose, but has a value in a column of doses ({', '.join(DOSE_ITEMS)}).",
             "set EVID=1 (or 4, to reset first), or these columns to 0.",
         )
 
@@ -151,7 +151,7 @@ def _check_amounts(frame: pd.DataFrame, check: Check) -> None:
         "rate_without_amt",
         dose & (amount == 0) & (rate != 0) & ~constant,
         "RATE",
-        "an infusion without an amount, and only a constant infusion at steady state (SS=1, II=0, RATE>0) has none.",
+        "the infusion has no amount, but only a constant infusion at steady state (SS=1, II=0, RATE>0) may have none.",
         "give AMT; its duration is AMT/RATE.",
     )
     check(

@@ -62,21 +62,21 @@ def _note_records(frame: pd.DataFrame, note: Note) -> None:
         "dv_ignored",
         not_observed & frame["DV"].notna() & (frame["DV"] != 0),
         "DV",
-        "a DV on a record that is no observation is ignored.",
+        "the record is not an observation, so its DV is ignored.",
         "put the observation on a row of its own (EVID=0).",
     )
     note(
         "mdv_ignored",
         not_observed & (frame["MDV"] == 0) & frame["_mdv_given"],
         "MDV",
-        "MDV=0 on a record that is no observation is read as 1.",
+        "the record is not an observation, so its MDV of 0 is read as 1.",
         "set MDV=1 there.",
     )
     note(
         "ii_ignored",
         frame["EVID"].isin([1, 4]) & (frame["II"] > 0) & (frame["ADDL"] == 0) & (frame["SS"] == 0),
         "II",
-        "an interval without ADDL and SS repeats nothing.",
+        "an interval (II) without ADDL and SS repeats no dose.",
         "give ADDL or SS, or set II=0.",
     )
 
@@ -104,7 +104,7 @@ def _note_reading(frame: pd.DataFrame, note: Note) -> None:
             "dur_idle",
             frame["_dur_idle"],
             "DUR",
-            "a duration on a record that is no dose does nothing; on doses it is the duration of an infusion.",
+            "a duration on a record that is not a dose has no effect; on doses it is the duration of an infusion.",
             "set it to 0 there; if the column is no duration of infusions, name it in covariates= or leave it out.",
         )
 
@@ -130,7 +130,7 @@ def _note_subjects(frame: pd.DataFrame, note: Note) -> None:
         "no_observation_of_subject",
         first & ~observed,
         "EVID",
-        "the subject has no observation, so it tells nothing of the parameters.",
+        "the subject has no observation, so it contributes nothing to the estimates.",
         "leave it if it is there for predictions.",
     )
     dose = frame["EVID"].isin([1, 4])
@@ -139,7 +139,7 @@ def _note_subjects(frame: pd.DataFrame, note: Note) -> None:
         "no_dose_of_subject",
         first & ~dosed & bool(dose.any()),
         "AMT",
-        "the subject has no dose, and other subjects have.",
+        "the subject has no dose, although other subjects have doses.",
         "leave it if it took a placebo.",
     )
     times = frame["TIME"].groupby(by, sort=False)
@@ -161,8 +161,8 @@ def _note_subjects(frame: pd.DataFrame, note: Note) -> None:
         "time_unit",
         first & by.isin(odd.index[odd]),
         "TIME",
-        "the subject's times are as much longer or shorter than the others' as they would be in another unit.",
-        "check whether these are hours, minutes or days.",
+        "the subject's times differ from the other subjects' by about the ratio of two units of time.",
+        "check whether they are in the unit (hours, minutes or days) of the others.",
     )
 
 

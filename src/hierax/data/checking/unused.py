@@ -90,7 +90,7 @@ _MEANINGS = (
     _Meaning(
         ("DATETIME", "DATE1", "DATES", "VISITDATE"),
         "DATE",
-        "the column is not read, so that records of several days have the times of one.",
+        "the column is not read, so that records of several days are read as if they were of one day.",
         "say columns={{'DATE': '{name}'}} if TIME is a clock time on that day; or leave the column out of the table.",
         varies=True,
     ),
@@ -176,8 +176,8 @@ def _note_day(frame: pd.DataFrame, name: str, items: set[str], notes: Problems) 
     if several and "DATE" not in items and frame["TIME"].between(0, 24).all():
         notes.add(
             "column_unused",
-            "the column is not read, and no TIME is above 24, so that records of several days may have the times of "
-            "one.",
+            "the column is not read, and no TIME is above 24, so that records of several days may be read as if they "
+            "were of one day.",
             "add 24 hours a day to TIME; or leave the column out of the table if TIME goes on from day to day.",
             column=name,
         )

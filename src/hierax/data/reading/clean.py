@@ -87,7 +87,9 @@ def _compartment_numbers(
     names = {str(name).strip(): number for name, number in (compartments or {}).items()}
     bad = {name: number for name, number in names.items() if not isinstance(number, int) or number < 1}
     if bad:
-        raise ValueError(f"compartments={bad} are no numbers of compartments. Number them 1, 2, 3, ...")
+        raise ValueError(
+            f"compartments={bad} must give whole numbers of 1 or more. Number the compartments 1, 2, 3, ..."
+        )
     if "CMT" not in frame.columns:
         return names
     column = frame["CMT"]
@@ -136,7 +138,7 @@ def _endpoint_codes(
         frame,
         frame["_observed"] & (frame["_endpoint"] < 0),
         by,
-        f"an observation of no named endpoint; endpoints={dict(endpoints)}.",
+        f"the observation belongs to none of the named endpoints; endpoints={dict(endpoints)}.",
         "add this value to endpoints=, or set MDV=1 on the row.",
     )
     return tuple(endpoints)

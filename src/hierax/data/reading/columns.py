@@ -69,8 +69,8 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None, keep:
         # A covariate may already have the name of the item, as DUR beside a column DURATION.
         if len(names) > 1 or role in out:
             raise ValueError(
-                f"More than one column is read as {[role]}, because names match in any case: {[role, *names][-2:]}. "
-                f"Say which with columns={{{role!r}: ...}}."
+                f"More than one column is read as {[role]}, because capital and small letters are not told apart in "
+                f"names: {[role, *names][-2:]}. Say which with columns={{{role!r}: ...}}."
             )
         out[role] = frame[names[0]]
     for name in kept:
@@ -112,8 +112,8 @@ def refuse_underscores(names: Iterable[str]) -> None:
     ours = sorted(name for name in names if str(name).startswith("_"))
     if ours:
         raise ValueError(
-            f"{ours} cannot be covariates, because names that begin with an underscore are those of columns that are "
-            f"added here. Give others: covariates=[{ours[0].lstrip('_')!r}], "
+            f"{ours} cannot be covariates, because names that begin with an underscore are reserved for columns that "
+            f"Hierax adds. Give other names: covariates=[{ours[0].lstrip('_')!r}], "
             f"columns={{{ours[0].lstrip('_')!r}: {ours[0]!r}}}."
         )
 
@@ -209,7 +209,11 @@ def require(frame: pd.DataFrame, names: Iterable[str], own: Iterable[Any]) -> No
     if lacking:
         name = lacking[0]
         alike = [str(other) for other in own if str(other).upper() == name.upper()]
-        why = f"more than one has that name: {alike}" if len(alike) > 1 else "none has that name in any case"
+        why = (
+            f"more than one has that name: {alike}"
+            if len(alike) > 1
+            else "none has that name, in capital or small letters"
+        )
         raise ValueError(
             f"The table has no column {lacking}; of its columns {[str(other) for other in own]}, {why}. "
             f"Say which column it is with columns={{{name!r}: 'your name'}}."

@@ -79,8 +79,8 @@ def covariate_spec(
     _check_groups(names, groups)
     if interpolation is not None and interpolation not in INTERPOLATIONS:
         raise ValueError(
-            f"interpolation={interpolation!r} is none of {list(INTERPOLATIONS)}. NONMEM's rule is 'nocb' (the value "
-            f"of the record that ends an interval), the default of Monolix and nlmixr2 is 'locf'."
+            f"interpolation={interpolation!r} must be one of {list(INTERPOLATIONS)}. NONMEM's rule is 'nocb' (the "
+            f"value of the record that ends an interval), the default of Monolix and nlmixr2 is 'locf'."
         )
     spec = CovariateSpec(names, codes, groups, interpolation, {})
     policies = dict(missing) if isinstance(missing, Mapping) else dict.fromkeys(spec.columns, missing)
@@ -90,8 +90,8 @@ def covariate_spec(
     for name, policy in policies.items():
         if isinstance(policy, str) and policy not in POLICIES and name not in codes:
             raise ValueError(
-                f"missing={policy!r} for {name} is none of {list(POLICIES)} and no number. Use one of them, "
-                f"or the value to put in."
+                f"missing={policy!r} for {name} must be one of {list(POLICIES)}, or a number to put in the place of "
+                f"missing values."
             )
     levels = {}
     if isinstance(categorical, Mapping):
@@ -108,8 +108,8 @@ def _check_groups(names: tuple[str, ...], groups: Mapping[str, tuple[str, ...]])
     both = sorted(set(names) & (set(groups) | written))
     if both:
         raise ValueError(
-            f"vectors={list(groups)} and the covariates {both} have one name, because the columns of a vector e are "
-            f"e_1, e_2, ... where it is written back. Give the vector another name."
+            f"vectors={list(groups)} would give the covariates {both} the name of another column, because the "
+            f"columns of a vector e are written back as e_1, e_2, .... Give the vector another name."
         )
 
 
@@ -215,8 +215,8 @@ def _check_variation(
                 frame,
                 first,
                 name,
-                f"the vector covariate changes within a subject ({int(change.sum())} times in all), and it is "
-                f"(subject, 1, k).",
+                f"the vector covariate changes within a subject ({int(change.sum())} times in all), but it must be "
+                f"constant, of shape (subject, 1, k).",
                 "give one vector a subject.",
                 shown=shown,
             )
@@ -226,8 +226,8 @@ def _check_variation(
                 frame,
                 first,
                 name,
-                f"the covariate changes within a subject ({int(change.sum())} times in all), and nothing says what "
-                f"holds between records{_spelt_alike(shown[change].iloc[0], shown.shift()[change].iloc[0])}.",
+                f"the covariate changes within a subject ({int(change.sum())} times in all), but no rule says which "
+                f"value holds between records{_spelt_alike(shown[change].iloc[0], shown.shift()[change].iloc[0])}.",
                 "name interpolation='nocb' (NONMEM), 'locf' (Monolix, nlmixr2), 'midpoint' or 'linear'.",
                 shown=shown,
             )

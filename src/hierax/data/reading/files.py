@@ -64,11 +64,14 @@ def read_text(path: Path) -> str:
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"The file {path} begins as {encoding} but is not: {error}. Save it as UTF-8.") from None
+        raise ValueError(
+            f"The file {path} begins with the mark of {encoding} text, but cannot be read as such: {error}. Save it "
+            f"as UTF-8."
+        ) from None
     if "\0" in text:
         raise ValueError(
-            f"The file {path} is no text, because it has bytes of 0. Give a table of delimited text (CSV), Parquet, or "
-            f"a data frame."
+            f"The file {path} is not text, because it contains zero bytes. Give a table of delimited text (CSV), a "
+            f"Parquet file, or a data frame."
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

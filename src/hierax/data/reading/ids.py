@@ -48,7 +48,7 @@ def clean_ids(frame: pd.DataFrame, problems: Problems) -> pd.DataFrame:
         frame,
         again,
         "ID",
-        "this ID comes back after another subject's rows, and rows of a subject must be contiguous.",
+        "this ID occurs again after rows of another subject, but the rows of a subject must be contiguous.",
         "sort by ID, or give the second block an ID of its own.",
     )
     return frame
@@ -127,7 +127,7 @@ def note_ids(frame: pd.DataFrame, notes: Problems) -> None:
         frame,
         frame["_blanks"] & ~frame.duplicated(["_code", "_blanks"]),
         "ID",
-        "the ID stands with and without blanks around it, and is read as one subject.",
+        "the ID is written both with and without blanks around it, and is read as one subject.",
         "take the blanks out; give two subjects two names.",
     )
     notes.add_rows(
@@ -145,6 +145,6 @@ def note_ids(frame: pd.DataFrame, notes: Problems) -> None:
         ids,
         alike.notna() & alike.duplicated(),
         "ID",
-        "this ID differs from another one in capital letters or inner blanks alone, and is a subject of its own.",
+        "this ID differs from another one in capital letters or inner blanks only, and is read as another subject.",
         "write both alike if they are one subject.",
     )

@@ -122,7 +122,7 @@ def read_nonmem(
     Population(12 subjects, 144 records, 12 doses, observations {dv: 132}, covariates [])
     """
     if evid not in ("nonmem", "rxode"):
-        raise ValueError(f"evid={evid!r} names no codes of EVID. Give 'nonmem' or 'rxode'.")
+        raise ValueError(f"evid={evid!r} is not a known coding of EVID. Give 'nonmem' or 'rxode'.")
     spec = covariate_spec(covariates, categorical, vectors, interpolation, missing)
     given = check_units(units)
     table, rows = load_table(source, (columns or {}).get("ID"), decimal)

@@ -42,7 +42,7 @@ def translate_rxode(frame: pd.DataFrame, problems: Problems) -> None:
     known = kind.isin([0, 1]) & flag.isin(list(_STEADY)) & (compartment > 0) & ~((kind == 0) & (flag == 40))
     for number, what in _KINDS.items():
         _refuse(frame, problems, classic & (kind == number), f"in classic RxODE this is {what}, which is not read.")
-    _refuse(frame, problems, classic & ~known, "this is no code of a dose or an infusion in classic RxODE.")
+    _refuse(frame, problems, classic & ~known, "this is not a code of a dose or an infusion in classic RxODE.")
     dose = classic & known
     # The code alone tells compartment and steady state, whatever the columns CMT and SS say.
     frame["CMT"] = frame["CMT"].where(~dose, compartment.astype(float))
@@ -83,7 +83,7 @@ def _infusions(frame: pd.DataFrame, infusion: pd.Series, constant: pd.Series, pr
             unlike.append(start)
     lost += [row for rows in waiting.values() for row in rows]
     ends = running & (evid == 2.0)
-    _tell(frame, problems, lost, "starts or ends an infusion whose other end is not there")
+    _tell(frame, problems, lost, "starts or ends an infusion whose other record is missing")
     _tell(frame, problems, unlike, "starts an infusion whose ADDL or II is not that of the record that ends it")
     frame["AMT"], frame["EVID"] = amount, evid
     for name in ("RATE", "II", "ADDL", "SS"):

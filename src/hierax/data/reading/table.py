@@ -34,7 +34,7 @@ def load_table(source: Any, ids: str | None = None, decimal: str = ".") -> tuple
         The decimal mark in cells of text.
     """
     if decimal not in (".", ","):
-        raise ValueError(f"decimal={decimal!r} is no decimal mark. Give '.' or ','.")
+        raise ValueError(f"decimal={decimal!r} must be a decimal mark, '.' or ','.")
     if isinstance(source, str | Path):
         path = Path(source)
         parquet = path.suffix.lower() in _PARQUET or is_parquet(path)
@@ -164,7 +164,7 @@ def _from_any_frame(source: Any) -> pd.DataFrame:
         frame = narwhals.from_native(source)
     except TypeError:
         raise ValueError(
-            f"The source is a {type(source).__name__}, which is no path and no data frame. Give a path, a pandas "
+            f"The source is a {type(source).__name__}, but must be a path or a data frame. Give a path, a pandas "
             f"DataFrame, or a frame that narwhals knows (polars, pyarrow, modin, DuckDB, ...)."
         ) from None
     if isinstance(frame, narwhals.LazyFrame):

@@ -58,9 +58,9 @@ def structural(pop: Population, name: str, value: Any) -> Float[Array, "subject 
         return value
     if pop.interpolation is None:
         raise ValueError(
-            f"{name} changes between records, because it is (subject, time) = {value.shape}, and nothing says what "
-            f"holds between two records. Name read_nonmem(interpolation='nocb') (NONMEM's rule), 'locf' or 'midpoint'; "
-            f"or make {name} (subject, 1)."
+            f"{name} changes between records, because it is (subject, time) = {value.shape}, but no rule says which "
+            f"value holds between two records. Name read_nonmem(interpolation='nocb') (NONMEM's rule), 'locf' or "
+            f"'midpoint'; or make {name} (subject, 1)."
         )
     if pop.interpolation == "linear":
         raise ValueError(

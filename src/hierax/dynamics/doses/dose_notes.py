@@ -14,10 +14,10 @@ from hierax.dynamics.doses.inputs import Inputs
 from hierax.dynamics.notes import Note
 
 _LONG_LAG = (
-    "lag is longer than II at a steady-state dose (SS) of {subjects}, and programs differ in what that means. Here the "
-    "regimen has always run, each dose a lag late, so that earlier doses still arrive after the SS record; NONMEM has "
-    "another convention, and its predictions may differ by most of their size (83 % was seen). Keep lag below II (an "
-    "upper bound on it), or give the doses one by one instead of SS."
+    "lag is longer than II at a steady-state dose (SS) of {subjects}, and programs differ in what that means. Hierax "
+    "assumes that the regimen has always been given and that every dose arrives one lag late, so that earlier doses "
+    "still arrive after the SS record. NONMEM has another convention, and its predictions may differ greatly (83 % "
+    "was seen). Keep lag below II (by an upper bound), or give the doses one by one instead of SS."
 )
 
 

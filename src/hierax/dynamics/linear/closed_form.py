@@ -136,9 +136,10 @@ def two_compartment(
     pop : Population
         Times and doses. Compartments are numbered central, peripheral; with ``ka`` depot, central, peripheral.
     CL, V1, Q, V2 : (subject, 1) or (subject, time)
-        Clearance, central volume, intercompartmental clearance, peripheral volume. Or, in place of CL, Q and V2:
+        Clearance, central volume, intercompartmental clearance, peripheral volume. V1 is always needed.
     k, k12, k21 : (subject, 1) or (subject, time)
-        Rate constants of elimination, to the peripheral compartment, and back.
+        Rate constants of elimination, to the peripheral compartment, and back. ``k`` may stand in place of CL, and
+        ``k12`` with ``k21`` in place of Q with V2, each independently; the peripheral volume is then V1 · k12 / k21.
     ka, Tk0, F, lag, rate, duration, output
         As for :func:`one_compartment`.
 
@@ -198,10 +199,11 @@ def three_compartment(
         Times and doses. Compartments are numbered central, peripheral 1, peripheral 2; with ``ka`` the depot is
         the first.
     CL, V1, Q2, V2, Q3, V3 : (subject, 1) or (subject, time)
-        Clearance, central volume, and intercompartmental clearance and volume of each peripheral compartment. Or, in
-        place of CL and of either pair:
+        Clearance, central volume, and intercompartmental clearance and volume of each peripheral compartment. V1 is
+        always needed.
     k, k12, k21, k13, k31 : (subject, 1) or (subject, time)
-        Rate constants of elimination, to each peripheral compartment, and back.
+        Rate constants of elimination, to each peripheral compartment, and back. ``k`` may stand in place of CL, ``k12``
+        with ``k21`` in place of Q2 with V2, and ``k13`` with ``k31`` in place of Q3 with V3, each independently.
     ka, Tk0, F, lag, rate, duration, output
         As for :func:`one_compartment`.
 
@@ -285,7 +287,7 @@ def _solve(
     _check_doses(pop, model, names)
     if output not in get_args(Output):
         raise ValueError(
-            f"output={output!r} is none of 'concentration', 'amount' (central compartment), 'concentrations', "
+            f"output={output!r} must be one of 'concentration', 'amount' (central compartment), 'concentrations', "
             f"'amounts' (all compartments), 'forcing' (a function of time for hx.solve_ode)."
         )
     if Tk0 is not None and ka is not None:

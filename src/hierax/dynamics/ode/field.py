@@ -23,11 +23,11 @@ _PHASES = (0.0, 0.13, 0.37, 0.61, 0.83)
 _SAME = 1e-8
 
 _RHYTHM = (
-    "The vector field of ODE {name} reads t, and is another one II later, at a steady-state dose (SS) of {{subjects}}. "
-    "Its steady state is that of intervals that are all like the one after the SS record, with t from the record's "
-    "time to II later again and again, which a regimen that has run for ever would not bring about (a rhythm of 24 h "
-    "under II = 12, say). Give the doses one by one from long before (ADDL) instead of SS, or make II a whole number "
-    "of the field's periods."
+    "The vector field of ODE {name} reads t, and is different at t and at t + II, at a steady-state dose (SS) of "
+    "{{subjects}}. Its steady state is computed as if all intervals were like the one after the SS record, with t "
+    "from the record's time to II later again and again. A regimen that has always been given would not lead to this "
+    "state (with a rhythm of 24 h and II = 12, say). Give the doses one by one from long before (ADDL) instead of "
+    "SS, or make II a whole number of the field's periods."
 )
 _JUMP = (
     "The vector field of ODE {name} compares or rounds t ({how}), so that it may jump inside a step of the solver, and "

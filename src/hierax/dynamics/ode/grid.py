@@ -110,7 +110,7 @@ class Grid(Options):
         if self.method not in METHODS:
             raise ValueError(f"Grid(method={self.method!r}) is not known. Use one of {list(METHODS)}.")
         if not 0 < self.rtol < 1:
-            raise ValueError(f"Grid(rtol={self.rtol}) is no tolerance. Use a small positive number, such as 1e-6.")
+            raise ValueError(f"Grid(rtol={self.rtol}) must be a small positive number, such as 1e-6.")
 
     @property
     def tableau(self) -> Tableau:
@@ -188,10 +188,11 @@ class Grid(Options):
         return Placement(pilot.mesh, phases, first, when, jnp.maximum(pilot.count, count), pilot.limited)
 
     def _place_phases(self, problem: Problem, room: int, tol: tuple[Array, Array]) -> tuple[Mesh, Pilot]:
-        """Return the steps inside the dosing intervals of steady states, and what the pilot found there.
+        """Return the steps inside the dosing interval of every steady state, and what the pilot found there.
 
-        The pilot runs twice: along one interval from the initial state, which gives the steps to find the steady state
-        with; then along one interval from the steady state.
+        Times are since the SS record. The pilot runs along one dosing interval twice: first from the initial state, for
+        steps that are good enough to find the steady state; then from that steady state, for the steps that are kept.
+        ``tol`` is the pair of tolerances that ``fly`` takes.
         """
         system = problem.system
         n = problem.pop.n_subjects
@@ -208,8 +209,8 @@ class Grid(Options):
         found = pilot(one.y0)
         steady = steady_amounts(problem, self._along(problem), shaped(found.mesh))
         y = steady.amounts[:, jnp.arange(n)[:, None], one.chosen].reshape(one.y0.shape)
-        # Steps are only placed from this state, so that the initial state may replace one that is not finite. That no
-        # steady state was found is reported by ``place``.
+        # This state only decides where steps go, so it is harmless to use the initial state where the steady state is
+        # not finite. ``place`` reports that no steady state was found.
         found = pilot(jnp.where(jnp.isfinite(y), y, one.y0))
         found = found._replace(code=jnp.where(one.valid, found.code, OK), count=jnp.where(one.valid, found.count, 0))
         return shaped(found.mesh), found

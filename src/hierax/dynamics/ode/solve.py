@@ -70,7 +70,8 @@ def solve_ode(
         Times at which the vector field jumps: a switch, a meal, the end of an effect that is timed from a dose. Steps
         end there, and no step evaluates the field on the other side, so that the solution stays accurate, and exactly
         differentiable, also in the times. One axis: the same times for all subjects. Two: those of each subject, NaN
-        where it has fewer. ``()`` says that a field that compares ``t`` with something does not jump.
+        where it has fewer. A field that compares ``t`` with something is warned about, because it may jump; give ``()``
+        if it does not.
     solver : Grid, Adaptive or MatrixExponential
         How to solve; by default ``Grid()``.
     name : str
@@ -85,7 +86,8 @@ def solve_ode(
     Raises
     ------
     ValueError
-        If shapes are wrong, a dose goes into an unknown state, or a derivative does not fit the state.
+        If shapes are wrong, a dose goes into an unknown state, a derivative does not fit the state, ``solver`` is no
+        solver, or JAX is in float32.
     ModelError
         If there is a NumPyro site inside the vector field.
 
@@ -98,9 +100,10 @@ def solve_ode(
     after the SS record: ``t`` runs from the record's time to II later, again and again. If the field has another period
     (a 24 h rhythm and II = 12), a regimen that has always run leads to another state; a warning says so.
 
-    A state that only accumulates (an AUC) has no steady state. Solve it apart, for the same population: give the
-    concentration as a closed form with ``output="forcing"`` in ``args``, and ``doses={}``. Then a state that no
-    derivative depends on starts at ``y0`` at an SS record, and all others are at the steady state under the forcing.
+    A state that only accumulates (an AUC) has no steady state. Solve it in a second ``solve_ode`` for the same
+    population, with ``doses={}`` and the concentration passed in ``args`` as a closed form (``output="forcing"``). At
+    an SS record, a state in that call on which no derivative depends starts anew at ``y0``; every other state takes its
+    steady state under the forcing.
 
     Examples
     --------
@@ -110,8 +113,8 @@ def solve_ode(
     """
     if isinstance(solver, type) or not hasattr(solver, "states"):
         raise ValueError(
-            f"solver is {solver!r}, but it is a Grid(), an Adaptive() or a MatrixExponential(). A solver of diffrax "
-            f"goes into hx.Adaptive(solver)."
+            f"solver is {solver!r}, but must be a Grid(), an Adaptive() or a MatrixExponential(). Pass a solver of "
+            f"diffrax as hx.Adaptive(solver)."
         )
     if jnp.result_type(float) != jnp.float64:
         raise ValueError(
@@ -157,7 +160,7 @@ def _by_state(pop: Population, name: str, value: Any, doses: Mapping[Any, Any] |
         for place in places:
             if isinstance(place, str) and place not in known:
                 raise ValueError(
-                    f"{name} names {place!r}, which is no dosed state and no compartment: doses go into "
+                    f"{name} names {place!r}, which is neither a dosed state nor a compartment: doses go into "
                     f"{list(named)}. Use one of these, or a CMT number."
                 )
             compartment_number(pop, name, place)

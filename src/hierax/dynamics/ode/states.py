@@ -117,6 +117,6 @@ def _number(what: str, leaf: Any) -> Array:
         return jnp.asarray(leaf, float)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{what} is a {type(leaf).__name__}, no array of numbers. What is shared by all subjects, such as a "
-            f"network, is closed over by the vector field or passed in shared=."
+            f"{what} is a {type(leaf).__name__}, but must be an array of numbers. What is shared by all subjects, "
+            f"such as a network, is closed over by the vector field or passed in shared=."
         ) from error

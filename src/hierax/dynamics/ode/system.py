@@ -168,12 +168,12 @@ def _read_leaf(pop: Population, name: str, leaf: Any) -> tuple[str, Any]:
     if shape[:2] == (n, t) and value.ndim in (2, 3) and not slip:
         if pop.interpolation is None:
             raise ValueError(
-                f"args[{name!r}] changes between records, because it is (subject, time) = {shape}, and nothing says "
-                f"what holds between two records. Name read_nonmem(interpolation='nocb') (NONMEM's rule), 'locf', "
-                f"'midpoint' or 'linear'; or make it (subject, 1)."
+                f"args[{name!r}] changes between records, because it is (subject, time) = {shape}, but no rule says "
+                f"which value holds between two records. Name read_nonmem(interpolation='nocb') (NONMEM's rule), "
+                f"'locf', 'midpoint' or 'linear'; or make it (subject, 1)."
             )
         return "varying", value
-    hint = "Check how it was computed; what is no array by subject goes into shared=."
+    hint = "Check how it was computed; pass anything that is not an array by subject in shared=."
     if slip:
         hint = "(subject, subject) comes from (subject, 1) meeting an array of shape (subject,): use `x[:, None]`."
     elif shape == (n,):
@@ -346,7 +346,7 @@ def _places(pop: Population, states: States, doses: Mapping[Any, Any] | None) ->
     given = {1: "depot"} if doses is None else doses
     if not isinstance(given, Mapping):
         raise ValueError(
-            f"doses is {given!r}, but it maps compartments to states, e.g. doses={{1: {states.names[0]!r}}}."
+            f"doses is {given!r}, but must map compartments to states, e.g. doses={{1: {states.names[0]!r}}}."
         )
     targets = {compartment_number(pop, "doses", key): target for key, target in given.items()}
     for number, target in {} if doses is None else targets.items():
@@ -358,9 +358,9 @@ def _places(pop: Population, states: States, doses: Mapping[Any, Any] | None) ->
     for column, number in enumerate(numbers):
         if number not in targets:
             raise ValueError(
-                f"Doses go into CMT {number}, but doses= says nothing of it; it has {dict(given)}. Add "
-                f"{number}: 'name of a state'; the states are {list(states.names)}. For doses that act through "
-                f"a forcing function alone, say doses={{}}."
+                f"Doses go into CMT {number}, but doses={dict(given)} names no state for it. Add {number}: 'name of "
+                f"a state'; the states are {list(states.names)}. If doses act through a forcing function only, pass "
+                f"doses={{}}."
             )
         target = targets[number]
         if isinstance(target, Transit):

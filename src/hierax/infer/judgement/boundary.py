@@ -31,8 +31,9 @@ def still_falling(
     if not down:
         return None
     return Result.falling_to_boundary, (
-        f"{Result.falling_to_boundary.meaning}: {', '.join(down)}. The likelihood is highest at 0, which iterations "
-        f"approach ever more slowly: leave out that random effect, or fit by FOCE, which gets there"
+        f"{Result.falling_to_boundary.meaning}: {', '.join(down)}. The likelihood is highest at a variance of 0, "
+        f"which the iterations approach ever more slowly: leave out that random effect, or fit by FOCE, which "
+        f"reaches 0"
     )
 
 

@@ -1,4 +1,4 @@
-"""Check whether a likelihood grows without bound along a scale parameter, so that there is no estimate of it."""
+"""Check whether a likelihood grows without bound along a parameter, so that there is no estimate of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from hierax.infer.marginal.objective import Evaluated
 from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
 
-# A parameter that the fit has moved by fewer decades than the second number is not suspected. One that it has moved by
-# more than the first number is followed back on the way that it has come; the others are followed onwards.
-_FAR_DECADES, _NEAR_DECADES = 5, 0.7
+# A parameter that the fit has moved by no more decades than this is not suspected.
+_NEAR_DECADES = 0.7
+# One that it has moved by more decades than this is followed back on the way that it has come; the others are followed
+# onwards.
+_FAR_DECADES = 5
 # The profile likelihood is computed over this many decades. It grows without bound where each decade gains as much as
 # the decade before it, up to this factor.
 _DECADES, _ALIKE = 4, 1.4
@@ -29,9 +31,10 @@ def without_bound(
 ) -> tuple[Result, str] | None:
     """Return result and reason if the likelihood grows without bound towards the end of a parameter's range, or None.
 
-    Where n observations are fitted exactly, a standard deviation that is ten times smaller makes each of them ten times
-    as likely: the profile log likelihood of that parameter gains n log(10) with every decade. In an ordinary valley
-    gains vanish.
+    The typical case is the SD of the residual error. Where n observations are fitted exactly, an SD that is ten times
+    smaller makes each of them ten times as likely: the profile log likelihood gains n log(10) with every decade, and
+    there is no maximum. Where a parameter merely tends to the end of its range (a variance to 0), the gains shrink from
+    decade to decade. Every bounded parameter outside of matrices is a candidate.
 
     Parameters
     ----------
@@ -50,8 +53,8 @@ def without_bound(
         others[entry] = False
         if _grows(_profile(session, flat, out.eta, others, entry, way)):
             return Result.degenerate, (
-                f"{Result.degenerate.meaning}: {names[entry]}. Some data are fitted exactly; give a prior, or hold it "
-                f"(fixed=)"
+                f"{Result.degenerate.meaning}: {names[entry]}. Some data are fitted exactly. Give that scale a "
+                f"prior, or hold it (fixed=)"
             )
     return None
 
@@ -59,10 +62,13 @@ def without_bound(
 def _suspects(
     session: Session, start: np.ndarray, flat: np.ndarray, out: Evaluated, free: np.ndarray
 ) -> list[tuple[int, np.ndarray]]:
-    """Return the entries along which the likelihood may grow without bound, and the places to look at.
+    """Return the entries along which the likelihood may grow without bound, and where to compute their profile.
 
-    An entry that has already moved over many decades is followed back on the way that it has come, because rounding
-    errors may hide the gains at the place where it stands.
+    Where to compute it is given as offsets from ``flat[entry]``, in the order of the search. An entry that has moved
+    little is no suspect. One that has moved further is a suspect if the likelihood is clearly higher one decade further
+    on, and is followed onwards. One that has moved over many decades, away from 0 in unconstrained space, is always a
+    suspect. It is followed along the last decades of its way, because rounding errors may hide the gains where it
+    stands. Entries of matrices are left out: a singular covariance is a boundary, and no likelihood without a maximum.
     """
     found = []
     here = session.total(flat, out)

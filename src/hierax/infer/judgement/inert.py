@@ -110,8 +110,9 @@ def absent_entries(
 def nothing_to_estimate(names: Sequence[str]) -> tuple[Result, str]:
     """Return result and reason of a fit with parameters that the likelihood does not contain."""
     return Result.did_not_move, (
-        f"the likelihood does not contain {', '.join(names)}, so that nothing was estimated there; all else was. Hold "
-        f"it (fixed=), take it out of the model, or look at whether the model uses it as you mean"
+        f"the likelihood does not contain {', '.join(names)}, so that these parameters were not estimated; all "
+        f"others were. Hold them (fixed=), take them out of the model, or check whether the model uses them as you "
+        f"intend"
     )
 
 
@@ -138,6 +139,6 @@ def unused_effects(
         return None
     names = ", ".join(np.array(program.effect_names)[unused])
     return Result.did_not_move, (
-        f"no data depend on the random effect {names}, so that its distribution was not estimated. Take it out of the "
-        f"model, or look at whether the model uses it as you mean"
+        f"no data depend on the random effect {names}, so that its distribution was not estimated. Take it out of "
+        f"the model, or check whether the model uses it as you intend"
     )

@@ -83,9 +83,10 @@ def not_optimal(
         else f"{flat[entry] + by:.3g} (and not {flat[entry]:.3g})"
     )
     return Result.not_optimal, (
-        f"{Result.not_optimal.meaning}: by {best:.3g} where {name} alone is {place}. Steps have become too short to "
-        f"get there: start closer to the data (init=), or from a fit by FOCE (init=hx.fit(model, pop, hx.FOCE())). If "
-        f"it is higher still further off, there is no maximum: give a prior"
+        f"{Result.not_optimal.meaning}: it is higher by {best:.3g} where {name} alone is {place}. The steps of the "
+        f"algorithm have become too short to get there: start closer to the data (init=), or from a fit by FOCE "
+        f"(init=hx.fit(model, pop, hx.FOCE())). If the likelihood is higher still further away, it has no maximum: "
+        f"give a prior"
     )
 
 

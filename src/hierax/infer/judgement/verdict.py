@@ -33,7 +33,7 @@ def unmoved(
     shown = ", ".join(still[:6]) + (", ..." if len(still) > 6 else "")
     return Result.did_not_move, (
         f"{shown} stayed exactly at the start value, so that nothing was estimated there: the data may not depend on "
-        f"it, or its derivatives are no numbers. Look at hx.check, start elsewhere (init=), or hold it (fixed=)"
+        f"it, or its derivatives may not be finite. Look at hx.check, start elsewhere (init=), or hold it (fixed=)"
     )
 
 

@@ -53,11 +53,19 @@ class ImportanceSampling(Options):
 
     def __post_init__(self) -> None:
         if self.n < 2:
-            raise ValueError(f"ImportanceSampling(n={self.n}) has no Monte-Carlo error. Use 1 000 or more.")
+            raise ValueError(
+                f"ImportanceSampling(n={self.n}) must be 2 or more, because one sample has no Monte-Carlo error. Use "
+                f"1 000 or more."
+            )
         if not self.scale > 0:
-            raise ValueError(f"ImportanceSampling(scale={self.scale}) is no multiple of an SD. Use 1 to 1.5.")
+            raise ValueError(
+                f"ImportanceSampling(scale={self.scale}) must be above 0, because it multiplies SDs. Use 1 to 1.5."
+            )
         if self.proposal == "t" and not self.df > 0:
-            raise ValueError(f"ImportanceSampling(df={self.df}) is no t distribution. Use 4, say.")
+            raise ValueError(
+                f"ImportanceSampling(df={self.df}) must be above 0, because it is the degrees of freedom of a t "
+                f"distribution. Use 4, say."
+            )
 
     @property
     def label(self) -> str:
@@ -75,7 +83,7 @@ def importance_sample(
     method: ImportanceSampling,
     seed: int,
 ) -> Float[np.ndarray, "subject sample"]:
-    """Return the log weights of samples around ``centre``: the log of their mean estimates log p(y_i)."""
+    """Return the log weights of samples around ``centre``; the log of the mean weight estimates log p(y_i)."""
     width = pop.n_subjects * pop.n_records
     batch = int(np.clip(_CHUNK // max(width, 1), 1, method.n))
     steps = -(-method.n // batch)
@@ -94,16 +102,20 @@ def importance_sample(
 
 
 def _weights(program: Program, proposal: str, batch: int, steps: int) -> Any:
+    """Return the function that draws samples of all subjects and returns their log weights, (sample, subject)."""
+
     def weights(pop: Population, params: Any, centre: Vectors, covariance: Blocks, df: Array, key_data: Array) -> Array:
         clean = sanitise(pop)
         factor = proposal_factor(covariance)
         log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
 
         def one(key: Any) -> Array:
+            """Return log p(y, η) − log q(η) of one sample of each subject; 0 for padded subjects."""
             normal_key, gamma_key = jax.random.split(key)
             z = jax.random.normal(normal_key, centre.shape)
             if proposal == "t":
-                # A multivariate t distribution has one chi-square variable for each subject.
+                # One chi-square variable scales a subject's whole vector: one for each coordinate would be another
+                # distribution than that of ``log_t``.
                 chi = jax.random.chisquare(gamma_key, df, (len(centre),))
                 z = z * jnp.sqrt(df / chi)[:, None]
                 log_q = log_t(z, df)
@@ -111,7 +123,9 @@ def _weights(program: Program, proposal: str, batch: int, steps: int) -> Any:
                 log_q = log_normal(z)
             eta = centre + jnp.einsum("nij,nj->ni", factor, z)
             log_p = program.log_joint(clean, params, eta)
+            # log q(η) = log q(z) − log det(factor), because η = centre + factor · z.
             out = log_p - log_q + log_det
+            # A sample at which the model gives NaN counts as impossible: its weight is 0.
             out = jnp.where(jnp.isnan(out), -jnp.inf, out)
             return jnp.where(jnp.asarray(pop.subject_mask), out, 0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import jax
@@ -53,7 +54,7 @@ class AGQ(ModeEstimator):
 
     def __post_init__(self) -> None:
         if self.n < 1:
-            raise ValueError(f"AGQ(n={self.n}) has no nodes. Use n = 1 (Laplace), 5, 9, ...")
+            raise ValueError(f"AGQ(n={self.n}) must be 1 node or more. Use n = 1 (Laplace), 5, 9, ...")
 
     @property
     def label(self) -> str:
@@ -110,8 +111,13 @@ def grid(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return nodes, sum((log.ravel() for log in logs), np.zeros(len(nodes)))
 
 
-def _log_sum(log_terms: object, nodes: np.ndarray, log_weights: np.ndarray, width: int) -> Array:
-    """Return log Σ exp over the nodes, a chunk of nodes at a time."""
+def _log_sum(
+    log_terms: Callable[[Array, Array], Array], nodes: np.ndarray, log_weights: np.ndarray, width: int
+) -> Array:
+    """Return log Σ exp(log_terms(node, log_weight)) over all nodes, by subject, a chunk of nodes at a time.
+
+    ``width`` is how many numbers one node takes (subjects × records). Nodes of weight 0 fill up the last chunk.
+    """
     chunk = max(1, min(len(nodes), _CHUNK // max(width, 1)))
     count = -(-len(nodes) // chunk)
     short = count * chunk - len(nodes)
@@ -119,7 +125,7 @@ def _log_sum(log_terms: object, nodes: np.ndarray, log_weights: np.ndarray, widt
     weights = np.pad(log_weights, (0, short), constant_values=-np.inf).reshape(count, chunk)
 
     def add(total: Array | None, part: tuple[Array, Array]) -> tuple[Array, None]:
-        terms = jax.vmap(log_terms)(*part)  # type: ignore[arg-type]
+        terms = jax.vmap(log_terms)(*part)
         here = jax.scipy.special.logsumexp(terms, axis=0)
         return (here if total is None else jnp.logaddexp(total, here)), None
 

@@ -37,7 +37,10 @@ class Sampler(Procedure):
             raise ValueError(f"{type(self).__name__} needs warmup, draws and chains of 1 or more; 4 chains are usual.")
         whole("max_tree_depth", self.max_tree_depth, 1)
         if not 0 < self.target_accept < 1:
-            raise ValueError(f"target_accept={self.target_accept} is no rate. Use 0.8, or 0.95 where it diverges.")
+            raise ValueError(
+                f"target_accept={self.target_accept} must be a rate between 0 and 1. Use 0.8, or 0.95 where draws "
+                f"diverge."
+            )
 
     @property
     def citation(self) -> str:

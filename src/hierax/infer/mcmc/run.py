@@ -181,8 +181,8 @@ def _at_start(job: Job, objective: Any) -> tuple[Session, Any]:
     if not np.isfinite(np.asarray(out.value)).all():
         where = job.explain(session, job.flat, out)
         raise EstimatorError(
-            f"The density is not finite at the start values, so that chains have nowhere to begin. Pass init=, or "
-            f"start from a fit: init=hx.fit(model, pop, hx.FOCE()).{where}"
+            f"The density is not finite at the start values, so that the chains cannot start. Pass init=, or start "
+            f"from a fit: init=hx.fit(model, pop, hx.FOCE()).{where}"
         )
     return session, out
 
@@ -242,7 +242,7 @@ def _outcome(
         # A parameter that does not move in some chain has no R-hat by which its draws could be judged.
         moved = np.ptp(samples.flat, axis=1).min(0)
         stayed = unmoved(np.zeros(moved.size), moved, job.free, job.layout.names())
-        result, why = stayed or (Result.converged, "R-hat below 1.01, and no divergences to speak of")
+        result, why = stayed or (Result.converged, "R-hat below 1.01, and hardly any divergences")
     steps = int(samples.stats["num_steps"].sum())
     return Outcome(
         **sampled_fields(session, flat, moments, value),

@@ -132,7 +132,10 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Let SIGTERM end a fit as Ctrl-C does, so that its state is written."""
+        """Let SIGTERM end the work inside as Ctrl-C does (KeyboardInterrupt), so that the caller can write its state.
+
+        Nothing is changed where no state is kept, or outside the main thread, where Python allows no signal handlers.
+        """
         if self.path is None or threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -56,7 +56,10 @@ class Kernels(Options):
     def __post_init__(self) -> None:
         counts = dataclasses.astuple(self)
         if min(counts) < 0 or not sum(counts):
-            raise ValueError(f"{self} makes no moves. Give counts of 0 or more, and one at least.")
+            raise ValueError(
+                f"{self} makes no moves. Give every kind of move a count of 0 or more, and at least one kind a count "
+                f"above 0."
+            )
 
     def schedule(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return kind and coordinate of every move of an iteration except gradient moves."""

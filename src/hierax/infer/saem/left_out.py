@@ -28,10 +28,16 @@ def stopped_by(skipped: np.ndarray, iterations: int, lost: Bool[np.ndarray, " su
     """
     if lost.any():
         first = ids[int(np.flatnonzero(lost)[0])]
-        return f"no random effects were found at which the density of subject {first} is finite ({lost.sum()} in all)"
+        return (
+            f"no random effects were found at which the density of subject {first} is finite ({lost.sum()} such "
+            f"subjects in all)"
+        )
     dead = [name for name, count in zip(STEPS, skipped, strict=True) if iterations and count >= iterations]
     if dead:
-        return f"of {iterations} iterations none had finite {' or '.join(dead)}, so that their parameters cannot move"
+        return (
+            f"none of the last {iterations} iterations had finite {' or '.join(dead)}, so that the parameters that "
+            f"these move were not estimated"
+        )
     return ""
 
 
@@ -40,4 +46,4 @@ def left_out(skipped: np.ndarray, iterations: int, stuck: Bool[np.ndarray, "chai
     parts = [f"{count} of {iterations} {name}" for name, count in zip(STEPS, skipped, strict=True) if count]
     if stuck.any():
         parts.append(f"{stuck.sum()} of {stuck.size} chains")
-    return f"; left out, for they were not finite: {', '.join(parts)}" if parts else ""
+    return f"; left out because they were not finite: {', '.join(parts)}" if parts else ""

@@ -68,7 +68,8 @@ class QRPEM(ImportanceEM):
         super().__post_init__()
         if self.samples & (self.samples - 1):
             raise ValueError(
-                f"QRPEM(samples={self.samples}) is no power of 2, of which Sobol's points are balanced. Use 256 or 512."
+                f"QRPEM(samples={self.samples}) must be a power of 2, because Sobol's points are balanced only in "
+                f"such numbers. Use 256 or 512."
             )
         positive("df", self.df)
 

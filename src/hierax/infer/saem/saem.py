@@ -84,15 +84,23 @@ class SAEM(Procedure):
             whole(name, getattr(self, name), 0)
         if self.exploratory < 1 or self.smoothing < 1:
             raise ValueError(
-                f"SAEM(exploratory={self.exploratory}, smoothing={self.smoothing}) does nothing. Give each phase "
-                f"an iteration or more; 300 and 200 are usual."
+                f"SAEM(exploratory={self.exploratory}, smoothing={self.smoothing}) must have one iteration or more "
+                f"in each phase; 300 and 200 are usual."
             )
         if self.chains is not None and whole("chains", self.chains, 0) < 1:
-            raise ValueError(f"SAEM(chains={self.chains}) has none. Give 1 or more, or None for 400 subjects' worth.")
+            raise ValueError(
+                f"SAEM(chains={self.chains}) must be 1 or more per subject, or None, which gives about 400 chains in "
+                f"all."
+            )
         if self.updates < 1:
-            raise ValueError(f"SAEM(updates={self.updates}) trains no weights. Give 1 step an iteration or more.")
+            raise ValueError(
+                f"SAEM(updates={self.updates}) must be 1 or more, because weights are trained by so many steps an "
+                f"iteration."
+            )
         if not 0 <= self.annealing < 1:
-            raise ValueError(f"SAEM(annealing={self.annealing}) is no factor below 1. Use 0.97, or 0 for none.")
+            raise ValueError(
+                f"SAEM(annealing={self.annealing}) must be a factor from 0 to below 1. Use 0.97, or 0 for none."
+            )
 
     @property
     def label(self) -> str:
@@ -115,9 +123,12 @@ class SAEM(Procedure):
                 "SAEM simulates random effects, but the program has none. Use NaivePooled(), or add random effects."
             ]
         if program.flows and not program.invertible(pop):
-            without = f"the one of {list(program.flows)} has no inverse to find their coordinates by"
+            without = f"the flow of {list(program.flows)} has no inverse to compute their coordinates by"
             return [
-                f"{self.label} trains a flow by values, but {without}. Use hx.flow or NumPyro's IAF, or fit by VI()."
+                (
+                    f"{self.label} trains a flow by the values of random effects, but {without}. Use hx.flow or "
+                    f"NumPyro's IAF, or fit by VI()."
+                )
             ]
         return []
 

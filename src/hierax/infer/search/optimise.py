@@ -323,7 +323,7 @@ class _Run:
                     return None
                 # With few subjects the scores say little about the curvature, but BFGS knows it after some steps.
                 if bfgs.accepted > 2 * origin.size and bfgs.decrement() < self.options.gtol**2:
-                    return self.ended("the decrease that is left to expect is below gtol²")
+                    return self.ended("the expected further decrease of the objective is below gtol²")
                 ahead = max(ahead + refused - 1, 0)
                 refused, suspected = 0, False
                 still = still + 1 if previous - self.best.value <= 1e-11 * (1 + abs(previous)) else 0

@@ -154,11 +154,12 @@ def still(search: Profiler, start: Float[np.ndarray, " parameter"]) -> Bool[np.n
 
 
 def leave_start(search: Profiler, point: Point, why: str) -> bool:
-    """Move to a start at which objective and gradient are finite, if there is one near the given start.
+    """Move to a start at which objective and gradient are finite, if moves of single parameters lead to one.
 
-    If the objective is finite and its gradient is not, and the gradient is not finite at the program's own start values
-    either, the reason lies in the model. The start is then kept so that the reason is reported, because the gradient
-    would be finite in some far corner only.
+    Each parameter is moved by up to 12 decades (one without bounds by up to 2). No other start is looked for where only
+    the gradient is not finite, and the program's own start values are no better, or not known. The fault then lies in
+    the model and not in the start, and the caller reports it; a start far away where the gradient happens to be finite
+    would only hide it.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ def leave_start(search: Profiler, point: Point, why: str) -> bool:
     Returns
     -------
     bool
-        Whether there is such a start.
+        Whether the search now stands at another start. If not, it has kept the given one.
     """
     own = search.starting.own
     if np.isfinite(point.value) and (own is None or not _computes(search.look(own, None))):

@@ -16,14 +16,17 @@ AT_THE_START = " at the start values"
 def without_bound(names: Sequence[str], entries: np.ndarray) -> str:
     """Return a text that names the parameters along which the likelihood grows without bound."""
     which = listed(names, entries)
-    return f"{Result.degenerate.meaning}: {which}. Some data are fitted exactly; give a prior, or hold it (fixed=)"
+    return (
+        f"{Result.degenerate.meaning}: {which}. Some data are fitted exactly. Give that scale a prior, or hold it "
+        f"(fixed=)"
+    )
 
 
 def not_felt(names: Sequence[str], entries: np.ndarray) -> str:
     """Return a text that names the parameters that were not estimated, as the objective does not depend on them."""
     return (
-        f"the objective does not depend on {listed(names, entries)} at the start value, nor decades around it, so "
-        f"that nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
+        f"the objective does not depend on {listed(names, entries)} at the start value, nor at values decades away "
+        f"from it, so that nothing was estimated. Start elsewhere (init=), or hold it (fixed=)"
     )
 
 
@@ -36,7 +39,7 @@ def not_finite(point: Point, names: Sequence[str]) -> str:
         bad |= ~np.isfinite(point.scores).all(-1)
     if not bad.any():
         return f"the gradient is too large to be squared{AT_THE_START}, which are too far from the data"
-    which = "" if bad.all() else f": its derivative with respect to {listed(names, bad)} is no number"
+    which = "" if bad.all() else f": its derivative with respect to {listed(names, bad)} is not a number"
     return f"the objective is finite{AT_THE_START}, but its gradient is not{which}"
 
 
@@ -44,7 +47,8 @@ def started_elsewhere(why: str, names: Sequence[str], moved: np.ndarray) -> str:
     """Return a text that says that nothing could be computed at the start, and which parameters were moved from it."""
     return (
         f"At the start values {why.replace(AT_THE_START, '')}. The search therefore started where "
-        f"{listed(names, moved)} {'is' if moved.sum() == 1 else 'are'} far from there; give better ones by init=."
+        f"{listed(names, moved)} {'is' if moved.sum() == 1 else 'are'} far from these values; give better start "
+        f"values by init=."
     )
 
 

@@ -89,8 +89,8 @@ def refuse_what_cannot_be_drawn(program: Program, pop: Population, reading: froz
     if effects:
         raise ModelError(
             f"The random effects {effects} depend on observations (pop.dv), so that they cannot be drawn before the "
-            f"data are. Give them a distribution that is free of the data; a measured baseline travels as a "
-            f"covariate, or in pop.with_data(baseline=...)."
+            f"data are. Give them a distribution that does not depend on the data. Pass a measured baseline as a "
+            f"covariate, or by pop.with_data(baseline=...)."
         )
     foreign = [
         name
@@ -99,15 +99,15 @@ def refuse_what_cannot_be_drawn(program: Program, pop: Population, reading: froz
     ]
     if foreign:
         raise ModelError(
-            f"The program reads pop.dv, so that its data are drawn record by record; of the sites {foreign} it is not "
-            f"known which endpoint they are, because the population has {list(pop.dv)}. Write "
+            f"The program reads pop.dv, so that its data are drawn record by record. For this, each data site must "
+            f"be an endpoint of the population, which has {list(pop.dv)}, but {foreign} are not. Write "
             f"hx.observe('{next(iter(pop.dv))}', distribution, pop), or give the site its endpoint's name."
         )
     censored = [name for name, _ in pop.censoring if name in program.sites.data]
     if censored:
         raise ModelError(
-            f"The program reads earlier observations, and {censored} has censored ones: what the next record sees of "
-            f"a value below the limit is not known. Simulate at a design without data, pop.at_times(...)."
+            f"The program reads earlier observations, but {censored} has censored ones. The value beyond the limit, "
+            f"on which the next record depends, is not known. Simulate at a design without data, pop.at_times(...)."
         )
 
 
@@ -185,5 +185,5 @@ def refuse_noncausal(consistent: np.ndarray, reading: frozenset[str]) -> None:
             f"The distribution at a record of {sorted(reading)} depends on the observation (pop.dv) of that record "
             f"itself or of a later one, so that there is no order in which the data could be drawn. Read the "
             f"observations before the record alone, e.g. jnp.roll(pop.dv['dv'], 1, axis=1) with the first record set "
-            f"apart; a measured baseline travels in pop.with_data(baseline=...)."
+            f"apart. Pass a measured baseline by pop.with_data(baseline=...)."
         )

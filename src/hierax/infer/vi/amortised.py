@@ -73,7 +73,7 @@ class Amortised(Guide):
         Width of the network's layers, and their number both before and after records are summed.
     refine : int
         Number of Fisher scoring steps on the subject's own density that follow the network's answer when results are
-        computed (``encode``, ``bounds``, EBEs). The location is then the mode, and the covariance the inverse
+        computed (``encode``, ``bounds``, EBEs). The location is then close to the mode, and the covariance the inverse
         information there. A network trained on some hundreds of subjects is wrong by several posterior SDs for some
         others; four steps correct that, at the cost of a derivative of the model each. With 0 the network's answer is
         used as it is. Training never takes these steps.
@@ -130,11 +130,16 @@ class Amortised(Guide):
         return Normal().at(own, pop)
 
     def read(self, parameters: Any, pop: Population, near: Near) -> Any:
-        """Return Gaussians at the network's locations after scoring steps, with the inverse information there."""
+        """Return each subject's Gaussian for results: the network's answer, moved to the mode by scoring steps.
+
+        The covariance is the inverse information where the steps end, or the identity where that is not positive
+        definite. With ``refine=0`` it is the network's own Gaussian.
+        """
         own = self.at(parameters, pop)
         if not self.refine:
             return own
-        # For a subject unlike those it was trained on, the network's location may be worse than the centre of them all.
+        # For a subject unlike those of the training, the network's location may be worse than the learned centre of all
+        # subjects. The steps begin at the better of the two.
         centre = jnp.broadcast_to(parameters["centre"], own["loc"].shape)
         loc = _best(near, jnp.stack([own["loc"], centre]))
         for _ in range(self.refine):

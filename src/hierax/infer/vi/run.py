@@ -54,10 +54,11 @@ _FLOW_PACE = 0.25
 _CLEARLY_OF_POSTERIORS = 2.0
 
 _NO_GRADIENT = (
-    "the bound is finite, but not its gradient: mostly a prediction is 0 where there is no observation, and the slope "
-    "of log(0) is infinite even where it does not count. Write jnp.log(jnp.where(conc > 0, conc, 1.0))"
+    "the bound is finite, but its gradient is not. Usually a prediction is 0 at a record without an observation: the "
+    "slope of log(0) is infinite even at a record that does not enter the likelihood. Write jnp.log(jnp.where(conc > "
+    "0, conc, 1.0))"
 )
-_NO_BOUND = "the bound is not finite: some subject's density is not, wherever its random effects are"
+_NO_BOUND = "the bound is not finite: the density of some subject is not, whatever its random effects are"
 
 
 def run_vi(job: Job, vi: VI) -> Outcome:
@@ -182,7 +183,11 @@ class _Run(Blocks):
             self.session.watch(np.asarray(self.flat()), self.moments(refined=False)[0])
 
     def _rows(self) -> Any:
-        """Return the subjects of every step of the next block: random, each real subject equally often."""
+        """Return the rows of the subjects in each step of the next block, (step, batch); no columns mean all subjects.
+
+        Mini-batches are cut from random orders of all subjects that are not padding, one order after another, so that
+        all of them are used about equally often.
+        """
         real = np.flatnonzero(np.asarray(self.job.pop.subject_mask))
         batch = self.vi.batch
         if batch is None or batch >= len(real):
@@ -191,7 +196,7 @@ class _Run(Blocks):
         rng = np.random.default_rng([self.job.seed, self.course.done])
         passes = -(-BLOCK * batch // len(real)) + 1
         order = np.concatenate([rng.permutation(real) for _ in range(passes)])
-        # A step in which two passes over the subjects meet may hold a subject twice; its subjects are drawn anew.
+        # A step at the seam between two orders may hold a subject twice. Its subjects are then all drawn anew.
         rows = order[: BLOCK * batch].reshape(BLOCK, batch)
         for row in rows:
             if len(np.unique(row)) < batch:
@@ -267,7 +272,7 @@ def _judged(run: _Run, result: Result, k: float) -> tuple[Result, str]:
     if result is Result.converged and not (run.watcher is not None and run.watcher.enough):
         result, why = _far_off(run) or (result, why)
     if run.skipped and not run.stuck:
-        why += f"; {run.skipped} of {len(run.course.bounds)} steps were left out, for their gradient was not finite"
+        why += f"; {run.skipped} of {len(run.course.bounds)} steps were left out because their gradient was not finite"
     return result, why
 
 
@@ -301,9 +306,9 @@ def _ended(run: _Run, result: Result, k: float) -> tuple[Result, str]:
         return result, "the smoothed bound has no trend"
     if k > HIGH_K:
         return Result.poor_guide, (
-            f"{Result.poor_guide.meaning}: importance weights of its draws have a Pareto k of {k:.2f}, and it may be "
-            f"{HIGH_K} at most, so that posterior SDs and intervals by it may be far off (mostly too narrow). Use "
-            f"{_better(run.vi)}hx.NUTS(), or more steps"
+            f"{Result.poor_guide.meaning}: importance weights of its draws have a Pareto k of {k:.2f}, which should "
+            f"be at most {HIGH_K}, so that posterior SDs and intervals from the guide may be far off (usually too "
+            f"narrow). Use {_better(run.vi)}hx.NUTS(), or more steps"
         )
     return result, f"the smoothed bound has no trend, and the guide's importance weights have a Pareto k of {k:.2f}"
 

@@ -116,7 +116,7 @@ class Variational:
         """
         self._own(pop)
         if samples is not None and samples < 1:
-            raise ValueError(f"bounds(samples={samples}) has nothing to weigh. Give 1 (the ELBO) or more.")
+            raise ValueError(f"bounds(samples={samples}) must be 1 (the ELBO) or more.")
         setting = self.setting
         if samples is not None:
             setting = setting._replace(vi=dataclasses.replace(setting.vi, samples=samples))
@@ -144,6 +144,7 @@ class Variational:
         leaves = jax.tree.leaves(self.state.guide)
         if self.setting.vi.guide.local and leaves and len(leaves[0]) != pop.n_subjects:
             raise ValueError(
-                f"The guide has {len(leaves[0])} subjects of its own, and the population {pop.n_subjects}, because "
-                f"only an amortised guide reads other subjects. Fit with VI(guide=hx.guides.Amortised())."
+                f"The guide has parameters for {len(leaves[0])} subjects, but the population has {pop.n_subjects} "
+                f"subjects, and only an amortised guide reads other subjects. Fit with "
+                f"VI(guide=hx.guides.Amortised())."
             )

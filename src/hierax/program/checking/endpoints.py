@@ -31,7 +31,5 @@ def unobserved(program: Program, pop: Population, params: Mapping[str, Any]) -> 
     for name in asked:
         other = dataclasses.replace(pop, dv={**pop.dv, name: np.asarray(pop.dv[name]) + 1.0})
         if np.array_equal(here, np.asarray(density(other, params)), equal_nan=True):
-            out.append(
-                f"The model does not observe '{name}', so that its {counts[name]} observations count for nothing."
-            )
+            out.append(f"The model does not observe '{name}', so that its {counts[name]} observations are not used.")
     return out

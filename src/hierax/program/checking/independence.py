@@ -158,5 +158,6 @@ def _refuse(name: str, site: str) -> None:
 def _refuse_hidden_effect(name: str, pop: Population) -> None:
     raise ModelError(
         f"Site '{name}' outside the plate has one entry for each of the {pop.n_subjects} subjects, and each entry "
-        f"moves its own subject alone: a random effect outside its plate. Sample '{name}' inside the subject plate."
+        f"changes the density of its own subject only, so that it is a random effect outside its plate. Sample "
+        f"'{name}' inside the subject plate."
     )

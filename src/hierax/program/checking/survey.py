@@ -180,16 +180,25 @@ def _endpoints(look: Look, found: Survey, pop: Population, params: Mapping[str, 
 def warn_of_data(
     sites: Any, pop: Population, params: Mapping[str, Any] | None = None, *, observed: bool = True
 ) -> list[str]:
-    """Warn of probable mistakes in how a program uses these data; return harmless notes, which ``hx.check`` prints.
+    """Warn of probable mistakes in how a program uses these data, and return the notes that need no warning.
+
+    A note is harmless if the predictions are right all the same; ``hx.check`` prints these.
 
     Parameters
     ----------
     params : mapping, optional
-        Population parameters, constrained, if they are not the program's own start.
+        Values of population parameters, constrained, at which the program is run; by default its own start values.
     observed : bool
-        Whether the data sites matter too, which they do not for a design to simulate.
+        Whether to check the data sites too (masks, censoring, impossible values). A design that is yet to be simulated
+        has no data to check.
+
+    Raises
+    ------
+    ModelError
+        If there are data that a discrete distribution cannot produce.
     """
-    # Given parameters need a compilation of their own, which is left out if no warning can depend on them.
+    # The program is compiled anew for given parameters. They are therefore ignored, and its own start values used,
+    # where no warning can depend on the values.
     at = dict(params or {}) if any(not note.harmless for note in sites.notes) else {}
     found = sites.look(pop, at)
     rows = np.flatnonzero(np.asarray(pop.subject_mask))

@@ -85,8 +85,8 @@ def _posterior_summary(fit: Fit) -> Summary:
         out.below += ["", "Random effects: posterior of SDs and correlations", _text(spread), ""]
     if not chains:
         out.below.append(
-            f"{fit.samples.flat[..., 0].size} independent draws, no Markov chains: there is no R-hat and no effective "
-            f"sample size, and how good they are hangs on what they are drawn from."
+            f"{fit.samples.flat[..., 0].size} independent draws, no Markov chains: there is no R-hat and no "
+            f"effective sample size, and how good they are depends on the distribution that they are drawn from."
         )
     return out
 
@@ -225,11 +225,11 @@ def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
     if not covariance.ok:
         lines = [f"No SE: the {covariance.kind} matrix is not positive definite. {_why_flat(covariance)}"]
     elif not covariance.stationary:
-        lines.append("These SEs are of a fit that has not converged: they are no more than a hint.")
+        lines.append("The fit has not converged, so that these SEs are only a rough indication.")
     if covariance.boundary:
         lines.append(
-            f"At the end of their range: {', '.join(covariance.boundary)}. The other SEs are given them; "
-            f"hx.profile(fit, '{covariance.boundary[0]}') gives an interval."
+            f"On the boundary of their range: {', '.join(covariance.boundary)}. The other SEs hold these parameters "
+            f"fixed; hx.profile(fit, '{covariance.boundary[0]}') gives an interval."
         )
     noise = covariance.monte_carlo
     if covariance.ok and noise is not None and len(noise):
@@ -237,7 +237,7 @@ def footnotes(fit: Fit, covariance: Covariance) -> list[str]:
             f"The SEs come from draws: their Monte-Carlo error is at most {noise.max():.1%} of them ({noise.idxmax()})."
         )
     if fit.layout.weights().any():
-        lines.append("SEs are given the network weights, which are not in the covariance.")
+        lines.append("SEs hold the network weights fixed, because these are not in the covariance.")
     if fit.ignored_priors:
         lines.append(
             f"Priors ignored by this estimator: {', '.join(fit.ignored_priors)} (use_priors=True counts them)."
@@ -261,7 +261,7 @@ def _text(table: pd.DataFrame) -> str:
 def _why_flat(covariance: Covariance) -> str:
     """Return a sentence that says what a matrix that is not positive definite means."""
     if not covariance.stationary:
-        return "The fit has not converged, so that this says nothing of what the data identify."
+        return "The fit has not converged, so that this says nothing about which parameters the data identify."
     what = f": {', '.join(covariance.unidentified)}" if covariance.unidentified else ""
     return f"Not identified by the data{what}."
 

@@ -113,10 +113,11 @@ def compute_covariance(fit: Fit, kind: Kind) -> Covariance:
 
 
 def _derivatives(fit: Fit, kind: Kind) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray, Any]:
-    """Return the entries that have a covariance, those at the end of their range, and derivatives by the former.
+    """Return the entries that have a covariance, the entries at the end of their range, and three derivatives.
 
-    The derivatives are Louis' information, the subjects' scores, and the relative Monte-Carlo error of the SEs by that
-    information. The first and the last are None for the other kinds.
+    The derivatives are taken with respect to the entries that have a covariance: the observed information by Louis'
+    method, the subjects' scores (parameter, subject), and the relative Monte-Carlo error of the SEs that this
+    information gives. Information and error are None unless ``kind`` is "louis".
     """
     every = np.flatnonzero(fit.free & ~fit.layout.weights())
     if kind != "louis":
@@ -126,7 +127,8 @@ def _derivatives(fit: Fit, kind: Kind) -> tuple[np.ndarray, np.ndarray, Any, np.
     found = louis(fit, every)
     ended = _at_boundary(fit, every, found.scores)
     active = every[~ended]
-    # Computed once more without these entries: they make the matrix nearly singular, and so spoil its error estimate.
+    # Computed once more without the entries at the end of their range, which make the matrix nearly singular and so
+    # spoil the estimate of its Monte-Carlo error.
     found = louis(fit, active) if ended.any() else found
     return active, every[ended], found.information, found.scores, found.error
 

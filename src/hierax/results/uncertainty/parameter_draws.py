@@ -35,8 +35,8 @@ def drawn_parameters(fit: Evaluation | None, parameters: Parameters, n: int, see
         return None
     if not isinstance(fit, Fit):
         raise ValueError(
-            f"parameters={_shown(parameters)} asks for uncertain population parameters, but a model or an evaluation "
-            f"at fixed ones knows of no uncertainty. Pass a fit, or parameters='estimate'."
+            f"parameters={_shown(parameters)} asks for draws of the population parameters, but a model or an "
+            f"evaluation at fixed parameters has no uncertainty to draw from. Pass a fit, or parameters='estimate'."
         )
     rng = np.random.default_rng([seed, 1])
     if isinstance(parameters, str):
@@ -94,8 +94,8 @@ def _from_table(fit: Fit, table: pd.DataFrame) -> np.ndarray:
     unknown = [str(name) for name in table.columns if name not in names]
     if unknown or not len(table):
         raise ValueError(
-            f"The table of parameters has {len(table)} rows and the columns {unknown}, which are no parameters of the "
-            f"fit. It has {names[:20]}."
+            f"The table of parameters has {len(table)} rows, and its columns {unknown} are not parameters of the "
+            f"fit. Give one row or more, with columns among {names[:20]}."
         )
     natural = np.repeat(fit.layout.natural(fit.flat[None]), len(table), axis=0)
     for name in table.columns:
