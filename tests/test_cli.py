@@ -73,7 +73,7 @@ def test_check_prints_the_sites(files):
     ("arguments", "text"),
     [
         (("check", "{}/model.py:nothing", "{}/data.csv"), "has no 'nothing'; it has model"),
-        (("check", "{}/absent.py:model", "{}/data.csv"), "is no model"),
+        (("check", "{}/absent.py:model", "{}/data.csv"), "must have the form FILE.py:model"),
         (("check", "{}/model.py:model", "{}/absent.csv"), "is not a file"),
         (("check", "{}/model.py:model", "{}/data.csv"), "no column ['DV']"),
         (("fit", "{}/model.py:model", "{}/data.csv", "--column", "DV=size", "--estimator", "nutz"), "is not known"),

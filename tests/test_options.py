@@ -25,7 +25,7 @@ def test_every_option_refuses_what_is_none(kind):
     for field in dataclasses.fields(kind):
         # What users bring themselves (an optimiser, a module, a diffrax solver) may be anything.
         if field.init and field.type != "Any":
-            with pytest.raises(ValueError, match=rf"{kind.__name__}\({field.name}=\[1\]\) is n"):
+            with pytest.raises(ValueError, match=rf"{kind.__name__}\({field.name}=\[1\]\) (is not known|must be )"):
                 kind(**{field.name: [1]})
             with pytest.raises(ValueError, match=field.name):
                 kind(**{field.name: "nonsense"})
@@ -34,12 +34,12 @@ def test_every_option_refuses_what_is_none(kind):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: hx.NUTS(draws=2.5), r"NUTS\(draws=2.5\) is no whole number"),
-        (lambda: hx.NUTS("500"), r"NUTS\(warmup='500'\) is no whole number"),
+        (lambda: hx.NUTS(draws=2.5), r"NUTS\(draws=2.5\) must be a whole number"),
+        (lambda: hx.NUTS("500"), r"NUTS\(warmup='500'\) must be a whole number"),
         (lambda: hx.NUTS(centring="a"), r"NUTS\(centring='a'\) is not known. Use 'auto', True or False"),
-        (lambda: hx.VI(learning_rate=-1.0), "learning_rate=-1.0 is no number above 0"),
-        (lambda: hx.Adaptive(max_steps=0), "max_steps=0 is no whole number of 1 or more"),
-        (lambda: hx.MAP(hx.NUTS()), "is no approximation of the marginal likelihood"),
+        (lambda: hx.VI(learning_rate=-1.0), "learning_rate=-1.0 must be a number above 0"),
+        (lambda: hx.Adaptive(max_steps=0), "max_steps=0 must be a whole number of 1 or more"),
+        (lambda: hx.MAP(hx.NUTS()), "must be an approximation of the marginal likelihood"),
     ],
 )
 def test_values_of_another_kind_are_named(make, text):

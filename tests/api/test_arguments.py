@@ -23,12 +23,12 @@ def pop():
         ({"starts": -3}, "starts=-3"),
         ({"starts": 0}, "starts=0"),
         ({"patience": 3}, "patience"),
-        ({"seed": None}, "seed=None is no whole number of 0 or more"),
-        ({"checkpoint": 5}, "checkpoint=5 is no path"),
-        ({"init": [1.0]}, "init is a list, and not a mapping of names of population parameters"),
-        ({"init": {"mu": "3"}}, r"init\['mu'\] is '3', which is no real number"),
-        ({"init": {"mu": 1j}}, r"init\['mu'\] is 1j, which is no real number"),
-        ({"priors": [1]}, "priors is a list, and not a mapping of names to distributions"),
+        ({"seed": None}, "seed=None must be a whole number of 0 or more"),
+        ({"checkpoint": 5}, "checkpoint=5 must be a path"),
+        ({"init": [1.0]}, "init is a list, but must be a mapping of names of population parameters"),
+        ({"init": {"mu": "3"}}, r"init\['mu'\] is '3', but must be a real number"),
+        ({"init": {"mu": 1j}}, r"init\['mu'\] is 1j, but must be a real number"),
+        ({"priors": [1]}, "priors is a list, but must be a mapping of names to distributions"),
     ],
 )
 def test_options_that_ask_for_nothing(pop, options, text):
@@ -80,21 +80,21 @@ def test_the_same_observations_compare_with_and_without_covariates():
 
 
 def test_shares_numbers_and_masks_are_looked_at_first(theo_fit, theo_pop):
-    with pytest.raises(ValueError, match=r"profile\(level=95\) is no share"):
+    with pytest.raises(ValueError, match=r"profile\(level=95\) must be a confidence level between 0 and 1"):
         hx.profile(theo_fit, "cl", level=95)
-    with pytest.raises(ValueError, match=r"profile\(reach=-1\) goes nowhere"):
+    with pytest.raises(ValueError, match=r"profile\(reach=-1\) must be a positive number"):
         hx.profile(theo_fit, "cl", reach=-1)
     with pytest.raises(ValueError, match=r"vpc\(.*level=95\) needs shares"):
         hx.vpc(theo_fit, level=95)
-    with pytest.raises(ValueError, match="n=0 is no whole number of 1 or more"):
+    with pytest.raises(ValueError, match="n=0 must be a whole number of 1 or more"):
         hx.simulate(theo_fit, n=0)
-    with pytest.raises(ValueError, match=r"AGQ\(n=2.5\) is no whole number"):
+    with pytest.raises(ValueError, match=r"AGQ\(n=2.5\) must be a whole number"):
         hx.AGQ(2.5)
     with pytest.raises(ValueError, match=r"'sigma' the value -1.0, which is outside its constraint \(Positive\)"):
         hx.simulate(theo_fit, params={"sigma": -1.0})
     # Without noise is a simulation like any other.
     hx.simulate(theo_fit, params={"sigma": 0.0})
-    held = r"no mask of True and False. To hold cl .*fixed=\[.cl.\] and init=\{.cl.: 3.0\}"
+    held = r"must be a mask of True and False. To hold cl .*fixed=\[.cl.\] and init=\{.cl.: 3.0\}"
     with pytest.raises(ValueError, match=held):
         hx.fit(zoo.theophylline, theo_pop, hx.FOCE(), fixed={"cl": 3.0}, progress=False)
 
@@ -102,21 +102,21 @@ def test_shares_numbers_and_masks_are_looked_at_first(theo_fit, theo_pop):
 @pytest.mark.parametrize(
     ("ask", "text"),
     [
-        (lambda fit: hx.simulate(fit, seed=-1), "seed=-1 is no whole number of 0"),
-        (lambda fit: hx.bootstrap(fit, n=2.5), "n=2.5 is no whole number"),
+        (lambda fit: hx.simulate(fit, seed=-1), "seed=-1 must be a whole number of 0"),
+        (lambda fit: hx.bootstrap(fit, n=2.5), "n=2.5 must be a whole number"),
         (lambda fit: hx.bootstrap(fit, n=3, executor=4), "executor=4 cannot be given work"),
-        (lambda fit: hx.sir(fit, n=True), "n=True is no whole number"),
-        (lambda fit: hx.compare([fit, fit]), "models is a list, and not a mapping of names to fits"),
+        (lambda fit: hx.sir(fit, n=True), "n=True must be a whole number"),
+        (lambda fit: hx.compare([fit, fit]), "models is a list, but must be a mapping of names to fits"),
         (lambda fit: hx.compare({"a": fit, "b": 3}), "'b' is a int, which has no likelihood"),
-        (lambda fit: hx.vpc(fit, bins=[0, 0]), r"bins=\[0, 0\] are no edges"),
+        (lambda fit: hx.vpc(fit, bins=[0, 0]), r"bins=\[0, 0\] must be finite, increasing times"),
         (lambda fit: hx.vpc(fit, lloq=99.0), "leaves no quantified value of 'dv', of which the data lie between"),
         (lambda fit: fit.pop.at_times([]), "at_times got no times"),
         (lambda fit: fit.pop.at_times([np.nan]), "times that are no finite numbers"),
         (lambda fit: hx.evaluate(linear, fit.pop[[]], {}, hx.FO()), "The population has no subjects"),
-        (lambda fit: hx.Regimen(-1), "amount=-1: a dose is a finite number of 0 or more"),
-        (lambda fit: hx.Regimen(100, interval=12), "the time between doses, of which there is one"),
-        (lambda fit: hx.QuasiNewton(gtol=-1), "gtol=-1 is no number above 0"),
-        (lambda fit: hx.SAEM(chains="3"), r"SAEM\(chains='3'\) is no whole number"),
+        (lambda fit: hx.Regimen(-1), "amount=-1 must be a finite number of 0 or more"),
+        (lambda fit: hx.Regimen(100, interval=12), "the time between doses, but there is only one dose"),
+        (lambda fit: hx.QuasiNewton(gtol=-1), "gtol=-1 must be a number above 0"),
+        (lambda fit: hx.SAEM(chains="3"), r"SAEM\(chains='3'\) must be a whole number"),
     ],
 )
 def test_odd_arguments_of_everything_else(theo_fit, ask, text):
@@ -126,7 +126,10 @@ def test_odd_arguments_of_everything_else(theo_fit, ask, text):
 
 @pytest.mark.parametrize("rows", [99, 5.5, [True, False]], ids=str)
 def test_positions_that_are_not_there(pop, rows):
-    with pytest.raises(IndexError, match=r"picks no subjects by position: there are 8, numbered from 0.*pop\.loc"):
+    with pytest.raises(
+        IndexError,
+        match=r"cannot pick subjects by position, because the population has 8 subjects, numbered from 0.*pop\.loc",
+    ):
         pop[rows]
 
 
@@ -147,7 +150,7 @@ def test_an_endpoint_that_the_model_does_not_observe_is_said(capsys):
     frame = pd.DataFrame({"ID": np.repeat(range(6), 4), "TIME": np.tile(np.arange(4.0), 6), "DVID": [1, 1, 2, 2] * 6})
     frame["DV"] = np.random.default_rng(0).normal(size=24)
     pop = hx.read_nonmem(frame, endpoints={"pk": 1, "pd": 2})
-    said = "The model does not observe 'pd', so that its 12 observations count for nothing."
+    said = "The model does not observe 'pd', so that its 12 observations are not used."
     hx.check(of_one_endpoint, pop)
     assert said in capsys.readouterr().out
     assert said in str(hx.fit(of_one_endpoint, pop, hx.FO(), progress=False).summary())

@@ -131,7 +131,7 @@ def test_plots(learned):
     assert isinstance(hx.plot.random_effects(learned.fit, n=2000), Figure)
     with pytest.raises(ValueError, match=r"no random effect 'eat'.*\['eta'\]"):
         hx.plot.random_effects(learned.fit, site="eat")
-    with pytest.raises(ValueError, match=r"\['weight'\] are no covariates"):
+    with pytest.raises(ValueError, match=r"\['weight'\] are not covariates with one number per subject"):
         hx.covariate_effects(learned.fit, "weight")
 
 
@@ -180,9 +180,9 @@ def test_slips_are_named(made):
         hx.augment(fit, penalties=())
     with pytest.raises(ValueError, match=r"folds=1\) cannot split 60"):
         hx.augment(fit, folds=1)
-    with pytest.raises(ValueError, match="no fraction"):
+    with pytest.raises(ValueError, match="must be a fraction of the subjects"):
         hx.augment(fit, held_out=2.0)
-    with pytest.raises(ValueError, match=r"no random effect 'xi', but \['eta'\]"):
+    with pytest.raises(ValueError, match=r"no random effect 'xi'. Name one of \['eta'\]"):
         hx.augment(fit, site="xi")
     with pytest.raises(hx.ModelError, match="registers no parameters"):
         hx.augment(fit, distribution=lambda context: dist.Normal(jnp.zeros(2), 1.0).to_event(1))

@@ -48,7 +48,7 @@ def test_everything_fixed_is_an_evaluation(wang):
         (dict(init={"omega": -1.0}), r"start of 'omega'.*outside its constraint"),
         (dict(priors={"tau": dist.Normal(0, 1)}), r"priors names the site 'tau'"),
         (dict(priors={"omega": dist.Normal(0, 1)}), r"priors\['omega'\] has support Real"),
-        (dict(priors={"omega": 3.0}), r"is no NumPyro distribution"),
+        (dict(priors={"omega": 3.0}), r"must be a NumPyro distribution"),
         (dict(use_priors="some"), r"use_priors='some' is not known"),
     ],
 )
@@ -58,7 +58,7 @@ def test_requests_that_the_program_cannot_meet(wang, options, text):
 
 
 def test_a_matrix_is_fixed_as_a_whole(sleep_pop):
-    with pytest.raises(ValueError, match="its elements are tied"):
+    with pytest.raises(ValueError, match="its elements depend on one another"):
         fit(zoo.lines_full, sleep_pop, fixed={"Omega": [[True, False], [False, True]]})
     out = fit(zoo.lines_full, sleep_pop, fixed=["Omega"])
     np.testing.assert_allclose(out.params["Omega"], np.diag([600.0, 40.0]), rtol=1e-12)

@@ -90,7 +90,7 @@ def test_other_users_take_draws_too(nuts):
 
 
 def test_requests_that_cannot_be_met(pop, theo_fit):
-    with pytest.raises(ValueError, match="knows of no uncertainty"):
+    with pytest.raises(ValueError, match="has no uncertainty to draw from"):
         hx.simulate(normal, pop, parameters="draws")
     with pytest.raises(ValueError, match="'posterior' is not known"):
         hx.simulate(theo_fit, parameters="posterior")

@@ -128,7 +128,7 @@ def test_what_cannot_be_drawn_in_order_is_refused_by_name(pop):
             hx.simulate(model, pop)
     with pytest.raises(hx.ModelError, match=r"random effects \['eta'\] depend on observations"):
         hx.simulate(effect, pop)
-    with pytest.raises(hx.ModelError, match=r"the design has none of \['dv'\]"):
+    with pytest.raises(hx.ModelError, match=r"the design has no observations of \['dv'\]"):
         hx.predict(autoregressive, pop.at_times([0.0, 1.0]))
 
 

@@ -54,9 +54,9 @@ def test_codes_of_steady_states_resets_and_modelled_inputs():
     ("items", "text"),
     [
         (dict(amount=1, rate=1, duration=1), "a rate or a duration, not both"),
-        (dict(amount=1, count=0), "count=0 is no whole number of 1 or more"),
+        (dict(amount=1, count=0), "count=0 must be a whole number of 1 or more"),
         (dict(amount=1, count=3), "count=3 doses need the time between them"),
-        (dict(amount=1, duration=0), "duration=0: an infusion lasts longer than 0"),
+        (dict(amount=1, duration=0), "duration=0 must be above 0, because it is the duration of an infusion"),
     ],
 )
 def test_regimens_that_make_no_sense(items, text):
@@ -306,7 +306,7 @@ def test_a_design_is_simulated_and_its_simulation_fitted():
 
 
 def test_with_dv_refuses_what_does_not_fit(phenobarb):
-    with pytest.raises(ValueError, match=r"with_dv names \['cp'\], which are no endpoints"):
+    with pytest.raises(ValueError, match=r"with_dv names \['cp'\], which are not endpoints"):
         phenobarb.with_dv(cp=phenobarb.dv["dv"])
     with pytest.raises(ValueError, match=r"with_dv\(dv=...\) has shape \(2, 2\)"):
         phenobarb.with_dv(dv=np.ones((2, 2)))

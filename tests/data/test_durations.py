@@ -68,7 +68,7 @@ def test_rates_rounded_to_three_digits_agree_with_their_duration(infusion_times)
 
 
 def test_a_duration_on_other_records_is_odd_and_as_a_covariate_is_none(infusion_times):
-    with pytest.warns(hx.DataWarning, match="a duration on a record that is no dose does nothing"):
+    with pytest.warns(hx.DataWarning, match="a duration on a record that is not a dose has no effect"):
         assert hx.read_nonmem(infusion_times(DUR=5.0)).events.rate.tolist() == [[20.0]]
     pop = hx.read_nonmem(infusion_times(DUR=5.0), covariates=["DUR"])
     assert pop.events.rate.tolist() == [[0.0]]
@@ -111,11 +111,11 @@ def test_classic_infusions_have_their_amount_from_the_record_that_ends_them():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda f: f.drop(index=2), "starts or ends an infusion whose other end is not there"),
-        (lambda f: f.drop(index=0), "starts or ends an infusion whose other end is not there"),
+        (lambda f: f.drop(index=2), "starts or ends an infusion whose other record is missing"),
+        (lambda f: f.drop(index=0), "starts or ends an infusion whose other record is missing"),
         (lambda f: f.assign(ADDL=[1, 0, 0, 0, 0], II=[24.0, 0, 0, 0, 0]), "ADDL or II is not that of the record"),
         (lambda f: f.assign(EVID=[40101, 0, 0, 0, 0], AMT=[20.0, 0, 0, 0, 0]), "this is replacing an amount"),
-        (lambda f: f.assign(EVID=[133, 0, 0, 0, 0], AMT=[20.0, 0, 0, 0, 0]), "no code of a dose or an infusion"),
+        (lambda f: f.assign(EVID=[133, 0, 0, 0, 0], AMT=[20.0, 0, 0, 0, 0]), "not a code of a dose or an infusion"),
     ],
 )
 def test_classic_codes_that_are_not_read(change, text):

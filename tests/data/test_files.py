@@ -44,8 +44,11 @@ def archive(path):
         (lambda path: path.write_bytes(b"\xd0\xcf\x11\xe0" + bytes(50)), r"Excel workbook \(.xls\)"),
         (lambda path: path.write_bytes(b"HEADER RECORD*******LIBRARY"), "SAS transport file.*pd.read_sas"),
         (lambda path: path.write_bytes(gzip.compress(b"RDX3\nX\n")), "R data file.*write.csv"),
-        (lambda path: path.write_bytes(b"ID,TIME\x00\x01\x02"), "bytes of 0"),
-        (lambda path: path.write_bytes(b"\xff\xfeI\x00D"), "begins as utf-16 but is not"),
+        (lambda path: path.write_bytes(b"ID,TIME\x00\x01\x02"), "contains zero bytes"),
+        (
+            lambda path: path.write_bytes(b"\xff\xfeI\x00D"),
+            "begins with the mark of utf-16 text, but cannot be read as such",
+        ),
     ],
 )
 def test_files_that_are_no_tables_of_text(tmp_path, write, text):
@@ -73,7 +76,7 @@ def test_decimal_commas_are_named_and_read_on_request(tmp_path):
         assert pop.times.tolist() == [[0.0, 1.5]]
         assert pop.dv["dv"].tolist() == [[1.0, 2.25]]
         assert pop.covariates["WT"].item() == 70.5
-    with pytest.raises(ValueError, match="is no decimal mark"):
+    with pytest.raises(ValueError, match="must be a decimal mark"):
         hx.read_nonmem(path, decimal=";")
 
 

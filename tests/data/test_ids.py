@@ -132,7 +132,7 @@ def test_labels_are_known_inside_a_model_and_ids_say_why_they_are_not(infusion_t
     @jax.jit
     def men(pop):
         traces.append(repr(pop))
-        with pytest.raises(KeyError, match=r"'WT' has no labels.*those are \['SEX'\]"):
+        with pytest.raises(KeyError, match=r"'WT' has no labels.*The categories are \['SEX'\]"):
             pop.labels["WT"]
         for use in (lambda: pop.ids[0], lambda: list(pop.ids), lambda: len(pop.ids), lambda: pop.ids.index(2)):
             with pytest.raises(ValueError, match=r"pop.ids is not known inside a model.*pop.with_data"):

@@ -111,11 +111,11 @@ def test_censored_rows():
         ({"DV": [np.nan, np.inf, 3.0]}, "not_a_number", r"DV must be a finite number"),
         ({"AMT": [-5.0, 0, 0]}, "amt_negative", r"value -5: a dose cannot be negative"),
         ({"AMT": [0.0, 0, 0], "EVID": [1, 0, 0]}, "amt", r"value 0: a dose needs a positive amount"),
-        ({"AMT": [0.0, 0, 0], "RATE": [5.0, 0, 0]}, "rate_without_amt", r"value 5: an infusion without an amount"),
+        ({"AMT": [0.0, 0, 0], "RATE": [5.0, 0, 0]}, "rate_without_amt", r"value 5: the infusion has no amount"),
         ({"EVID": [8, 0, 0]}, "evid_code", r"value 8: EVID must be 0, 1, 2, 3 or 4"),
         ({"EVID": [5, 0, 0]}, "evid_rxode", r"EVID 5 \(replace\), 6 \(multiply\) and 7 \(phantom dose\)"),
         ({"MDV": [1, 5, 0]}, "mdv_code", r"value 5: MDV must be 0, 1, 100 or 101"),
-        ({"MDV": [101, 0, 0]}, "mdv_dose", r"a dose or reset cannot be left out of estimation alone"),
+        ({"MDV": [101, 0, 0]}, "mdv_dose", r"a dose or reset cannot be left out of estimation only"),
         ({"SS": [4, 0, 0], "II": [12, 0, 0]}, "ss", r"value 4: SS must be 0, 1 \(replace the state\)"),
         ({"SS": [1, 0, 0]}, "ss_without_ii", r"a steady state of repeated doses needs its interval"),
         (
@@ -135,12 +135,20 @@ def test_censored_rows():
         ({"CMT": [1, -1, 1]}, "cmt_negative", r"a negative CMT \(turning a compartment off\)"),
         ({"CMT": [1, 1.5, 1]}, "cmt", r"CMT must be 0 or a positive whole number"),
         ({"CMT": ["depot", "gut", "depot"]}, "cmt_name", r"value 'depot'.*'gut'\): no compartment has this name"),
-        ({"EVID": [1, 0, 0], "AMT": [100, 3, 0]}, "dose_items", r"column AMT, value 3: a record that is no dose has a"),
-        ({"EVID": [1, 2, 0], "RATE": [0, 3, 0]}, "dose_items", r"column RATE, value 3: a record that is no dose has a"),
+        (
+            {"EVID": [1, 0, 0], "AMT": [100, 3, 0]},
+            "dose_items",
+            r"column AMT, value 3: the record is not a dose, but has a",
+        ),
+        (
+            {"EVID": [1, 2, 0], "RATE": [0, 3, 0]},
+            "dose_items",
+            r"column RATE, value 3: the record is not a dose, but has a",
+        ),
         ({"CENS": [0, 2, 0]}, "cens_code", r"CENS is 1 \(below DV\)"),
         ({"CENS": [0, 1, 0], "LIMIT": [0, 9.0, 0]}, "limit", r"LIMIT is the other end of the interval"),
         ({"OCC": [1, np.nan, 1]}, "missing_occ", r"a record without an occasion"),
-        ({"ID": [1, 2, 1]}, "id_returns", r"this ID comes back"),
+        ({"ID": [1, 2, 1]}, "id_returns", r"this ID occurs again"),
         ({"ID": [1, np.nan, 1]}, "missing_id", r"a record without a subject"),
         ({"MDV": [1, 1, 1]}, "no_observation", r"no record of the table is an observation"),
     ],
@@ -163,7 +171,7 @@ def test_all_problems_come_together_in_the_order_of_rows():
 def test_missing_covariates_and_unknown_endpoints_are_problems():
     with pytest.raises(hx.DataError, match="the covariate is missing here"):
         hx.read_nonmem(frame(WT=[70.0, np.nan, 70]), covariates=["WT"])
-    with pytest.raises(hx.DataError, match="an observation of no named endpoint"):
+    with pytest.raises(hx.DataError, match="the observation belongs to none of the named endpoints"):
         hx.read_nonmem(frame(DVID=[1, 1, 3]), endpoints={"cp": 1})
 
 
@@ -204,9 +212,9 @@ def test_a_regimen_that_would_fill_the_memory_is_refused():
             "duplicate_row",
             r"ID 2.*exactly the same as",
         ),
-        ([frame(DV=[3.0, 5, 3])], {}, "dv_ignored", r"value 3: a DV on a record that is no observation is ignored"),
-        ([frame(MDV=[0, 0, 0])], {}, "mdv_ignored", r"MDV=0 on a record that is no observation is read as 1"),
-        ([frame(II=[12, 0, 0])], {}, "ii_ignored", r"an interval without ADDL and SS repeats nothing"),
+        ([frame(DV=[3.0, 5, 3])], {}, "dv_ignored", r"value 3: the record is not an observation, so its DV is ignored"),
+        ([frame(MDV=[0, 0, 0])], {}, "mdv_ignored", r"the record is not an observation, so its MDV of 0 is read as 1"),
+        ([frame(II=[12, 0, 0])], {}, "ii_ignored", r"an interval \(II\) without ADDL and SS repeats no dose"),
         ([frame(), frame(ID=2, MDV=1)], {}, "no_observation_of_subject", r"ID 2.*the subject has no observation"),
         ([frame(), frame(ID=2, AMT=0.0, DV=1.5)], {}, "no_dose_of_subject", r"ID 2.*the subject has no dose"),
         (
@@ -219,7 +227,7 @@ def test_a_regimen_that_would_fill_the_memory_is_refused():
             [frame(), frame(ID=2), frame(ID=3), frame(ID=4, TIME=[0.0, 60, 120])],
             {},
             "time_unit",
-            r"ID 4.*as they would be in another unit",
+            r"ID 4.*by about the ratio of two units of time",
         ),
     ],
 )
@@ -255,15 +263,18 @@ def test_many_problems_of_a_kind_are_one_line():
         (lambda: hx.read_nonmem(frame().iloc[:0]), r"The table has no rows"),
         (
             lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], interpolation="spline"),
-            r"'spline' is none of \['locf'",
+            r"'spline' must be one of \['locf'",
         ),
-        (lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], missing="zero"), r"missing='zero' for WT is none of"),
+        (
+            lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], missing="zero"),
+            r"missing='zero' for WT must be one of",
+        ),
         (lambda: hx.read_nonmem(frame(WT=1.0), covariates=["WT"], missing={"AGE": 1}), r"missing= names \['AGE'\]"),
         (lambda: hx.read_nonmem(frame(), units={"TIME": "fortnight"}), r"units={'TIME': 'fortnight'} cannot be used"),
         (lambda: hx.read_nonmem(frame(), units={"II": "d"}), r"converts II into the unit of TIME, which is not given"),
-        (lambda: hx.read_nonmem(frame(), compartments={"depot": 0}), r"are no numbers of compartments"),
+        (lambda: hx.read_nonmem(frame(), compartments={"depot": 0}), r"must give whole numbers of 1 or more"),
         (lambda: hx.read_nonmem(frame(DATE=1, DAT2=1)), r"several date columns \['DATE', 'DAT2'\]"),
-        (lambda: hx.read_nonmem(3), r"The source is a int, which is no path and no data frame"),
+        (lambda: hx.read_nonmem(3), r"The source is a int, but must be a path or a data frame"),
         (lambda: hx.datasets.load("warfarin"), r"There is no data set 'warfarin'. Load one of"),
     ],
 )

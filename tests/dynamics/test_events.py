@@ -272,7 +272,7 @@ def test_dose_parameters_by_compartment_by_number_and_by_name():
     check(central(pop, ka=KA, F={"gut": 0.4}, lag={"blood": 0.5}), expected)
     check(central(pop, ka=KA, F={1: 0.4}, lag={2: 0.5}), expected)
     with pytest.raises(
-        ValueError, match=r"F names (the compartment 'liver', but .*'gut': 1|'liver', which is no dosed)"
+        ValueError, match=r"F names (the compartment 'liver', but .*'gut': 1|'liver', which is neither a dosed)"
     ):
         central(pop, ka=KA, F={"liver": 0.4})
 

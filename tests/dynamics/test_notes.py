@@ -41,7 +41,7 @@ def for_ever(interval):
 def test_a_clock_under_a_steady_state_is_said_unless_its_period_fits():
     # II of one period: the steady state is the regimen's, and nothing is said (warnings are errors here).
     np.testing.assert_allclose(amounts(repeated(24, steady=1), rhythm), for_ever(24), rtol=1e-6)
-    with pytest.warns(hx.HieraxWarning, match="reads t, and is another one II later, at a steady-state dose"):
+    with pytest.warns(hx.HieraxWarning, match="reads t, and is different at t and at t . II, at a steady-state dose"):
         found = amounts(repeated(12, steady=1), rhythm)
     # The intervals are all like the first: the rhythm's faster half alone, and that is not the regimen run for ever.
     fast = K * (12 + 0.8 * 24 / np.pi)

@@ -416,8 +416,8 @@ def test_mistakes_are_named_before_anything_compiles():
     wrong(r"Doses into CMT 1 go to the state 'depot', but the states are \['central'\].*doses=\{1: 'central'\}",
           lambda t, y, p: y, {"central": 0.0})  # fmt: skip
     wrong(r"Doses into CMT 2 go to the state 'nowhere', but the states are", doses={1: "depot", 2: "nowhere"})
-    wrong(r"doses is 'depot', but it maps compartments to states, e.g. doses=\{1: 'central'\}", doses="depot")
-    wrong(r"Doses go into CMT 1, but doses= says nothing of it; it has \{2: 'central'\}", doses={2: "central"})
+    wrong(r"doses is 'depot', but must map compartments to states, e.g. doses=\{1: 'central'\}", doses="depot")
+    wrong(r"Doses go into CMT 1, but doses=\{2: 'central'\} names no state for it", doses={2: "central"})
     wrong(
         r"args\['k'\] has shape \(3,\).*\(subject, 1\) = \(3, 1\).*Use `k\[:, None\]`", p={"ka": KA, "k": jnp.ones(3)}
     )

@@ -150,7 +150,7 @@ def test_what_is_no_checkpoint_is_left_alone(pop, file, content, resume):
     else:
         file.write_bytes(file.read_bytes()[:-200] if content == "cut" else content)
     before = file.read_bytes()
-    with pytest.raises(ValueError, match=r"fit.ckpt is no checkpoint of Hierax, or it is damaged \(.*Pass another"):
+    with pytest.raises(ValueError, match=r"fit.ckpt is not a checkpoint of Hierax, or it is damaged \(.*Pass another"):
         fit(pop, file, resume=resume)
     assert file.read_bytes() == before
 
@@ -159,7 +159,7 @@ def test_a_flipped_byte_is_damage(pop, file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(bytes(content))
-    with pytest.raises(ValueError, match="is no checkpoint of Hierax, or it is damaged"):
+    with pytest.raises(ValueError, match="is not a checkpoint of Hierax, or it is damaged"):
         fit(pop, file)
 
 

@@ -97,5 +97,5 @@ def test_vi_and_saem_end_there_too_and_resume(train, watched, tmp_path, monkeypa
 def test_what_early_stopping_refuses(train, watched):
     with pytest.raises(ValueError, match=r"held_out= stops VI, SAEM and maximised approximations early, not NUTS"):
         hx.fit(wiggly, train, hx.NUTS(), held_out=watched)
-    with pytest.raises(ValueError, match=r"patience=0 is no whole number of 1 or more"):
+    with pytest.raises(ValueError, match=r"patience=0 must be a whole number of 1 or more"):
         hx.fit(wiggly, train, hx.FOCE(), held_out=watched, patience=0)

@@ -248,9 +248,9 @@ def test_what_saem_cannot_do_is_said(theo_pop):
         hx.fit(fixed, theo_pop, hx.SAEM(), progress=False)
     with pytest.raises(ValueError, match="starts=3 is for maximised approximations"):
         hx.fit(zoo.theophylline, theo_pop, hx.SAEM(), starts=3)
-    with pytest.raises(ValueError, match=r"SAEM\(chains=0\) has none"):
+    with pytest.raises(ValueError, match=r"SAEM\(chains=0\) must be 1 or more"):
         hx.SAEM(chains=0)
-    with pytest.raises(ValueError, match=r"SAEM\(updates=0\) trains no weights"):
+    with pytest.raises(ValueError, match=r"SAEM\(updates=0\) must be 1 or more"):
         hx.SAEM(updates=0)
     with pytest.raises(ValueError, match="makes no moves"):
         hx.Kernels(0, 0, 0, 0)
@@ -262,7 +262,7 @@ def test_importance_sampling_em_is_exact_maximum_likelihood(theo_pop, seed):
     np.testing.assert_allclose(vector(fit.params), EXACT[False][0], rtol=0.015)
     # Its history is a likelihood: the last one is that of the estimates, with the noise of 300 samples a subject.
     np.testing.assert_allclose(-2 * fit.history["complete"].iloc[-10:].mean(), EXACT[False][1], atol=0.3)
-    with pytest.raises(ValueError, match="samples=1 is no whole number of 2 or more"):
+    with pytest.raises(ValueError, match="samples=1 must be a whole number of 2 or more"):
         hx.ImportanceEM(samples=1)
 
 
@@ -278,7 +278,7 @@ def test_quasi_random_em_is_exact_maximum_likelihood(theo_pop, seed):
 
 
 def test_quasi_random_em_refuses_points_that_are_not_balanced():
-    with pytest.raises(ValueError, match=r"QRPEM\(samples=300\) is no power of 2"):
+    with pytest.raises(ValueError, match=r"QRPEM\(samples=300\) must be a power of 2"):
         hx.QRPEM(samples=300)
-    with pytest.raises(ValueError, match="df=0 is no number above 0"):
+    with pytest.raises(ValueError, match="df=0 must be a number above 0"):
         hx.QRPEM(df=0)

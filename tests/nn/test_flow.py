@@ -248,7 +248,7 @@ def test_a_flow_of_numpyro_is_fitted(theo_pop):
 
 
 def test_saem_needs_a_flows_inverse(theo_pop):
-    with pytest.raises(hx.EstimatorError, match=r"the one of \['eta'\] has no inverse.*NumPyro's IAF"):
+    with pytest.raises(hx.EstimatorError, match=r"the flow of \['eta'\] has no inverse.*NumPyro's IAF"):
         hx.fit(theophylline_by(numpyros_own("block")), theo_pop, hx.SAEM(), progress=False)
 
 
@@ -257,7 +257,7 @@ def test_slips_are_named(theo_pop):
         hx.nn.Stack(2, "splines")
     with pytest.raises(ValueError, match="size, layers, width and depth of 1 or more"):
         hx.nn.Stack(2, layers=0)
-    with pytest.raises(ValueError, match=r"flow\('f', dim=0\) has no coordinates"):
+    with pytest.raises(ValueError, match=r"flow\('f', dim=0\) needs a dim of 1 or more"):
         hx.flow("f", 0)
     with pytest.raises(ValueError, match="got a number"):
         hx.flow("f", 2, 1.0)

@@ -70,13 +70,14 @@ def test_a_site_that_counts_dose_rows_is_said(theo_pop, site):
     how = "another mask" if site is records_masked else "no mask"
     name = "dv" if site in (plain, records_masked) else "y"
     right = int((theo_pop.mask["dv"] & (theo_pop.times < 12)).sum()) if site is records_masked else 132
-    said = rf"'{name}' has {how} on the record axis, .* 12 entries .*\(12 dose rows\) as data, beside {right} that are"
+    counted = rf"12 entries .*\(12 dose rows\) as data, besides {right} observations"
+    said = rf"'{name}' has {how} on the record axis, .* {counted}"
     with pytest.warns(hx.HieraxWarning, match=said):
         hx.check(model, theo_pop, show=False)
 
 
 def test_a_fit_says_what_it_counts(theo_pop):
-    with pytest.warns(hx.HieraxWarning, match=r"12 entries that are no observations \(12 dose rows\)"):
+    with pytest.warns(hx.HieraxWarning, match=r"12 entries that are not observations \(12 dose rows\)"):
         counted = hx.fit(program(plain), theo_pop, hx.NaivePooled(), progress=False)
     right = hx.fit(program(observed), theo_pop, hx.NaivePooled(), progress=False)
     assert (counted.n_observations, right.n_observations) == (144, 132)

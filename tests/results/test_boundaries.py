@@ -62,7 +62,7 @@ def test_no_covariance_pretends_to_know_a_boundary(at_zero, kind):
 def test_profile_says_where_its_searches_failed(theo_fit, theo_pop):
     cut = hx.FOCE(optimiser=hx.QuasiNewton(max_iter=1))
     fit = hx.fit(zoo.theophylline, theo_pop, cut, init=theo_fit, progress=False)
-    with pytest.warns(hx.HieraxWarning, match=r"found no optimum at \d+ of \d+ values .*max_iterations"):
+    with pytest.warns(hx.HieraxWarning, match=r"did not converge at \d+ of \d+ values .*max_iterations"):
         found = hx.profile(fit, "omega[1]")
     assert np.isnan([found.low, found.high]).all()
 

@@ -60,7 +60,7 @@ def test_a_proposal_that_does_not_reach_says_so(theo_fit):
 
 
 def test_slips_are_named(theo_fit):
-    with pytest.raises(ValueError, match="method is 'is', but it is AGQ"):
+    with pytest.raises(ValueError, match="method is 'is', but must be AGQ"):
         hx.log_likelihood(theo_fit, "is")
     with pytest.raises(ValueError, match=r"proposal='cauchy'\) is not known"):
         hx.ImportanceSampling(proposal="cauchy")

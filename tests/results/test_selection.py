@@ -149,7 +149,7 @@ def test_intervals_after_saem(theo_pop):
 def test_strata(theo_fit):
     with pytest.raises(ValueError, match="'WT' has 11 values for 12 subjects"):
         hx.bootstrap(theo_fit, 3, strata="WT")
-    with pytest.raises(ValueError, match="strata='sex' is no covariate"):
+    with pytest.raises(ValueError, match="strata='sex' must name a covariate"):
         hx.bootstrap(theo_fit, 3, strata="sex")
 
 

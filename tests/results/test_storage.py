@@ -100,7 +100,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_any_work(theo_fit, tmp_
     for write in (theo_fit.save, lambda path: hx.report(theo_fit, path)):
         with pytest.raises(ValueError, match=r"path='.*nowhere.*' cannot be written, because the folder .* not exist"):
             write(tmp_path / "nowhere" / "fit.hx")
-        with pytest.raises(ValueError, match="is a folder, and a file is to be written"):
+        with pytest.raises(ValueError, match="is a folder, but a file is needed"):
             write(tmp_path)
 
 

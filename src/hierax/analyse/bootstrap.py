@@ -150,8 +150,8 @@ def bootstrap(
         raise ValueError(f"bootstrap(kind={kind!r}) is not known. Use 'cases' or 'parametric'.")
     if whole("n", n, 0) < 2:
         raise ValueError(
-            f"bootstrap(n={n}) must be 2 or more, because the spread of the replicates is what is asked for. Use 200 "
-            f"or more for SEs, 1 000 for intervals."
+            f"bootstrap(n={n}) must be 2 or more, because SEs and intervals come from the spread of the replicates. "
+            f"Use 200 or more for SEs, 1 000 for intervals."
         )
     groups = _groups(fit.pop, strata)
     draw = _resample(fit, groups, seed) if kind == "cases" else _simulated(fit, n, seed)

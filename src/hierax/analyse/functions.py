@@ -93,7 +93,7 @@ def predict_function(
     fits = [fit] if not isinstance(fit, Sequence) else sorted(fit, key=lambda one: -one.log_likelihood)
     if not fits or (len(fits) > 1 and replicates is not None):
         raise ValueError(
-            "predict_function needs at least one fit, and exactly one with replicates=, because they are those of "
+            "predict_function needs at least one fit, and exactly one with replicates=, because replicates belong to "
             "one fit."
         )
     fit = fits[0]

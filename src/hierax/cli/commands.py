@@ -42,7 +42,7 @@ ModelArgument = Annotated[
 DataArgument = Annotated[Path, typer.Argument(help="NONMEM-style table (CSV or Parquet).")]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results.")]
 EstimatorOption = Annotated[
-    str, typer.Option(help="An estimator: foce, laplace, saem, nuts, ... (a name that is not known lists them all).")
+    str, typer.Option(help="An estimator: foce, laplace, saem, nuts, ... (an unknown name lists them all).")
 ]
 OptionOption = Annotated[
     list[str] | None, typer.Option("--option", help="An option of the estimator, `steps=2000`; repeat for more.")
@@ -50,20 +50,23 @@ OptionOption = Annotated[
 InitOption = Annotated[
     list[str] | None, typer.Option("--init", help="A start value, `cl=3` or `omega=0.3,0.2`; repeat for more.")
 ]
-FixedOption = Annotated[list[str] | None, typer.Option("--fixed", help="A parameter to hold; repeat for more.")]
+FixedOption = Annotated[
+    list[str] | None, typer.Option("--fixed", help="A parameter to hold at its start value; repeat for more.")
+]
 PriorsOption = Annotated[
     str | None,
     typer.Option(help="Priors: `FILE.py:name`, a dict of site to NumPyro distribution. The file is executed."),
 ]
 CheckpointOption = Annotated[
-    Path | None, typer.Option(help="File of the state of the fit: the same command goes on from it.")
+    Path | None, typer.Option(help="A checkpoint file of the fit: the same command resumes from it.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Write over results that are in the folder.")]
 PlateOption = Annotated[str, typer.Option(help="Name of the subject plate.")]
 CovariateOption = Annotated[list[str] | None, typer.Option(help="A covariate column; repeat for more.")]
 EndpointOption = Annotated[list[str] | None, typer.Option(help="An endpoint `name=DVID`; repeat for more.")]
 InterpolationOption = Annotated[
-    str | None, typer.Option(help="What holds between records where a covariate varies: `nocb`, `locf`, `midpoint`.")
+    str | None,
+    typer.Option(help="Which value a covariate that varies has between records: `nocb`, `locf`, `midpoint`."),
 ]
 NaOption = Annotated[
     list[str] | None, typer.Option(help="A code of missing values, `-99` or `DV=-99` for one column; repeat for more.")
@@ -178,7 +181,7 @@ def prepare() -> None:
     folder = os.environ.get("HIERAX_CACHE", str(home / "hierax" / "jax"))
     if folder:
         jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 

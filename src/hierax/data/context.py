@@ -49,7 +49,10 @@ class Context:
         there = [*pop.covariates, *pop.data]
         missing = [name for name in names if name not in there]
         if missing or not names:
-            raise ValueError(f"covariates={list(names)} must name some of the population's {there}, not {missing}.")
+            raise ValueError(
+                f"covariates={list(names)} must name some of the population's covariates and data {there}, not "
+                f"{missing}."
+            )
         levels = {name: len(pop.labels[name]) for name in names if name in pop.labels}
         bare = cls(names, (), levels, np.zeros(1), np.ones(1))
         rows = np.flatnonzero(np.asarray(pop.subject_mask))

@@ -125,7 +125,8 @@ def _subject_table(
         raise ValueError(f"Subject {subject.id!r} has no dose and no time, so there is no record. Give it times.")
     table = pd.concat(parts, ignore_index=True).reindex(columns=["TIME", "DV", *DOSE_COLUMNS, "MDV", "DVID"])
     # CMT must be able to hold text, because a route may be a name.
-    table = table.astype({"CMT": object}).fillna(DOSE_COLUMNS | {"DVID": 1, "MDV": 1})
+    route = table["CMT"].astype(object).where(table["CMT"].notna(), DOSE_COLUMNS["CMT"])
+    table = table.drop(columns="CMT").fillna(DOSE_COLUMNS | {"DVID": 1, "MDV": 1}).assign(CMT=route)
     table = table.sort_values("TIME", kind="stable", ignore_index=True)
     for name, value in covariates.items():
         if name in vectors:

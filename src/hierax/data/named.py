@@ -40,8 +40,9 @@ class Labels(dict[str, tuple[Any, ...]]):
     def __missing__(self, name: str) -> Any:
         categories = [key for key in self if key not in (ENDPOINT_CODES, OCCASION_LEVELS)]
         raise KeyError(
-            f"'{name}' has no labels, because it is no category of this population; those are {categories}. A "
-            f"covariate is a category where its column is text, or where read_nonmem(categorical=...) names it."
+            f"'{name}' has no labels, because it is not a category of this population. The categories are "
+            f"{categories}. A covariate is a category where its column is text, or where "
+            f"read_nonmem(categorical=...) names it."
         )
 
 

@@ -40,7 +40,7 @@ def with_regimen(pop: Population, regimen: Any, keep_data: bool, compartments: A
     if back.any():
         raise ValueError(
             f"with_regimen needs one clock a subject, but TIME runs backwards at a reset of subject "
-            f"{rest['ID'][back].tolist()[0]!r}. Give the parts IDs of their own."
+            f"{rest['ID'][back].tolist()[0]!r}. Give the parts before and after the reset IDs of their own."
         )
     if not keep_data:
         rest = rest.assign(DV=np.nan, MDV=1, CENS=0)
@@ -77,7 +77,7 @@ def with_dv(pop: Population, endpoints: Mapping[str, Any]) -> Population:
     """Return the population with other observations; see :meth:`hierax.Population.with_dv`."""
     unknown = sorted(set(endpoints) - set(pop.dv))
     if unknown:
-        raise ValueError(f"with_dv names {unknown}, which are no endpoints; the population has {list(pop.dv)}.")
+        raise ValueError(f"with_dv names {unknown}, which are not endpoints. Name some of {list(pop.dv)}.")
     dv, mask, records = dict(pop.dv), dict(pop.mask), dict(pop.records)
     shape, evid = np.shape(pop.times), np.asarray(records["evid"])
     for name, values in endpoints.items():

@@ -95,8 +95,8 @@ def _transform_labels(program: Program, name: str) -> list[str]:
 def need_gaussian_data(program: Program, pop: Population, estimator: str) -> list[str]:
     """Refuse data sites that are not Gaussian (or log-normal), because only these have a scale to be frozen."""
     return need_families(program, pop, estimator) + [
-        f"{estimator} cannot use the data site '{name}' ({site.distribution}), because it has no location and scale "
-        f"to take apart; it treats {list(GAUSSIAN)}. Use FOCE() or Laplace()."
+        f"{estimator} cannot use the data site '{name}' ({site.distribution}), because {estimator} needs a location "
+        f"and a scale, and knows those of {list(GAUSSIAN)} only. Use FOCE() or Laplace()."
         for name, site in program.sites.data.items()
         if not site.factor and getattr(_family(program, name), "log_prob", None) is None
     ]

@@ -72,7 +72,7 @@ def flow(
     'random effect'
     """
     if dim < 1:
-        raise ValueError(f"flow('{name}', dim={dim}) must be the number of random effects, 1 or more.")
+        raise ValueError(f"flow('{name}', dim={dim}) needs a dim of 1 or more, the number of random effects.")
     batch: tuple[int, ...] = ()
     if context is not None:
         context = jnp.asarray(context, float)

@@ -114,7 +114,7 @@ def individualise(
 def _directions(name: str, module: Any, weights: Any, number: int) -> Individual:
     """Return a network whose weights differ between subjects along a few learned directions."""
     if number < 1:
-        raise ValueError(f"individualise('{name}', which={number}) must be a number of directions, 1 or more.")
+        raise ValueError(f"individualise('{name}', which={number}) needs 1 direction or more.")
     leaves, structure = jax.tree.flatten(weights)
     size = sum(leaf.size for leaf in leaves)
 

@@ -120,7 +120,9 @@ class Layout:
                 )
             mask = np.asarray(mask, bool)
             if mask.ndim and (mask.shape != site.shape or not elementwise(site)):
-                reason = f"the site has shape {site.shape}" if elementwise(site) else "its elements are tied"
+                reason = (
+                    f"the site has shape {site.shape}" if elementwise(site) else "its elements depend on one another"
+                )
                 raise ValueError(
                     f"fixed={{'{name}': mask of shape {mask.shape}}} is refused, because {reason}. "
                     f"Give a mask of the site's shape, or fix the whole site."

@@ -33,5 +33,6 @@ def need_fit(result: Evaluation, purpose: str) -> None:
     reason = ", which has parameters that were given and not estimated" if isinstance(result, Evaluation) else ""
     raise ValueError(
         f"{purpose} needs estimates with their uncertainty, but it was passed the {kind} that "
-        f"{'hx.evaluate returns' if reason else 'is no fit'}{reason}. Pass what hx.fit(model, pop, estimator) returns."
+        f"{'hx.evaluate returns' if reason else 'is not a fit'}{reason}. Pass what hx.fit(model, pop, estimator) "
+        f"returns."
     )

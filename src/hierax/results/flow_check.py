@@ -49,7 +49,8 @@ def with_flow_check(fit: Fit, start: np.ndarray) -> Fit:
     found, error = new[0] - old[0], float(np.hypot(new[1], old[1]))
     text = (
         f"log L by importance sampling {new[0]:.2f} ± {new[1]:.2f}, by {fit.approximation.label} "
-        f"{fit.log_likelihood:.2f}; since the start they have changed by {found:+.2f} ± {error:.2f} and {claimed:+.2f}"
+        f"{fit.log_likelihood:.2f}; since the start, the first has changed by {found:+.2f} ± {error:.2f} and the "
+        f"second by {claimed:+.2f}"
     )
     if not np.isfinite(found) or (claimed > 0 and found < -max(_SE_MULTIPLE * error, _NATS)):
         tell(

@@ -265,8 +265,8 @@ def _exchange(
         out, back = given[constants[0]], given[constants[1]]
         return (out, back), volume * out / back
     raise ValueError(
-        f"{model} needs {' and '.join(clearances)}, or {' and '.join(constants)}, because either pair says how a "
-        f"peripheral compartment is reached. It got {by_clearance + by_constant}."
+        f"{model} needs {' and '.join(clearances)}, or {' and '.join(constants)}, because either pair defines the "
+        f"exchange with a peripheral compartment. It got {by_clearance + by_constant}."
     )
 
 

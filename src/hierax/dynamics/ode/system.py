@@ -337,7 +337,7 @@ def _check_derivative(states: States, out: Any) -> None:
             raise ValueError(
                 f"The derivative of '{name}' has shape {jnp.shape(leaf)}, but the state of one subject has shape "
                 f"{want}: the vector field is written for one subject, whose arguments are numbers (or vectors). "
-                f"A network's output of one number is taken out by `[0]`."
+                f"Take the single output of a network by `[0]`."
             )
 
 

@@ -31,7 +31,7 @@ _HISTORY = ["start", "iteration", "ofv", "gradient", "step", "seconds"]
 # How often, at most, a search goes on with shorter ODE steps.
 _REFINEMENTS = 3
 # Says of an interrupted fit that its search had already ended.
-_AT_THE_END = "where the search had ended, before its result was looked at once more"
+_AT_THE_END = "after the search had ended, but before its result was checked"
 
 
 def maximise(job: Job, estimator: Estimator) -> Outcome:

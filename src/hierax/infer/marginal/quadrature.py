@@ -54,7 +54,7 @@ class AGQ(ModeEstimator):
 
     def __post_init__(self) -> None:
         if self.n < 1:
-            raise ValueError(f"AGQ(n={self.n}) must be 1 node or more. Use n = 1 (Laplace), 5, 9, ...")
+            raise ValueError(f"AGQ(n={self.n}) must have 1 node or more. Use n = 1 (Laplace), 5, 9, ...")
 
     @property
     def label(self) -> str:

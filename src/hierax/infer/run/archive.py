@@ -59,7 +59,7 @@ def read_archive(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, np.n
             raise TypeError("its description is no mapping")
     except Exception as error:  # All errors of a damaged file (bad zip, CRC, key, JSON, header) become one message.
         reason = "it is empty" if not path.is_dir() and path.stat().st_size == 0 else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} is no {kind.name} of Hierax, or it is damaged ({reason}). {kind.advice}") from None
+        raise ValueError(f"{path} is not a {kind.name} of Hierax, or it is damaged ({reason}). {kind.advice}") from None
     return meta, found
 
 
@@ -86,7 +86,7 @@ def try_folder(path: Path, argument: str) -> None:
         The path is a folder, its folder does not exist, or it cannot be written to.
     """
     if path.is_dir():
-        raise ValueError(f"{argument}={str(path)!r} is a folder, and a file is to be written. Add a file name.")
+        raise ValueError(f"{argument}={str(path)!r} is a folder, but a file is needed. Add a file name.")
     if not path.parent.is_dir():
         raise ValueError(
             f"{argument}={str(path)!r} cannot be written, because the folder {path.parent} does not exist. Create it, "

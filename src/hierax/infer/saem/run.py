@@ -128,7 +128,7 @@ class _Run(Blocks):
     def broken(self) -> bool:
         """Whether the run cannot go on: a parameter is not finite, or the last block is useless (``trouble``)."""
         if not np.isfinite(self.state.flat).all():
-            self.trouble = "a parameter is no number"
+            self.trouble = "a parameter is not a number"
         return bool(self.trouble)
 
     def _judge_block(self, before: Any, schedule: Schedule) -> None:

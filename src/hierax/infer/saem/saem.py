@@ -94,8 +94,8 @@ class SAEM(Procedure):
             )
         if self.updates < 1:
             raise ValueError(
-                f"SAEM(updates={self.updates}) must be 1 or more, because weights are trained by so many steps an "
-                f"iteration."
+                f"SAEM(updates={self.updates}) must be 1 or more, because it is the number of training steps of the "
+                f"weights in an iteration."
             )
         if not 0 <= self.annealing < 1:
             raise ValueError(

@@ -87,7 +87,10 @@ class VI(Procedure):
     def __post_init__(self) -> None:
         positive("learning_rate", self.learning_rate)
         if min(self.samples, self.repetitions, self.steps) < 1 or (self.batch is not None and self.batch < 1):
-            raise ValueError("VI needs samples, particles, steps and batch of 1 or more. Leave batch out for all.")
+            raise ValueError(
+                "VI needs samples, particles, steps and batch of 1 or more. Leave batch out to use all subjects in "
+                "every step."
+            )
 
     @property
     def label(self) -> str:

@@ -114,9 +114,9 @@ def _uncounted(look: Look, found: Survey, pop: Population, params: Mapping[str, 
         )
         right = int(counted.sum() - wrong.sum())
         out.append(
-            f"Data site '{name}' {has} the record axis, so that it counts {int(wrong.sum())} entries that are no "
-            f"observations ({listed}) as data, beside {right} that are. Write hx.observe('{read[0]}', distribution, "
-            f"pop), or put the site under numpyro.handlers.mask(mask=pop.mask['{read[0]}'])."
+            f"Data site '{name}' {has} the record axis, so that it counts {int(wrong.sum())} entries that are not "
+            f"observations ({listed}) as data, besides {right} observations. Write hx.observe('{read[0]}', "
+            f"distribution, pop), or put the site under numpyro.handlers.mask(mask=pop.mask['{read[0]}'])."
         )
     return out
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 # The attribute ``r_hat`` of draws that do not come from Markov chains. They are passed on as one chain, for which ArviZ
 # gives an R-hat of NaN.
-_NO_CHAIN = "NaN: the draws are independent, and an R-hat near 1 would say nothing of what they are drawn from"
+_NO_CHAIN = (
+    "NaN: the draws are independent, and an R-hat near 1 would say nothing about the distribution that they are "
+    "drawn from"
+)
 
 
 def bundle(groups: dict[str, xr.Dataset]) -> Any:
