@@ -95,8 +95,8 @@ def inhibition(c: Any, imax: Any, ic50: Any, gamma: Any = 1.0) -> Array:
 
     Examples
     --------
-    >>> float(hx.pk.inhibition(3.0, imax=0.8, ic50=1.0))
-    0.4
+    >>> float(hx.pk.inhibition(3.0, imax=0.5, ic50=1.0))
+    0.625
     """
     return 1.0 - hill(c, imax, ic50, gamma)
 
