@@ -32,7 +32,7 @@ test-axes: $(VENV)/tested
 # Tests in which JAX looks for tracers that outlive their function, and tests on a machine of two devices.
 WATCHED := tests/reference/test_theophylline.py tests/reference/test_wang.py tests/infer/test_modes.py
 test-leaks: $(VENV)/tested
-	HIERAX_LEAKS=1 $(PYTEST) $(WATCHED)
+	JAX_CHECK_TRACER_LEAKS=1 $(PYTEST) $(WATCHED)
 
 test-devices: $(VENV)/tested
 	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(PYTEST) $(WATCHED) tests/infer/test_bayes.py

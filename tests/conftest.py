@@ -67,26 +67,6 @@ def pytest_runtest_setup(item):
         pytest.fail("This test did not run, because the time that CI has was over.", pytrace=False)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _watch_for_leaks():
-    """With HIERAX_LEAKS, let JAX look for tracers that outlive their function, but for the reading of programs.
-
-    A program that was read keeps its messages, whose arrays are tracers of which only shapes are used.
-    """
-    if not os.environ.get("HIERAX_LEAKS"):
-        yield
-        return
-    reading = read.read_sites
-
-    def unwatched(*args):
-        with jax.checking_leaks.func(False):
-            return reading(*args)
-
-    with pytest.MonkeyPatch.context() as patch, jax.checking_leaks():
-        patch.setattr(read, "read_sites", unwatched)
-        yield
-
-
 @pytest.fixture(scope="session")
 def theo_pop():
     return zoo.theophylline_population()

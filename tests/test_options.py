@@ -5,9 +5,11 @@ import warnings
 
 import numpy as np
 import pytest
+import typer
 from linear_normal import linear, linear_population
 
 import hierax as hx
+from hierax.cli.arguments import named_estimator
 from hierax.infer.method import COMMANDS
 from hierax.options import Options
 
@@ -45,6 +47,12 @@ def test_every_option_refuses_what_is_none(kind):
 def test_values_of_another_kind_are_named(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+def test_names_on_the_command_line_say_what_is_not_stable_yet():
+    assert hx.FOCE.maturity == "stable"
+    with pytest.raises(typer.BadParameter, match=r"foce, .*qrpem \(experimental\), saem, vi \(beta\)"):
+        named_estimator("nutz")
 
 
 def test_values_of_the_right_kind_are_taken():

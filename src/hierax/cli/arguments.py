@@ -26,9 +26,9 @@ def named_estimator(name: str, options: list[str] | None = None) -> Any:
     if key.startswith("agq") and key[3:].isdigit():
         return hx.AGQ(int(key[3:]), **given)
     if key not in COMMANDS:
-        raise typer.BadParameter(
-            f"The estimator {name!r} is not known. Use one of {', '.join(sorted(COMMANDS))}, or agqN (agq5)."
-        )
+        kinds = {known: kind.maturity for known, (kind, _) in sorted(COMMANDS.items())}
+        names = [known if level == "stable" else f"{known} ({level})" for known, level in kinds.items()]
+        raise typer.BadParameter(f"The estimator {name!r} is not known. Use one of {', '.join(names)}, or agqN (agq5).")
     kind, own = COMMANDS[key]
     with plain_errors():
         return kind(**{**own, **given})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hierax.data.population import Population
 from hierax.errors import EstimatorError
@@ -28,12 +28,16 @@ class Method(Options, abc.ABC):
     ----------
     commands : dict
         The names of the estimator on the command line, each with the options that it stands for.
+    maturity : {"stable", "beta", "experimental"}
+        How long it has been held to published values: a stable estimator changes its numbers only with a reason in the
+        changelog, a beta one may change its options, and an experimental one may go.
     references : tuple of str
         Keys of ``hierax.diagnose.references`` under which the method is described.
     """
 
     commands: ClassVar[Commands] = {}
     references: ClassVar[tuple[str, ...]] = ()
+    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "stable"
     # Whether priors of population parameters count without being asked for, whether held-out subjects can end a fit,
     # and whether a fit may have several starts.
     bayesian: ClassVar[bool] = False

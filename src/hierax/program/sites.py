@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
@@ -100,14 +101,15 @@ class Sites:
 
 def read_sites(model: Model, pop: Population, plate: str) -> Sites:
     """Run the program abstractly and sort its sites into classes; start values are computed once."""
-    runs: list[Run] = []
+    read: list[tuple[dict[str, Any], dict[str, EffectSite]]] = []
     notes: list[Note] = []
 
     def starts(pop: Population, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], Survey]:
         listener = Listener()
         with listener:
             run = run_program(model, pop, params, plate=plate)
-        runs.append(run)
+        effects = {name: _effect_site(name, run, plate) for name in run.coordinates}
+        read.append((jax.tree.map(_without_tracers, run.messages), effects))
         notes[:] = listener.notes
         here = {name: msg for name, msg in run.messages.items() if _is_population(msg, plate)}
         constraints = {name: _constraint(msg) for name, msg in here.items()}
@@ -117,11 +119,11 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
     # Constraints come out of the compiled function too: their bounds may have been computed in the program.
     compiled = jax.jit(starts)
     values, supports = jax.tree.map(np.asarray, compiled(pop, {})[:2])
-    run = runs[-1]
+    messages, effects = read[-1]
     if jax.tree.leaves(supports):
         _refuse_moving_bounds(lambda params: jax.jit(starts)(pop, params)[1], values, supports)
     population, data, individual = {}, {}, {}
-    for name, msg in run.messages.items():
+    for name, msg in messages.items():
         dim = subject_axis(msg, plate) if "cond_indep_stack" in msg else None
         if _is_population(msg, plate):
             population[name] = _population_site(name, msg, values[name], supports[name])
@@ -129,14 +131,18 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
             factor = bool(msg["infer"].get("is_auxiliary"))
             data[name] = DataSite(name, dim, "factor" if factor else _describe(msg["fn"]), factor)
         elif msg["type"] == "deterministic" and dim is not None:
-            individual[name] = tuple(jnp.shape(msg["value"]))
-    effects = {name: _effect_site(name, run, plate) for name in run.coordinates}
-    last = list(run.coordinates)[-1] if run.coordinates else None
-    odes = tuple(name for name, msg in run.messages.items() if msg["type"] == "ode")
+            individual[name] = tuple(np.shape(msg["value"]))
+    last = list(effects)[-1] if effects else None
+    odes = tuple(name for name, msg in messages.items() if msg["type"] == "ode")
     # The same compiled function is the ``look`` at other data of this structure.
-    messages, said = run.messages, list(notes)
-    runs.clear()
+    said = list(notes)
+    read.clear()
     return Sites(population, effects, data, individual, messages, last, odes, said, lambda *at: compiled(*at)[2])
+
+
+def _without_tracers(leaf: Any) -> Any:
+    """Return the shape and type in place of a traced array, which is no number outside of its function."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, Tracer) else leaf
 
 
 def _data_names(run: Run, plate: str) -> list[str]:
@@ -158,7 +164,8 @@ def _is_population(msg: dict[str, Any], plate: str) -> bool:
 
 def _empty(value: Any) -> bool:
     """Return whether a site of a network holds no weights, as random_flax_module leaves it when it samples them."""
-    return not any(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in jax.tree.leaves(value))
+    numbers = (jax.Array, jax.ShapeDtypeStruct, np.ndarray, float, int)
+    return not any(isinstance(leaf, numbers) for leaf in jax.tree.leaves(value))
 
 
 def _constraint(msg: dict[str, Any]) -> Any:

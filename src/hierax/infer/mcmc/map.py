@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -39,6 +39,7 @@ class MAP(Procedure):
     """
 
     objective: Estimator = FOCE()
+    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "beta"
     bayesian: ClassVar[bool] = True
     commands: ClassVar[Commands] = {"map": {}}
 
@@ -91,6 +92,7 @@ class JointMAP(Procedure):
     """
 
     objective: Estimator = Joint()
+    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "experimental"
     bayesian: ClassVar[bool] = True
     commands: ClassVar[Commands] = {"joint-map": {}}
 

@@ -107,6 +107,7 @@ class MarginalNUTS(Sampler):
     """
 
     objective: Estimator = FOCE()
+    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "beta"
     commands: ClassVar[Commands] = {"marginal-nuts": {}}
     references: ClassVar[tuple[str, ...]] = ("hoffman2014",)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,7 @@ class ImportanceEM(SAEM):
     smoothing: int = 40
     burn_in: int = 0
     annealing: float = 0.0
+    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "beta"
     commands: ClassVar[Commands] = {"importance-em": {}}
     references: ClassVar[tuple[str, ...]] = ("bauer2007",)
 

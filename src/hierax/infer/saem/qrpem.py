@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,7 @@ class QRPEM(ImportanceEM):
     samples: int = 256
     scale: float = 1.0
     df: float = 5.0
+    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "experimental"
     commands: ClassVar[Commands] = {"qrpem": {}}
     references: ClassVar[tuple[str, ...]] = ("jank2005",)
 

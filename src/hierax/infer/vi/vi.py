@@ -80,6 +80,7 @@ class VI(Procedure):
     learning_rate: float = 0.02
     optimiser: Any = None
     objective: Estimator = Laplace()
+    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "beta"
     stops_early: ClassVar[bool] = True
     commands: ClassVar[Commands] = {"vi": {}, "vi-full": {"population": "full"}}
     references: ClassVar[tuple[str, ...]] = ("kingma2014", "burda2016", "tucker2019")
