@@ -83,13 +83,16 @@ def _family(program: Program, name: str) -> Family | None:
 
 def _transform_leaves(fn: Any) -> list[Array]:
     """Return the floating numbers inside the transforms of an observed distribution."""
+    return [jnp.asarray(leaf, float) for leaf in _leaves_of_transforms(fn)]
+
+
+def _leaves_of_transforms(fn: Any) -> list[Any]:
     fn = unwrap(fn)[1]
-    leaves = jax.tree.leaves(fn.transforms) if type(fn) is dist.TransformedDistribution else []
-    return [jnp.asarray(leaf, float) for leaf in leaves]
+    return jax.tree.leaves(fn.transforms) if type(fn) is dist.TransformedDistribution else []
 
 
 def _transform_labels(program: Program, name: str) -> list[str]:
-    return ["transform"] * len(_transform_leaves(program.sites.messages[name]["fn"]))
+    return ["transform"] * len(_leaves_of_transforms(program.sites.messages[name]["fn"]))
 
 
 def need_gaussian_data(program: Program, pop: Population, estimator: str) -> list[str]:

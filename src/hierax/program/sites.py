@@ -109,7 +109,8 @@ def read_sites(model: Model, pop: Population, plate: str) -> Sites:
         with listener:
             run = run_program(model, pop, params, plate=plate)
         effects = {name: _effect_site(name, run, plate) for name in run.coordinates}
-        read.append((jax.tree.map(_without_tracers, run.messages), effects))
+        messages = {name: jax.tree.map(_without_tracers, msg) for name, msg in run.messages.items()}
+        read.append((messages, effects))
         notes[:] = listener.notes
         here = {name: msg for name, msg in run.messages.items() if _is_population(msg, plate)}
         constraints = {name: _constraint(msg) for name, msg in here.items()}
