@@ -35,7 +35,7 @@ test-leaks: $(VENV)/tested
 	JAX_CHECK_TRACER_LEAKS=1 $(PYTEST) $(WATCHED)
 
 test-devices: $(VENV)/tested
-	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(PYTEST) $(WATCHED) tests/infer/test_bayes.py
+	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(PYTEST) $(WATCHED)
 
 # Experiments over many data sets, whose results the tests state: an hour.
 test-study: $(VENV)/tested
