@@ -15,7 +15,7 @@ import numpy as np
 
 def checked(function):
     """Return a function whose arguments and result are held to their jaxtyping annotations."""
-    names = _own_annotations(function)
+    names = getattr(function, "__annotations__", {})
     if not names:
         return function
     signature = inspect.signature(function)
@@ -33,10 +33,6 @@ def checked(function):
         return result
 
     return wrapper
-
-
-def _own_annotations(function):
-    return dict(getattr(function, "__annotations__", {}))
 
 
 def _evaluated(function, text):

@@ -30,7 +30,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
 
 def positive(name: str, value: Any) -> float:
     """Return a finite number above 0, or raise a ValueError."""
-    if not _is_number(value) or not 0 < value < np.inf:
+    if not is_number(value) or not 0 < value < np.inf:
         raise ValueError(f"{name}={value!r} must be a number above 0.")
     return float(value)
 
@@ -55,5 +55,6 @@ def path_of(name: str, value: Any) -> Path | None:
     return Path(value)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is one real number, of Python, NumPy or JAX."""
     return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"

@@ -125,16 +125,15 @@ def fit(
     """
     _warn_float32()
     _check_arguments(model, pop, estimator)
-    _check_options(starts, patience, held_out, every, seed)
+    _check_options(estimator, starts, patience, held_out, every, seed)
     file = Checkpoint(path_of("checkpoint", checkpoint), every, resume)
     with file.held():
         job = prepare(
             model, pop, estimator, init=init, fixed=fixed, priors=priors, use_priors=use_priors, seed=seed,
             progress=progress, plate=plate,
         )  # fmt: skip
-        job.starts, job.checkpoint = _permitted_starts(estimator, starts), file
+        job.starts, job.checkpoint = starts, file
         if held_out is not None:
-            _can_stop_early(estimator)
             job.held_out, job.patience = held_out, 5 if patience is None else patience
         if file.path is not None:
             file.owner = _owner(job, estimator)
@@ -148,22 +147,9 @@ def _run(job: Job, estimator: Estimator | Procedure) -> Fit:
     objective = estimator.objective if isinstance(estimator, Procedure) else estimator
     try:
         found = Fit.from_outcome(estimator.run(job), job, estimator)
-        return with_flow_check(found, job.flat) if found.moments is None and found.samples is None else found
+        return with_flow_check(found, job.flat)
     except KeyboardInterrupt:
         return Fit.from_outcome(interrupted(job, objective), job, estimator)
-
-
-def _permitted_starts(estimator: Estimator | Procedure, starts: int) -> int:
-    if starts != 1 and not estimator.several_starts:
-        raise ValueError(
-            f"starts={starts} is for maximised approximations (FOCE, ...). Call fit once for each init= instead."
-        )
-    return starts
-
-
-def _can_stop_early(estimator: Estimator | Procedure) -> None:
-    if not estimator.stops_early:
-        raise ValueError(f"held_out= stops VI, SAEM and maximised approximations early, not {estimator.label}.")
 
 
 def prepare(
@@ -314,7 +300,7 @@ def _check_arguments(model: Any, pop: Any, estimator: Any) -> None:
         raise ValueError(f"The model is a {type(model).__name__}, but must be a function of the population.")
 
 
-def _check_options(starts: Any, patience: Any, held_out: Any, every: Any, seed: Any) -> None:
+def _check_options(estimator: Any, starts: Any, patience: Any, held_out: Any, every: Any, seed: Any) -> None:
     """Refuse invalid options, and ``patience`` without ``held_out``, which would have no effect."""
     whole("starts", starts, 1)
     whole("seed", seed, 0)
@@ -327,6 +313,12 @@ def _check_options(starts: Any, patience: Any, held_out: Any, every: Any, seed: 
         )
     if held_out is not None and not isinstance(held_out, Population):
         raise ValueError(f"held_out is a {type(held_out).__name__}. Pass a Population, such as pop[rows].")
+    if held_out is not None and not estimator.stops_early:
+        raise ValueError(f"held_out= stops VI, SAEM and maximised approximations early, not {estimator.label}.")
+    if starts != 1 and not estimator.several_starts:
+        raise ValueError(
+            f"starts={starts} is for maximised approximations (FOCE, ...). Call fit once for each init= instead."
+        )
     if not every >= 0:
         raise ValueError(f"every={every!r} must be a number of seconds, 0 (at every step) or more.")
 

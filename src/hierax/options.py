@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from hierax.arguments import whole
+from hierax.arguments import is_number, whole
 
 
 class Options:
@@ -69,29 +69,21 @@ def _refuse_wrong_type(owner: str, name: str, value: Any, kind: str) -> None:
         except ValueError:
             raise ValueError(f"{asked} must be a whole number of 0 or more, given as an int.") from None
     elif "float" in kinds:
-        number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
-        if not number or np.isnan(value):
+        if not is_number(value) or np.isnan(value):
             raise ValueError(f"{asked} must be a number.")
     elif kinds == ["bool"]:
         raise ValueError(f"{asked} must be True or False.")
     elif kind in _CLASSES and not any(base.__name__ == kind for base in type(value).__mro__):
-        raise ValueError(f"{asked} must be {_CLASSES[kind]}, such as {_EXAMPLES[kind]}.")
+        raise ValueError(f"{asked} must be {_CLASSES[kind]}.")
 
 
 # Finds Literal[...] in an annotation, and captures the values that it allows.
 _LITERAL = re.compile(r"Literal\[([^\]]*)\]")
-# Options whose value is an object of Hierax, by the name of its class: how messages call it, and an example.
+# Options whose value is an object of Hierax, by the name of its class: how messages call it, with an example.
 _CLASSES = {
-    "Estimator": "an approximation of the marginal likelihood",
-    "Newton": "a description of the search for the modes",
-    "QuasiNewton": "a description of the search over population parameters",
-    "Guide": "a guide",
-    "Kernels": "a description of the Markov chains of SAEM",
-}
-_EXAMPLES = {
-    "Estimator": "hx.FOCE()",
-    "Newton": "hx.Newton(max_iter=50)",
-    "QuasiNewton": "hx.QuasiNewton(max_iter=200)",
-    "Guide": "hx.guides.Normal()",
-    "Kernels": "hx.Kernels()",
+    "Estimator": "an approximation of the marginal likelihood, such as hx.FOCE()",
+    "Newton": "a description of the search for the modes, such as hx.Newton(max_iter=50)",
+    "QuasiNewton": "a description of the search over population parameters, such as hx.QuasiNewton(max_iter=200)",
+    "Guide": "a guide, such as hx.guides.Normal()",
+    "Kernels": "a description of the Markov chains of SAEM, such as hx.Kernels()",
 }

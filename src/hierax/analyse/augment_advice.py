@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from hierax.errors import tell
 from hierax.infer.learn.choice import Choice
 
-# A bias counts as small below the first number, as a share of the gain, or below the second, in nats per subject: at
-# 10⁻³ nats per subject, a thousand subjects add up to one nat, on which no choice of a distribution depends. A bias of
-# more than this tolerance times the third number makes the distribution clearly too flat and is warned of.
-_GAIN_SHARE, _SMALL_BIAS, _WARNING_FACTOR = 0.02, 1e-3, 3.0
+# A bias counts as small if it is below this share of the gain.
+_GAIN_SHARE = 0.02
+# A bias also counts as small if it is below this, in nats per subject: over a thousand subjects it adds up to one nat,
+# which decides no choice between distributions.
+_SMALL_BIAS = 1e-3
+# A bias that is this many times larger than what counts as small makes the distribution clearly too flat, and is warned
+# of.
+_WARNING_FACTOR = 3.0
 
 
 def tolerated_bias(gain: float) -> float:

@@ -227,7 +227,8 @@ class _Resampled:
         rng = np.random.default_rng([self.seed, k])
         rows = np.concatenate([rng.choice(group, len(group)) for group in self.groups])
         picked = self.pop[rows]
-        # Padded to the original's number of rows, so that the compiled functions can be used again.
+        # A replicate has as many subjects as the original population, but selecting them may have changed the padding.
+        # Padding it to the original's shape lets the compiled functions be used again.
         events = picked.events.structured_as(self.pop.events)
         picked = dataclasses.replace(picked, events=events).pad(self.pop.n_subjects)
         return dataclasses.replace(picked, ids=tuple(range(1, len(rows) + 1)), grids={})

@@ -174,7 +174,7 @@ def cross_validate(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Fold:
-    """Fits a candidate to all but one fold; holds all that this needs, so that it can be sent to another process."""
+    """A function that fits a candidate to all folds but one, as an object that can be sent to another process."""
 
     known: dict[str, Candidate]
     splits: list[tuple[Population, Population]]

@@ -12,7 +12,7 @@ import scipy.optimize
 import scipy.special
 
 from hierax.errors import tell
-from hierax.infer.marginal.session import Session
+from hierax.infer.marginal.session import Session, placed
 from hierax.infer.result import Result
 from hierax.results.fit import Fit
 from hierax.results.fixed import need_fit
@@ -140,8 +140,7 @@ class _Curve:
             start = self.known[nearest][1].copy()
             start[self.index] = self.top[self.index] + shift
             search = self.session.search(start, self.free, lambda row: None, self.known[nearest][2], once=True)
-            end = start.copy()
-            end[self.free] = search.x
+            end = placed(start, self.free, search.x)
             found = 2 * (search.point.value - self.base), end, search.point.state, search.result
             if search.result is Result.converged:
                 break

@@ -145,7 +145,8 @@ def _interleave(first: pd.DataFrame, second: pd.DataFrame, source: pd.DataFrame,
         for block in (first, second, source)
     )
     part = first["EVID"].isin([3, 4]).groupby(first["_subject"]).cumsum()
-    # Where the clock restarts at resets, one time may lie in several parts of the history, which are kept apart.
+    # If the clock restarts at a reset, a subject may have the same time before and after it. The parts of a subject's
+    # records between resets are therefore numbered, so that each new record finds its place in the right part.
     own_part = source["EVID"].isin([3, 4]).groupby(source["_subject"]).cumsum()
     turns = (source["TIME"].diff() < 0) & (source["_subject"].diff() == 0)
     source = source.assign(_part=own_part if turns.any() else 0)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hierax.infer.fitting.job import Job
     from hierax.infer.fitting.outcome import Outcome
 
+Maturity = Literal["stable", "beta", "experimental"]
 # Names on the command line, each with the options that it stands for.
 Commands = Mapping[str, Mapping[str, Any]]
 # Every estimator by its name on the command line, with the options that the name stands for.
@@ -37,7 +38,7 @@ class Method(Options, abc.ABC):
 
     commands: ClassVar[Commands] = {}
     references: ClassVar[tuple[str, ...]] = ()
-    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "stable"
+    maturity: ClassVar[Maturity] = "stable"
     # Whether priors of population parameters count without being asked for, whether held-out subjects can end a fit,
     # and whether a fit may have several starts.
     bayesian: ClassVar[bool] = False

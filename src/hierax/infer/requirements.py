@@ -16,7 +16,7 @@ from hierax.infer.blocks import Vectors
 from hierax.program.density import Program, unwrap
 from hierax.program.families import FAMILIES, Family, find_family
 
-# The distributions of data with a location and a scale, as a message lists them.
+# The observation distributions that FO and FOCE without interaction can use, because they have a location and a scale.
 GAUSSIAN = ("Normal", "LogNormal", "MultivariateNormal")
 
 

@@ -139,9 +139,9 @@ def working_coordinate(name: str, fn: dist.Distribution) -> Coordinate:
         root=lambda z: _root(base, bijector, z),
         mask=mask,
         label=label,
-        gaussian=bijector is None and isinstance(_core(base), dist.Normal | dist.MultivariateNormal),
+        gaussian=bijector is None and isinstance(innermost(base), dist.Normal | dist.MultivariateNormal),
         flow=flow,
-        warped=flow or isinstance(_core(base), _MIXTURES),
+        warped=flow or isinstance(innermost(base), _MIXTURES),
     )
 
 
@@ -184,7 +184,7 @@ def _unfold(fn: dist.Distribution) -> tuple[dist.Distribution, list[Any]]:
     return fn, []
 
 
-def _core(fn: dist.Distribution) -> dist.Distribution:
+def innermost(fn: dist.Distribution) -> dist.Distribution:
     """Return the distribution under all wrappers."""
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
@@ -214,7 +214,7 @@ def _is_real(support: Any) -> bool:
 
 
 def _location(base: dist.Distribution, bijector: Any) -> Array:
-    core: Any = _core(base)
+    core: Any = innermost(base)
     if bijector is None and hasattr(core, "loc"):
         return core.loc
     value = median(base)
@@ -222,14 +222,14 @@ def _location(base: dist.Distribution, bijector: Any) -> Array:
 
 
 def _root(base: dist.Distribution, bijector: Any, z: Array) -> Array:
-    core: Any = _core(base)
+    core: Any = innermost(base)
     if bijector is None and isinstance(core, dist.MultivariateNormal):
         return jnp.einsum("...ij,...j->...i", core.scale_tril, z)
     return _scale(base, bijector) * z
 
 
 def _scale(base: dist.Distribution, bijector: Any) -> Array:
-    core: Any = _core(base)
+    core: Any = innermost(base)
     kind = type(core) if bijector is None else None
     if kind is dist.Normal:
         return core.scale

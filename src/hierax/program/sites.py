@@ -16,6 +16,7 @@ from hierax.data.population import Population
 from hierax.dynamics.notes import Listener, Note
 from hierax.errors import ModelError
 from hierax.program.checking.survey import Look, Survey, survey
+from hierax.program.coordinates import innermost
 from hierax.program.trace import Model, Run, cast_weights, run_program, subject_axis
 
 
@@ -248,13 +249,8 @@ def _effect_site(name: str, run: Run, plate: str) -> EffectSite:
 
 
 def _describe(fn: Any) -> str:
-    while hasattr(fn, "base_dist") and type(fn).__name__ in (
-        "ExpandedDistribution",
-        "Independent",
-        "MaskedDistribution",
-    ):
-        fn = fn.base_dist
-    return type(fn).__name__
+    """Return the name of a distribution without its wrappers."""
+    return type(innermost(fn)).__name__
 
 
 def is_tree(value: Any) -> bool:

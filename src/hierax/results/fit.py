@@ -12,8 +12,9 @@ import pandas as pd
 import xarray as xr
 
 from hierax.data.population import Population
+from hierax.infer.fitting.outcome import AtParameters, Outcome
 from hierax.infer.marginal.estimator import Estimator
-from hierax.infer.marginal.session import Session, subject_results
+from hierax.infer.marginal.session import subject_results
 from hierax.infer.procedure import Procedure
 from hierax.infer.result import Result
 from hierax.program.density import Program
@@ -30,7 +31,6 @@ from hierax.results.uncertainty.posterior import trouble
 
 if TYPE_CHECKING:
     from hierax.infer.fitting.job import Job
-    from hierax.infer.fitting.outcome import Outcome
     from hierax.infer.fitting.samples import Samples
     from hierax.infer.vi.variational import Variational
 
@@ -38,7 +38,7 @@ Kind = Literal["hessian", "sandwich", "score", "louis"]
 
 
 @dataclasses.dataclass(eq=False)
-class Evaluation:
+class Evaluation(AtParameters):
     """The objective at fixed parameters (NONMEM's MAXEVAL=0); also the base of :class:`Fit`.
 
     Attributes
@@ -71,15 +71,6 @@ class Evaluation:
     10
     """
 
-    session: Session
-    params: dict[str, Any]
-    flat: np.ndarray
-    eta: np.ndarray
-    value: np.ndarray
-    hessian: np.ndarray
-    codes: np.ndarray
-    n_observations: int
-    n_gaussian: int
     penalty: float = 0.0
     ignored_priors: list[str] = dataclasses.field(default_factory=list)
 
@@ -112,21 +103,6 @@ class Evaluation:
     def layout(self) -> Layout:
         """Layout of the flat vector."""
         return self.session.layout
-
-    @property
-    def rows(self) -> np.ndarray:
-        """Rows of the real subjects."""
-        return np.flatnonzero(np.asarray(self.pop.subject_mask))
-
-    @property
-    def log_likelihood(self) -> float:
-        """Log of the marginal likelihood by this approximation, with all constants."""
-        return -float(self.value[self.rows].sum())
-
-    @property
-    def ofv(self) -> float:
-        """−2 log L − N·log 2π, where N is the number of Gaussian observations, as in NONMEM."""
-        return -2 * self.log_likelihood - self.n_gaussian * float(np.log(2 * np.pi))
 
     @property
     def objective_label(self) -> str:

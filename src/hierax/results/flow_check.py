@@ -33,13 +33,14 @@ def with_flow_check(fit: Fit, start: np.ndarray) -> Fit:
     Parameters
     ----------
     fit : Fit
-        A fit by an approximation of the marginal likelihood. Without a flow, or where no parameter has moved, it is
-        returned as it is.
+        A fit by any estimator. It is returned as it is without a flow, where no parameter has moved, and after an
+        algorithm that does not maximise an approximation, which leaves conditional ``moments``.
     start : array, (parameter,)
         Where the search began.
     """
     moved = np.any((fit.flat != start) & fit.free)
-    if not fit.program.flows or not fit.approximation.has_modes or not moved or fit.result not in _CHECKED_RESULTS:
+    maximised = fit.moments is None and fit.approximation.has_modes
+    if not fit.program.flows or not maximised or not moved or fit.result not in _CHECKED_RESULTS:
         return fit
     before = fit.session.value(start)
     seed = fit.seed ^ own_number(fit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def _draw_quantiles(axis: Axes, check: VPC) -> None:
     for quantile, rows in check.table.groupby("quantile"):
         centre = quantile == middle
         colour = RED if centre else BLUE
-        _band(axis, rows, colour, "-" if centre else "--", f"observed {100 * float(str(quantile)):g} %")
+        _band(axis, rows, colour, "-" if centre else "--", f"observed {100 * cast(float, quantile):g} %")
     axis.set(xlabel="time", ylabel=plain(check.endpoint))
     of = "" if check.censored is None else " of quantified values"
     axis.set_title(

@@ -73,7 +73,11 @@ def sum_of_modes(micro: Micro, amounts: Callable[[Modes], Any]) -> Any:
 
 
 def _closeness(micro: Micro) -> tuple[Array, Array]:
-    """Return where two or three rates are close, and the step between the points of the extrapolation there."""
+    """Return which subjects have rates so close that formulas cancel, and the step of the extrapolation used there.
+
+    The closed form divides by differences of rates. Where these are nearly 0, it is computed at several points away
+    from the true rates, at multiples of the step, and extrapolated back.
+    """
     frozen = jax.tree.map(jax.lax.stop_gradient, micro)
     # Two rates may be 0, and so may their mean, if nothing returns from the peripheral compartments. The total of the
     # rate constants keeps the step positive.

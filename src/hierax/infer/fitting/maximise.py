@@ -15,7 +15,7 @@ from hierax.infer.judgement.collapse import without_bound
 from hierax.infer.judgement.inert import absent_entries, inert_entries, nothing_to_estimate
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.objective import Evaluated
-from hierax.infer.marginal.session import Session
+from hierax.infer.marginal.session import Session, placed
 from hierax.infer.result import Result
 from hierax.infer.search.outcome import Search
 from hierax.infer.search.recorder import Recorder
@@ -73,7 +73,7 @@ def maximise(job: Job, estimator: Estimator) -> Outcome:
         **evaluated_fields(session, flat, final),
         penalty=session.penalty(flat)[0],
         free=free,
-        gradient=_full(search, free),
+        gradient=placed(np.zeros(free.size), free, search.point.gradient),
         result=search.result,
         why=search.why,
         history=history,
@@ -134,7 +134,7 @@ def _multi_start(
     assert best is not None
     if search.result is Result.interrupted:
         best = best._replace(result=Result.interrupted, why=Result.interrupted.meaning)
-    return best, pd.concat(frames, ignore_index=True).astype({"iteration": int}), _placed(flat, free, best.x)
+    return best, pd.concat(frames, ignore_index=True).astype({"iteration": int}), placed(flat, free, best.x)
 
 
 def _rows(search: Search, number: int, constant: float) -> pd.DataFrame:
@@ -144,13 +144,6 @@ def _rows(search: Search, number: int, constant: float) -> pd.DataFrame:
     frame["ofv"] = 2 * frame["value"] - constant
     frame["seconds"] = frame["seconds"].diff().fillna(frame["seconds"])
     return frame[_HISTORY]
-
-
-def _placed(flat: np.ndarray, free: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the flat vector with its free entries replaced."""
-    at = flat.copy()
-    at[free] = x
-    return at
 
 
 def _refined(
@@ -166,7 +159,7 @@ def _refined(
         more = _rows(search, 0, gaussian_constant(session, flat))
         more["iteration"] += passed
         history = pd.concat([history, more], ignore_index=True).astype({"iteration": int})
-        flat = _placed(flat, free, search.x)
+        flat = placed(flat, free, search.x)
         final = _finish(session, flat, search)
     else:
         if session.grids is not None:
@@ -189,9 +182,3 @@ def _grid_timing(session: Session) -> dict[str, float]:
     """Return how often ODE grids were placed, and for how many sizes of them the objective was compiled."""
     grids = session.grids
     return {} if grids is None else {"grid placings": grids.placings, "grid sizes": len(grids.sizes)}
-
-
-def _full(search: Search, free: np.ndarray) -> np.ndarray:
-    gradient = np.zeros(free.size)
-    gradient[free] = search.point.gradient
-    return gradient

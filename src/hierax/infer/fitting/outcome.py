@@ -16,8 +16,41 @@ from hierax.infer.marginal.session import Session
 from hierax.infer.result import Result
 
 
-@dataclasses.dataclass
-class Outcome:
+@dataclasses.dataclass(eq=False)
+class AtParameters:
+    """The objective at one value of the population parameters, and the modes of the random effects there.
+
+    It is the base of :class:`~hierax.results.fit.Evaluation`, which describes the fields, and of :class:`Outcome`.
+    """
+
+    session: Session
+    params: dict[str, Any]
+    flat: np.ndarray
+    eta: np.ndarray
+    value: np.ndarray
+    hessian: np.ndarray
+    codes: np.ndarray
+    n_observations: int
+    n_gaussian: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the real subjects."""
+        return np.flatnonzero(np.asarray(self.session.pop.subject_mask))
+
+    @property
+    def log_likelihood(self) -> float:
+        """Log of the marginal likelihood by this approximation, with all constants."""
+        return -float(self.value[self.rows].sum())
+
+    @property
+    def ofv(self) -> float:
+        """−2 log L − N·log 2π, N the number of Gaussian observations: NONMEM's constant."""
+        return -2 * self.log_likelihood - self.n_gaussian * float(np.log(2 * np.pi))
+
+
+@dataclasses.dataclass(eq=False)
+class Outcome(AtParameters):
     """What an estimator has found; ``Fit.from_outcome`` makes a :class:`~hierax.Fit` of it.
 
     Attributes
@@ -40,15 +73,6 @@ class Outcome:
         Fields that only some methods have: ``moments``, ``samples``, ``variational``.
     """
 
-    session: Session
-    params: dict[str, Any]
-    flat: np.ndarray
-    eta: np.ndarray
-    value: np.ndarray
-    hessian: np.ndarray
-    codes: np.ndarray
-    n_observations: int
-    n_gaussian: int
     result: Result
     why: str
     history: pd.DataFrame
@@ -60,12 +84,6 @@ class Outcome:
     solver_error: dict[str, float] | None = None
     held_out: np.ndarray | None = None
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def ofv(self) -> float:
-        """−2 log L − N·log 2π, N the number of Gaussian observations."""
-        real = np.asarray(self.session.pop.subject_mask)
-        return 2 * float(self.value[real].sum()) - self.n_gaussian * float(np.log(2 * np.pi))
 
 
 def evaluated_fields(session: Session, flat: np.ndarray, out: Evaluated) -> dict[str, Any]:

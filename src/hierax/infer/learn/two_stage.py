@@ -39,9 +39,13 @@ _BLOCK = 50
 # Learning rates at the start, without and with a context (whose networks start far from where they have to go), and the
 # length to which longer gradients are cut.
 _RATE, _CLIP = (5e-3, 1e-2), 10.0
-# Subjects in a step, each with all its draws. There are fewer subjects, down to the second number, if a step would take
-# more draws than the third. The noise of a batch also moves the search out of places where full gradients would end it.
-_SUBJECTS, _FEWEST, _DRAWS_PER_STEP = 100, 25, 16_000
+# How many subjects a step of the optimiser looks at, each with all its draws. The noise of such a batch also moves the
+# search out of places where full gradients would end it.
+_SUBJECTS = 100
+# A step takes at most this many draws of all its subjects together, for which it looks at fewer subjects if need be.
+_DRAWS_PER_STEP = 16_000
+# However many draws each subject has, a step looks at this many subjects or more.
+_FEWEST = 25
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,11 @@ from hierax.program.density import Program
 from hierax.program.read import cached
 from hierax.program.trace import Alone
 
-# The number of steps for which the placing of grids is compiled, which is enough for most models, so that it is
-# compiled once. It is raised where it is too small, but not beyond the second number.
-_ROOM, _LARGEST_ROOM = 256, 4096
+# The number of steps for which the placing of grids is compiled. It is enough for most models, so that it is compiled
+# only once; where it is too small, it is raised.
+_ROOM = 256
+# The number of steps beyond which it is not raised any more.
+_LARGEST_ROOM = 4096
 # During a search a grid is placed anew when its error has grown to more than this multiple of the tolerance.
 SLACK = 3.0
 # Grids are placed for this part of the tolerance, which leaves room for the parameters to move.

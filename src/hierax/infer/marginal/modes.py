@@ -15,11 +15,15 @@ from hierax.infer.blocks import Blocks, PerSubject, Vectors, cholesky, solve_fac
 from hierax.infer.result import Result
 from hierax.options import Options
 
-# From the first number of subjects on, the last eighth (the second number) that have not converged go on alone.
-_MANY, _PART = 256, 8
-# A step that is longer than the reach by more than the first number as a factor comes from a Hessian that is singular
-# up to rounding errors. Damping is raised before such a step is tried, at most as often as the second number.
-_LONG, _RAISES = 4.0, 40
+# With this many subjects or more, the last ones that have not converged go on alone, so that the others do not wait.
+_MANY = 256
+# They go on alone once they are at most one in this many.
+_PART = 8
+# A step that is longer than the reach by more than this factor comes from a Hessian that is singular up to rounding
+# errors. Damping is raised before such a step is tried.
+_LONG = 4.0
+# How often, at most, damping is raised for one step.
+_RAISES = 40
 # A step shorter than this many rounding errors of the coordinates counts as no step at all.
 _ROUNDING = 256
 # Damping, relative to the diagonal of the Hessian, is raised to at least this; from below this it is lowered to 0.

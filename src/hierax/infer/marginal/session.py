@@ -46,6 +46,13 @@ _ABSURD = 10.0
 Report = Callable[[dict[str, float]], None]
 
 
+def placed(flat: np.ndarray, free: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the flat vector with its free entries replaced by ``x``."""
+    at = flat.copy()
+    at[free] = x
+    return at
+
+
 @dataclasses.dataclass
 class Session:
     """The objective of a fit as a function of the flat vector.
@@ -245,9 +252,7 @@ class Session:
         """
 
         def place(x: np.ndarray) -> np.ndarray:
-            at = flat.copy()
-            at[free] = x
-            return at
+            return placed(flat, free, x)
 
         def evaluate(x: np.ndarray, eta: Any) -> Point:
             at = place(x)
@@ -274,7 +279,7 @@ class Session:
         # the time and a remedy. With held-out subjects there is one search only, which they stop.
         stay, once = once or bool(self.program.sites.odes), once or self.watcher is not None
         far = _ABSURD * self.pop.n_observations
-        starting = Starting(once, stay, far, places.start(None)[free])
+        starting = Starting(once, stay, far, lambda: places.start(None)[free])
         return minimise(
             evaluate, flat[free], eta, self.estimator.optimiser, report, ranges, refresh, watch, names, starting
         )

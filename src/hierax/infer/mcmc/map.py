@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,7 +13,7 @@ from hierax.errors import tell
 from hierax.infer.marginal.estimator import Anchor, Estimator, ModeEstimator, Params
 from hierax.infer.marginal.laplace import FOCE
 from hierax.infer.marginal.modes import Newton
-from hierax.infer.method import Commands
+from hierax.infer.method import Commands, Maturity
 from hierax.infer.procedure import Procedure
 from hierax.infer.search.options import QuasiNewton
 from hierax.program.density import Program
@@ -39,7 +39,7 @@ class MAP(Procedure):
     """
 
     objective: Estimator = FOCE()
-    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "beta"
+    maturity: ClassVar[Maturity] = "beta"
     bayesian: ClassVar[bool] = True
     commands: ClassVar[Commands] = {"map": {}}
 
@@ -92,7 +92,7 @@ class JointMAP(Procedure):
     """
 
     objective: Estimator = Joint()
-    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "experimental"
+    maturity: ClassVar[Maturity] = "experimental"
     bayesian: ClassVar[bool] = True
     commands: ClassVar[Commands] = {"joint-map": {}}
 

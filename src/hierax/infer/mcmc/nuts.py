@@ -10,7 +10,7 @@ from hierax.data.population import Population
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.laplace import FOCE, Laplace
 from hierax.infer.mcmc.run import run_marginal_nuts, run_nuts
-from hierax.infer.method import Commands
+from hierax.infer.method import Commands, Maturity
 from hierax.infer.procedure import Procedure
 from hierax.program.density import Program
 
@@ -107,7 +107,7 @@ class MarginalNUTS(Sampler):
     """
 
     objective: Estimator = FOCE()
-    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "beta"
+    maturity: ClassVar[Maturity] = "beta"
     commands: ClassVar[Commands] = {"marginal-nuts": {}}
     references: ClassVar[tuple[str, ...]] = ("hoffman2014",)
 

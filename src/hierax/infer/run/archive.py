@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# A file is refused if it would unpack both to more bytes than the first number and to more than the second number times
-# its own size.
-_MODEST, _RATIO = 256 * 2**20, 100
+# A file is refused if it would unpack to more bytes than this ...
+_MODEST = 256 * 2**20
+# ... and also to more than this many times its own size, because no fit of ours can be compressed so far.
+_RATIO = 100
 
 
 class Kind(NamedTuple):

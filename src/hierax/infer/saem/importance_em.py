@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from hierax.arguments import positive, whole
 from hierax.data.population import Population
 from hierax.infer.blocks import Blocks, Vectors
 from hierax.infer.marginal.importance import log_normal, proposal_factor
-from hierax.infer.method import Commands
+from hierax.infer.method import Commands, Maturity
 from hierax.infer.saem.iteration import Iteration
 from hierax.infer.saem.kernels import Landscape
 from hierax.infer.saem.saem import SAEM
@@ -50,7 +50,7 @@ class ImportanceEM(SAEM):
     smoothing: int = 40
     burn_in: int = 0
     annealing: float = 0.0
-    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "beta"
+    maturity: ClassVar[Maturity] = "beta"
     commands: ClassVar[Commands] = {"importance-em": {}}
     references: ClassVar[tuple[str, ...]] = ("bauer2007",)
 

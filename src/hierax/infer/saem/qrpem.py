@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from hierax.arguments import positive
 from hierax.infer.marginal.importance import log_t, proposal_factor
-from hierax.infer.method import Commands
+from hierax.infer.method import Commands, Maturity
 from hierax.infer.saem.importance_em import Drawn, ImportanceEM, Sampling, drawn_from
 from hierax.infer.saem.iteration import Iteration
 from hierax.infer.saem.state import State
@@ -61,7 +61,7 @@ class QRPEM(ImportanceEM):
     samples: int = 256
     scale: float = 1.0
     df: float = 5.0
-    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "experimental"
+    maturity: ClassVar[Maturity] = "experimental"
     commands: ClassVar[Commands] = {"qrpem": {}}
     references: ClassVar[tuple[str, ...]] = ("jank2005",)
 

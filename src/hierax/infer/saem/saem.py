@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hierax.arguments import whole
 from hierax.data.population import Population
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.laplace import Laplace
@@ -80,14 +79,12 @@ class SAEM(Procedure):
     references: ClassVar[tuple[str, ...]] = ("delyon1999", "kuhn2005")
 
     def __post_init__(self) -> None:
-        for name in ("exploratory", "smoothing", "burn_in", "updates"):
-            whole(name, getattr(self, name), 0)
         if self.exploratory < 1 or self.smoothing < 1:
             raise ValueError(
                 f"SAEM(exploratory={self.exploratory}, smoothing={self.smoothing}) must have one iteration or more "
                 f"in each phase; 300 and 200 are usual."
             )
-        if self.chains is not None and whole("chains", self.chains, 0) < 1:
+        if self.chains is not None and self.chains < 1:
             raise ValueError(
                 f"SAEM(chains={self.chains}) must be 1 or more per subject, or None, which gives about 400 chains in "
                 f"all."

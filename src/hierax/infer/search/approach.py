@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hierax.infer.search.scaling import Point, idle, standardised
+from hierax.infer.search.scaling import Point, idle, relative_units, standardised
 
 # The standardised gradient of N subjects is at most √N, and reaches it where all subjects' scores point the same way.
 # There the scores say nothing about curvature. Beyond this share of √N a point counts as far from any optimum.
@@ -49,12 +49,12 @@ def wake(search: Seeker, entries: np.ndarray, clearly: float) -> np.ndarray:
     flat = np.zeros(entries.size, bool)
     if not entries.any():
         return flat
-    _scan(search, _inwards(search, entries), clearly)
+    scan(search, _inwards(search, entries), clearly)
     assert search.best is not None
     for entry in np.flatnonzero(entries & idle(search.best, search.bounded)):
         alone, origin = np.eye(entries.size)[entry], search.best_x.copy()
         places = [origin + side * ten * alone for ten in _DECADES * np.log(10) for side in (-1.0, 1.0)]
-        values = _scan(search, places, clearly)
+        values = scan(search, places, clearly)
         flat[entry] = bool(np.all(np.abs(values - search.best.value) < FELT))
     return flat
 
@@ -68,7 +68,7 @@ def look_back(search: Seeker, entries: np.ndarray, clearly: float) -> None:
     for entry in np.flatnonzero(entries):
         assert search.best is not None
         if idle(search.best, search.bounded)[entry]:
-            _scan(search, _inwards(search, np.arange(entries.size) == entry), clearly)
+            scan(search, _inwards(search, np.arange(entries.size) == entry), clearly)
 
 
 def _inwards(search: Seeker, entries: np.ndarray) -> list[np.ndarray]:
@@ -77,11 +77,11 @@ def _inwards(search: Seeker, entries: np.ndarray) -> list[np.ndarray]:
     return [np.where(entries, origin - np.sign(origin) * ten, origin) for ten in _DECADES * np.log(10)]
 
 
-def _scan(search: Seeker, places: list[np.ndarray], clearly: float) -> np.ndarray:
+def scan(search: Seeker, places: list[np.ndarray], clearly: float) -> np.ndarray:
     """Go to the lowest of some places if it is clearly lower than where the search stands; return all values."""
     assert search.best is not None
     values = np.array([search.look(x, search.best.state).value for x in places])
-    if np.nanmin(values) < search.best.value - clearly:
+    if places and np.nanmin(values) < search.best.value - clearly:
         search.see(places[int(np.nanargmin(values))], search.best.state, 0.0)
     return values
 
@@ -124,7 +124,7 @@ def is_far(point: Point) -> bool:
 def _step(point: Point, x: np.ndarray, bounded: np.ndarray, reach: float) -> np.ndarray:
     """Return the damped step −(S + λI)⁻¹g, scaled so that its largest entry in relative units is ``reach``."""
     assert point.scores is not None
-    unit = np.where(bounded, 1.0, np.maximum(np.abs(x), 0.1))
+    unit = relative_units(x, bounded)
     scores = unit[:, None] * point.scores
     outer = scores @ scores.T
     top = float(np.diag(outer).max(initial=0.0))

@@ -7,9 +7,11 @@ import numpy as np
 from hierax.infer.search.approach import Seeker
 from hierax.infer.search.scaling import Point
 
-# The Hessian is computed by differences of the gradient. The step of a parameter is the first number divided by the
-# root of its summed squared scores (about a thousandth of a standard error), kept between the other two.
-_STEP, _SHORTEST_STEP, _LONGEST_STEP = 1e-3, 1e-6, 1e-2
+# The Hessian is computed by differences of the gradient. A parameter is moved by about this many standard errors: the
+# root of its summed squared scores is the inverse of one.
+_STEP = 1e-3
+# The shortest and the longest of these moves in unconstrained space, whatever the scores are.
+_SHORTEST_STEP, _LONGEST_STEP = 1e-6, 1e-2
 # The largest number of Newton steps, and of lengths at which each is tried, every one half the one before.
 _ROUNDS, _HALVINGS = 6, 8
 # With more parameters than this no Hessian is computed, because it takes an evaluation for each parameter.

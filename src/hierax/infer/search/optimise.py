@@ -373,7 +373,7 @@ class _Run:
         if replace or self.best is None or point.value < self.best.value:
             self.best, self.best_x = point, x
             self.trail.add(x, point.value)
-        ended = at_boundary(point, self.ranges, x) if is_finite(point) and np.isfinite(point.value) else None
+        ended = at_boundary(point, self.ranges, x) if is_finite(point) else None
         row = {
             "iteration": float(len(self.history)),
             "value": point.value - point.penalty,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -58,11 +59,11 @@ class Starting:
     far : float
         A start counts as absurd if its −log likelihood is higher than that of the end by more than this; another start
         is then tried too.
-    own : array, (parameter,), optional
-        The program's own start values, from which the given ones may differ.
+    own : callable, optional
+        Returns the program's own start values, from which the given ones may differ. They are computed when needed.
     """
 
     once: bool = False
     stay: bool = False
     far: float = np.inf
-    own: np.ndarray | None = None
+    own: Callable[[], np.ndarray] | None = None

@@ -44,6 +44,11 @@ class Ranges(NamedTuple):
     joint: np.ndarray | bool = False
 
 
+def relative_units(x: np.ndarray, bounded: np.ndarray) -> np.ndarray:
+    """Return the unit of a relative step for every parameter: that of a logarithm, or of the parameter's own size."""
+    return np.where(bounded, 1.0, np.maximum(np.abs(x), 0.1))
+
+
 def is_finite(point: Point) -> bool:
     """Return whether value, gradient and squared scores are finite."""
     # A point at which the squares of the scores overflow is too far out to be of use.

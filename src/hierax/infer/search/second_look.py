@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 
 from hierax.errors import tell
 from hierax.infer.result import Result
-from hierax.infer.search.approach import FELT, Seeker
+from hierax.infer.search.approach import FELT, Seeker, scan
 from hierax.infer.search.options import QuasiNewton, Starting
-from hierax.infer.search.scaling import Point, Ranges, is_finite
+from hierax.infer.search.scaling import Point, Ranges, is_finite, relative_units
 from hierax.infer.search.words import started_elsewhere
 
 # How far inside its range a parameter that has come to the end of it is tried, in decades.
@@ -83,14 +83,10 @@ def lower_nearby(search: Profiler, result: Result, clearly: float) -> bool:
     if not doubtful or search.starting.stay or search.looks >= _LOOKS_AROUND:
         return False
     search.looks += 1
-    unit = np.where(search.bounded, 1.0, np.maximum(np.abs(search.best_x), 0.1))
-    alone = np.eye(unit.size)
-    places = [search.best_x + side * unit * alone[entry] for entry in search.single() for side in (-_NEARBY, _NEARBY)]
-    values = np.array([search.look(x, search.best.state).value for x in places])
-    if not values.size or not np.nanmin(values) < search.best.value - clearly:
-        return False
-    search.see(places[int(np.nanargmin(values))], search.best.state, 0.0)
-    return True
+    steps = np.diag(_NEARBY * relative_units(search.best_x, search.bounded))[search.single()]
+    before = search.best.value
+    scan(search, [search.best_x + side * step for step in steps for side in (-1.0, 1.0)], clearly)
+    return search.best.value < before
 
 
 def lost(search: Profiler, first: Point, start: np.ndarray, settled: np.ndarray, stuck: bool) -> bool:
@@ -174,18 +170,14 @@ def leave_start(search: Profiler, point: Point, why: str) -> bool:
         Whether the search now stands at another start. If not, it has kept the given one.
     """
     own = search.starting.own
-    if np.isfinite(point.value) and (own is None or not _computes(search.look(own, None))):
+    if np.isfinite(point.value) and (own is None or not is_finite(search.look(own(), None))):
         return False
     x, found = better_start(search, search.best_x, point, search.single())
-    if not _computes(found):
+    if not is_finite(found):
         return False
     tell(started_elsewhere(why, search.names, x != search.best_x))
     search.see(x, found.state, 0.0, replace=True)
     return True
-
-
-def _computes(point: Point) -> bool:
-    return bool(is_finite(point) and np.isfinite(point.value))
 
 
 def better_start(

@@ -9,10 +9,11 @@ from hierax.infer.search.approach import Seeker
 # The likelihood may have no maximum along a parameter that has moved by more than this from the start of the search, in
 # units of its logarithm: a factor of nearly 1e8.
 _FAR = 18.0
-# Along such a parameter the likelihood has no maximum if its slope over the last half of that way is the same as over
-# the half before it, up to the first number as a factor, and larger than the second (log likelihood per unit of the
-# logarithm).
-_ALIKE, _STEEP = 1.4, 0.05
+# Along such a parameter the likelihood has no maximum if its slope over the last half of that way is nearly the same as
+# over the half before it: within this factor, up or down.
+_ALIKE = 1.4
+# The slope also has to be larger than this, in units of log likelihood per unit of the parameter's logarithm.
+_STEEP = 0.05
 
 
 class Trail:

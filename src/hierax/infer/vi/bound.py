@@ -127,7 +127,7 @@ def moved(setting: Setting, here: Array, flat: Array, design: Array) -> Vectors:
 
 
 def members(setting: Setting, guide: Any, here: Array, away: Vectors, standard: Array, pop: Population) -> Any:
-    """Return the guide's members for training, at the flat vector ``here``.
+    """Return each subject's distribution of the guide for training, at the flat vector ``here``.
 
     ``away`` is φ − η (see :func:`moved`), and ``standard`` is ``here`` in units of its guide's scales.
     """

@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from hierax.infer.fitting.job import Job
     from hierax.infer.vi.vi import VI
 
-# Draws of the guide that a fit keeps: the first number, or fewer, down to the second, if all draws together would hold
-# more values than the third.
-_DRAWS, _FEWEST, _NUMBERS = 2000, 200, 20_000_000
-# Draws of the population parameters whose importance weights judge their guide, and draws of the random effects that
-# integrate these out, for each of the former.
+# How many draws of the guide a fit keeps. It keeps fewer if they would hold more numbers than the limit below.
+_DRAWS = 2000
+# The limit: how many numbers the kept draws may hold in all. However large each draw is, a fit keeps at least a few.
+_NUMBERS, _FEWEST = 20_000_000, 200
+# How many draws of the population parameters judge their guide by importance weights, and over how many draws of the
+# random effects each of these weights is averaged.
 _JUDGED, _REPETITIONS = 2000, 10
 # The bound that is reported is the mean over this many last steps.
 _REPORTED_STEPS = 300

@@ -12,7 +12,7 @@ from hierax.data.population import Population
 from hierax.infer.clipping import cut_outliers
 from hierax.infer.marginal.estimator import Estimator
 from hierax.infer.marginal.laplace import Laplace
-from hierax.infer.method import Commands
+from hierax.infer.method import Commands, Maturity
 from hierax.infer.procedure import Procedure
 from hierax.infer.vi.guide import Guide, Normal
 from hierax.infer.vi.run import run_vi
@@ -80,7 +80,7 @@ class VI(Procedure):
     learning_rate: float = 0.02
     optimiser: Any = None
     objective: Estimator = Laplace()
-    maturity: ClassVar[Literal["stable", "beta", "experimental"]] = "beta"
+    maturity: ClassVar[Maturity] = "beta"
     stops_early: ClassVar[bool] = True
     commands: ClassVar[Commands] = {"vi": {}, "vi-full": {"population": "full"}}
     references: ClassVar[tuple[str, ...]] = ("kingma2014", "burda2016", "tucker2019")

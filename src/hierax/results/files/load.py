@@ -25,7 +25,7 @@ from hierax.program.read import read_program
 from hierax.program.trace import Model
 from hierax.results.files.guide import load_variational
 from hierax.results.files.options import decode, encode, unsaved
-from hierax.results.files.storage import _PLAIN, ARRAYS, FORMAT, SavedMethod
+from hierax.results.files.storage import ARRAYS, FORMAT, PLAIN, SavedMethod
 from hierax.results.fit import Fit
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def load_fit(
     session = Session(program, objective, pop, places, counted)
     method = estimator if isinstance(estimator, Procedure) else _method(meta["method"])
     values: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
-    plain: dict[str, Any] = {name: meta.get(name) for name in _PLAIN}
+    plain: dict[str, Any] = {name: meta.get(name) for name in PLAIN}
     return Fit(
         session=session,
         params=places.params(values["flat"]),

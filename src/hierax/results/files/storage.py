@@ -27,7 +27,7 @@ FORMAT = 2
 # Fields of a fit that are arrays, stored under the same names.
 ARRAYS = ("flat", "eta", "value", "hessian", "codes", "free", "gradient")
 # Fields of a fit that are text, numbers, or lists and mappings of these, stored under the same names.
-_PLAIN = (
+PLAIN = (
     "why",
     "n_observations",
     "n_gaussian",
@@ -55,7 +55,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "counted": sorted(fit.session.priors),
         "history": fit.history.to_dict(orient="list"),
         "owner": owner(fit.program, fit.pop, fit.session.priors),
-        **{name: getattr(fit, name) for name in _PLAIN},
+        **{name: getattr(fit, name) for name in PLAIN},
     }
     arrays: dict[str, Any] = {name: np.asarray(getattr(fit, name)) for name in ARRAYS}
     if fit.moments is not None:

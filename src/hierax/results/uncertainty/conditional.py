@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from hierax.infer.blocks import inverse_blocks
 from hierax.infer.marginal.importance import proposal_factor
-from hierax.infer.pareto import pareto_k
+from hierax.infer.pareto import HIGH_K, pareto_k
 from hierax.infer.saem.conditional import conditional_draws
 from hierax.infer.saem.louis import Louis, Parts, Terms, louis_information
 from hierax.infer.saem.roles import find_roles
@@ -21,12 +21,16 @@ from hierax.results.uncertainty.own_number import own_number
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
-# Settings of the information matrix, in this order: the number of independent groups of draws; the first number of
-# draws per subject in a group; the SDs of the t proposals as multiples of the conditional SDs; the degrees of freedom
-# of the proposals, few enough for tails longer than those of almost any posterior; the relative error of the standard
-# errors at which no more draws are added; and the Pareto k above which weights are not used.
-_GROUPS, _FIRST_DRAWS, _PROPOSAL_SCALE, _PROPOSAL_DF, _SE_TOLERANCE, _HIGH_K = 8, 64, 1.1, 6.0, 0.005, 0.7
-# The first number of draws per subject by Markov chains.
+# Settings of the information matrix. The draws come in this many independent groups, whose differences tell its error.
+_GROUPS = 8
+# How many draws of each subject a group begins with.
+_FIRST_DRAWS = 64
+# The proposals are t distributions. Their SDs are this multiple of the conditional SDs, and their degrees of freedom
+# are few enough for tails longer than those of almost any posterior.
+_PROPOSAL_SCALE, _PROPOSAL_DF = 1.1, 6.0
+# Draws are added until the relative error of the standard errors is below this.
+_SE_TOLERANCE = 0.005
+# How many draws of each subject Markov chains begin with, where importance weights cannot be used.
 _FIRST_CHAIN_DRAWS = 4096
 # The most numbers that the second derivatives of all draws may take, which limits the draws per subject, and the bounds
 # of this limit.
@@ -110,7 +114,7 @@ def _by_importance(fit: Fit, terms: Terms, most: int) -> Louis | None:
         weight = fresh.joint.reshape(_GROUPS, more, -1) - density[..., fit.rows]
         draws, logs = np.concatenate([draws, eta], axis=1), np.concatenate([logs, weight], axis=1)
         parts = fresh if parts is None else _joined(parts, fresh)
-        if not np.isfinite(logs).all() or pareto_k(logs.reshape(-1, logs.shape[-1]).T).max() > _HIGH_K:
+        if not np.isfinite(logs).all() or pareto_k(logs.reshape(-1, logs.shape[-1]).T).max() > HIGH_K:
             return None
         weights = np.exp(logs - scipy.special.logsumexp(logs, axis=1, keepdims=True))
         found = louis_information(parts, weights)

@@ -20,9 +20,10 @@ from hierax.results.tables.spread import matrices_apart, matrix_moments, pairs, 
 if TYPE_CHECKING:
     from hierax.results.fit import Fit
 
-# Chains have mixed where R-hat is at most the first number (Vehtari et al. 2021), and the sampler's steps were short
-# enough where at most the second, as a share of all draws, diverged.
-_R_HAT, _MOST_DIVERGED = 1.01, 0.001
+# Chains have mixed where R-hat is at most this (Vehtari et al. 2021).
+_R_HAT = 1.01
+# The sampler's steps were short enough where at most this share of all draws diverged.
+_MOST_DIVERGED = 0.001
 # The largest number of draws from which SDs and correlations are computed.
 _SPREAD_DRAWS = 1000
 
